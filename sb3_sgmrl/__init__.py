@@ -1,0 +1,15 @@
+"""Gradient-based meta-reinforcement learning for Stable-Baselines3."""
+
+import os
+
+from sb3_sgmrl.common.task_dist import TaskDistEnv
+from sb3_sgmrl.envs import register_envs
+from sb3_sgmrl.maml import MAML
+from sb3_sgmrl.sgmrl import SGMRL
+
+with open(os.path.join(os.path.dirname(__file__), "version.txt")) as file:
+    __version__ = file.read().strip()
+
+register_envs()
+
+__all__ = ["MAML", "SGMRL", "TaskDistEnv", "__version__"]

@@ -1,0 +1,62 @@
+"""From whatever a person passes as ``env`` to the fastest VecEnv of tasks for it."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import gymnasium as gym
+from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
+from stable_baselines3.common.env_util import is_wrapped
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.vec_env import VecEnv
+
+from sb3_sgmrl.common.task_dist import TaskDistEnv
+from sb3_sgmrl.common.vec_tasks import TaskVecEnv
+from sb3_sgmrl.common.workers import make_task_vec_env
+
+# in one process more workers cost no more per step, and the policy is asked fewer times
+DEFAULT_WORKERS = 16
+DEFAULT_COLUMNS = 400
+
+
+def as_task_vec_env(env: Any, n_envs: int | None = None, n_columns: int | None = None, verbose: int = 0) -> VecEnv:
+    """
+    :param env: a TaskDistEnv, an environment with tasks of its own, the id of a registered family, or a VecEnv
+    :param n_envs: number of workers; None chooses. A VecEnv has its own
+    :param n_columns: episodes that can be played side by side, the default number of columns of a batched family
+    :param verbose: 1 prints the choice
+    :return: a VecEnv as it was given; the batched form of a registered family; or clones of the environment in this process
+    :raises ValueError: for an environment without tasks
+    """
+    if isinstance(env, VecEnv):
+        if n_envs is not None:
+            raise ValueError("`n_envs` applies to a single environment; the VecEnv given as `env` has its own number of workers.")
+        return env
+    if isinstance(env, str) or not is_wrapped(env, TaskDistEnv):
+        env = TaskDistEnv(env)
+    template = env.env if isinstance(env, Monitor) else env
+    vec_env: VecEnv | None = None
+    if isinstance(template, TaskDistEnv) and template.sets_own_tasks:
+        vec_env = _batched(template, n_envs or n_columns or DEFAULT_COLUMNS)
+    if vec_env is None:
+        vec_env = make_task_vec_env(env, n_envs or min(DEFAULT_WORKERS, n_columns or DEFAULT_WORKERS))
+    if verbose >= 1:
+        print(f"Playing {vec_env.num_envs} environments side by side in a {type(vec_env).__name__}.")
+    return vec_env
+
+
+def _batched(env: TaskDistEnv, n_columns: int) -> VecEnv | None:
+    """The batched form of a registered family with the same options; None when there is none."""
+    layer = env.env
+    while isinstance(layer, (OrderEnforcing, PassiveEnvChecker, TimeLimit)):
+        layer = layer.env
+    spec = env.env.spec
+    if layer is not env.unwrapped or spec is None or spec.vector_entry_point is None:
+        return None
+    try:
+        vector_env = gym.make_vec(spec, num_envs=n_columns, vectorization_mode="vector_entry_point")
+    except ImportError as error:
+        warnings.warn(f"The batched form of {spec.id} is not available ({error}); its environments are stepped one by one.", stacklevel=2)
+        return None
+    return TaskVecEnv(vector_env, env)

@@ -1,0 +1,143 @@
+"""An SB3 ActorCriticPolicy as a pure function of (parameters, batch), for one or many parameter sets."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.policies import ActorCriticPolicy
+from torch import nn
+
+from sb3_sgmrl.common.batch import Observations
+
+Parameters = dict[str, th.Tensor]
+
+
+class _PolicyCall(nn.Module):
+    """``functional_call`` reaches ``forward`` only; this routes it to the methods of the policy."""
+
+    def __init__(self, policy: ActorCriticPolicy) -> None:
+        super().__init__()
+        self.policy = policy
+
+    def forward(self, method: str, observations: Any, actions: th.Tensor | None = None) -> Any:
+        if method == "values":
+            return self.policy.predict_values(observations).flatten()
+        distribution = self.policy.get_distribution(observations)
+        if method == "log_prob":
+            assert actions is not None
+            if isinstance(self.policy.action_space, spaces.Box):
+                actions = actions.flatten(1)
+            return distribution.log_prob(actions)
+        inner = distribution.distribution
+        if isinstance(inner, list):  # multi-discrete
+            return tuple(part.logits for part in inner)
+        if isinstance(inner, th.distributions.Normal):
+            return inner.mean, inner.stddev
+        return inner.logits
+
+
+class FunctionalPolicy:
+    """
+    Pure functions of the parameters of a policy. They run on skeleton copies, as many as threads ask at once, so the policy
+    itself is never touched: ``functional_call`` swaps parameters in place while it runs.
+
+    :param policy: the policy whose architecture is used
+    """
+
+    def __init__(self, policy: ActorCriticPolicy) -> None:
+        self.policy = policy
+        self.device = policy.device
+        self.dtype = next(policy.parameters()).dtype
+        self._skeletons: list[_PolicyCall] = []
+        self.adapted_names = self._names_reached("log_prob")
+
+    def _skeleton(self) -> _PolicyCall:
+        skeleton = copy.deepcopy(self.policy)
+        skeleton.set_training_mode(False)
+        skeleton.requires_grad_(False)
+        return _PolicyCall(skeleton)
+
+    def _names_reached(self, method: str) -> tuple[str, ...]:
+        """Names of the parameters the method depends on; the value net, for one, does not shape the actions."""
+        space, action_space = self.policy.observation_space, self.policy.action_space
+        obs_tensor, _ = self.policy.obs_to_tensor(space.sample())
+        action = th.as_tensor(np.asarray(action_space.sample())[None], device=self.device)
+        parameters = {k: v.detach().clone().requires_grad_() for k, v in self.policy.named_parameters()}
+        output = self._call(parameters, method, obs_tensor, action)
+        gradients = th.autograd.grad(output.sum(), list(parameters.values()), allow_unused=True)
+        return tuple(name for name, gradient in zip(parameters, gradients, strict=True) if gradient is not None)
+
+    def _call(self, parameters: Parameters, *args: Any) -> Any:
+        named = {f"policy.{name}": value for name, value in parameters.items()}
+        try:
+            skeleton = self._skeletons.pop()
+        except IndexError:
+            skeleton = self._skeleton()
+        # an extractor shared by actor and critic is registered under several names: without tie_weights=False adapted
+        # tensors would stay behind in the skeleton
+        output = th.func.functional_call(skeleton, named, args, tie_weights=False, strict=False)
+        # one that raised is not used again
+        self._skeletons.append(skeleton)
+        return output
+
+    def parameters(self) -> Parameters:
+        """
+        :return: detached copies of the adapted parameters, by their de-duplicated names
+        """
+        named = dict(self.policy.named_parameters())
+        return {name: named[name].detach().clone() for name in self.adapted_names}
+
+    def to_tensor(self, observations: Observations) -> Any:
+        """
+        :param observations: shape (n, \\*obs_shape), or such an array per key
+        :return: the same on the policy's device
+        """
+        if isinstance(observations, dict):
+            return {key: th.as_tensor(value, device=self.device) for key, value in observations.items()}
+        return th.as_tensor(observations, device=self.device)
+
+    def log_prob(self, parameters: Parameters, observations: Any, actions: th.Tensor) -> th.Tensor:
+        """
+        log π(a|s; parameters) of each sample.
+
+        :param parameters: adapted parameters by name
+        :param observations: tensors (n, \\*obs_shape)
+        :param actions: unclipped actions (n, \\*action_shape)
+        :return: shape (n,)
+        """
+        return self._call(parameters, "log_prob", observations, actions)
+
+    def values(self, observations: Any) -> th.Tensor:
+        """
+        The critic's values at its current parameters.
+
+        :param observations: tensors (n, \\*obs_shape)
+        :return: shape (n,)
+        """
+        return self.policy.predict_values(observations).flatten()
+
+    def distributions(self, stacked: Parameters, observations: Any) -> tuple[np.ndarray, ...]:
+        """
+        Parameters of the action distributions of many parameter sets, each at its own observations.
+
+        :param stacked: adapted parameters with the sets in front, (n_sets, \\*shape)
+        :param observations: tensors (n_sets, n, \\*obs_shape)
+        :return: (mean, standard deviation) for continuous actions, one array of logits per action dimension otherwise;
+            shapes (n_sets, n, ...)
+        """
+        with th.no_grad():
+            output = th.func.vmap(lambda p, o: self._call(p, "distribution", o), chunk_size=64)(stacked, observations)
+        output = output if isinstance(output, tuple) else (output,)
+        return tuple(np.asarray(part.cpu().numpy()) for part in output)
+
+
+def stack_parameters(parameter_sets: list[Parameters]) -> Parameters:
+    """
+    :param parameter_sets: parameters by name, one dictionary per set
+    :return: the same with the sets in front, (n_sets, \\*shape)
+    """
+    return {name: th.stack([parameters[name] for parameters in parameter_sets]) for name in parameter_sets[0]}

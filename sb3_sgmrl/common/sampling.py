@@ -1,0 +1,143 @@
+"""Playing the episodes of a phase on any SB3 VecEnv whose workers take tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from stable_baselines3.common.vec_env import VecEnv
+
+from sb3_sgmrl.common.actions import draw_noise, env_actions, sample_actions
+from sb3_sgmrl.common.batch import Observations, PhaseBatch, index_observations
+from sb3_sgmrl.common.buffers import TaskDictRolloutBuffer, TaskRolloutBuffer
+from sb3_sgmrl.common.functional import FunctionalPolicy, Parameters
+from sb3_sgmrl.common.inference import ParallelPolicies
+from sb3_sgmrl.common.task_dist import TaskDistEnv
+
+# called after every step with the locals SB3's callbacks read by name and the number of samples; false stops the phase
+OnStep = Callable[[dict[str, Any], int], bool]
+
+
+def check_task_workers(env: VecEnv) -> None:
+    """
+    :param env: a vectorised environment
+    :raises ValueError: when a worker cannot take a task
+    """
+    if not all(env.env_is_wrapped(TaskDistEnv)):
+        raise ValueError(
+            "`env` must be a TaskDistEnv, or a VecEnv whose workers are each wrapped in one, so that they can be given a task: "
+            "make_vec_env(lambda: TaskDistEnv(...), n_envs)."
+        )
+
+
+def find_horizon(env: VecEnv) -> int:
+    """
+    Longest possible episode, from the time limits of the first worker.
+
+    :param env: a vectorised environment of tasks
+    :return: number of steps
+    :raises ValueError: when no time limit is known
+    """
+    limits = [env.get_attr("horizon", 0)[0]]
+    if env.has_attr("spec") and (spec := env.get_attr("spec", 0)[0]) is not None:
+        limits.append(spec.max_episode_steps)
+    known = [int(limit) for limit in limits if limit is not None]
+    if not known:
+        raise ValueError(
+            "`env` has no time limit, so an episode might never end: wrap it in gymnasium.wrappers.TimeLimit(env, n_steps) or "
+            "register it with max_episode_steps."
+        )
+    return min(known)
+
+
+def collect_phase(  # noqa: C901
+    env: VecEnv,
+    policy: FunctionalPolicy,
+    parameter_sets: list[Parameters],
+    tasks: Sequence[Any],
+    n_episodes: int,
+    entropy: Sequence[int],
+    on_step: OnStep | None = None,
+) -> PhaseBatch | None:
+    """
+    Play ``n_episodes`` complete episodes of each task. An episode is seeded by its task and trajectory index and the entropy, and
+    so is the noise of its actions: the number and kind of workers make no difference.
+
+    :param env: workers that take tasks
+    :param policy: the policy as a function
+    :param parameter_sets: one set of parameters per task, or a single one for all
+    :param tasks: the tasks
+    :param n_episodes: episodes of each
+    :param entropy: names the phase, e.g. (seed, iteration, phase)
+    :param on_step: called after each step
+    :return: the episodes, or None when ``on_step`` asked to stop
+    :raises ValueError: when an observation, a reward or an action is not finite
+    """
+    n_total, n_workers = len(tasks) * n_episodes, env.num_envs
+    buffer_class = TaskDictRolloutBuffer if isinstance(env.observation_space, spaces.Dict) else TaskRolloutBuffer
+    buffer = buffer_class(find_horizon(env), env.observation_space, env.action_space, device="cpu", n_envs=n_total)
+    policies = ParallelPolicies(policy, parameter_sets, len(tasks), n_episodes)
+    seeds = np.random.SeedSequence([*entropy, 0]).generate_state(n_total)
+    noise: list[np.ndarray] = []
+    lengths, returns = np.zeros(n_total, dtype=int), np.zeros(n_total)
+
+    # worker w plays the episodes w, w + n_workers, …
+    for worker in range(n_workers):
+        schedule = [(tasks[e // n_episodes], int(seeds[e])) for e in range(worker, n_total, n_workers)]
+        env.env_method("set_schedule", schedule, indices=worker)
+    current, step = np.arange(n_workers), np.zeros(n_workers, dtype=int)
+    new_obs: Any = env.reset()
+    while len(workers := np.nonzero(current < n_total)[0]):
+        episodes, steps = current[workers], step[workers]
+        observations = index_observations(new_obs, workers)
+        while len(noise) <= steps.max():
+            noise.append(draw_noise(env.action_space, n_total, np.random.default_rng([*entropy, 1, len(noise)])))
+        chosen_noise = noise[steps[0]][episodes] if (steps == steps[0]).all() else _gather(noise, steps, episodes)
+        distribution = policies.distributions(episodes // n_episodes, episodes % n_episodes, observations)
+        chosen = sample_actions(env.action_space, distribution, chosen_noise)
+        _check_finite("action", chosen, workers, episodes // n_episodes, tasks)
+        # idle workers get some valid action; they do not play it
+        actions = np.repeat(chosen[:1], n_workers, axis=0)
+        actions[workers] = chosen
+        new_obs, rewards, dones, infos = env.step(env_actions(env.action_space, actions))
+        _check_finite("reward", rewards[workers], workers, episodes // n_episodes, tasks)
+        _check_finite("observation", index_observations(new_obs, workers), workers, episodes // n_episodes, tasks)
+        if steps.max() >= buffer.buffer_size:
+            raise ValueError(f"An episode went on after the time limit of {buffer.buffer_size} steps known for `env`.")
+        buffer.record(steps, episodes, observations, chosen, rewards[workers])
+        ended = workers[dones[workers]]
+        lengths[current[ended]] = step[ended] + 1
+        for worker in ended:
+            info = infos[worker].get("episode")
+            returns[current[worker]] = info["r"] if info else buffer.rewards[: step[worker] + 1, current[worker]].sum()
+        step[workers] += 1
+        current[ended] += n_workers
+        step[ended] = 0
+        callback_locals = {"new_obs": new_obs, "rewards": rewards, "dones": dones, "infos": infos, "actions": actions}
+        if on_step is not None and not on_step(callback_locals, len(workers)):
+            return None
+    return buffer.phase(len(tasks), lengths, returns)
+
+
+def release_tasks(env: VecEnv) -> None:
+    """
+    Let the workers draw their own tasks again.
+
+    :param env: workers that take tasks
+    """
+    env.env_method("set_schedule", None)
+
+
+def _gather(noise: list[np.ndarray], steps: np.ndarray, episodes: np.ndarray) -> np.ndarray:
+    return np.stack([noise[t][e] for t, e in zip(steps, episodes, strict=True)])
+
+
+def _check_finite(
+    what: str, values: Observations, workers: np.ndarray, task_index: np.ndarray, tasks: Sequence[Any]
+) -> None:
+    for array in values.values() if isinstance(values, dict) else (values,):
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            bad = int(np.nonzero(~np.isfinite(array).reshape(len(array), -1).all(1))[0][0])
+            raise ValueError(f"The {what} of worker {workers[bad]}, task {tasks[task_index[bad]]}, is NaN or infinite.")

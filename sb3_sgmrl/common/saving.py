@@ -1,0 +1,73 @@
+"""Files that are either complete or as they were before."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pathlib
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO
+
+SavePath = str | pathlib.Path | io.BufferedIOBase
+
+
+@contextmanager
+def replace_when_complete(path: str | pathlib.Path) -> Iterator[IO[bytes]]:
+    """
+    A binary file that takes the place of an existing one only after everything was written: a crash, an interrupt or a full disk
+    leaves the previous file as it was.
+
+    :param path: the file
+    :return: the file to write to, to be used in a ``with`` statement
+    """
+    target = pathlib.Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    try:
+        with open(partial, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, target)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def with_zip_suffix(path: str | pathlib.Path) -> pathlib.Path:
+    """
+    :param path: as SB3's ``save`` and ``load`` take it
+    :return: with ``.zip`` when it has no suffix
+    """
+    path = pathlib.Path(path)
+    return path.with_suffix(".zip") if path.suffix == "" else path
+
+
+def saved_algorithm(path: SavePath) -> str:
+    """
+    Name of the algorithm that saved a model.
+
+    :param path: file as SB3's ``load`` takes it
+    :return: class name
+    :raises FileNotFoundError: when there is no such file
+    :raises ValueError: when the file is cut off or is not a model of this package
+    """
+    file = path if isinstance(path, io.BufferedIOBase) else pathlib.Path(path)
+    if isinstance(file, pathlib.Path) and not file.exists():
+        file = with_zip_suffix(file)
+        if not file.exists():
+            raise FileNotFoundError(f"There is no model at `path` {file}.")
+    try:
+        with zipfile.ZipFile(file) as archive:  # type: ignore[arg-type]
+            damaged = archive.testzip()
+            data = json.loads(archive.read("data"))
+    except (zipfile.BadZipFile, KeyError, json.JSONDecodeError, EOFError) as error:
+        raise ValueError(f"`path` {path} is cut off or is not a saved model: {error}.") from error
+    finally:
+        if isinstance(file, io.BufferedIOBase):
+            file.seek(0)
+    if damaged is not None or "algorithm_name" not in data:
+        raise ValueError(f"`path` {path} is damaged or was not saved by sb3_sgmrl.")
+    return str(data["algorithm_name"])

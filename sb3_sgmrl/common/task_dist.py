@@ -1,0 +1,435 @@
+"""An environment with a distribution of tasks: the one form in which the algorithms meet a task family."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import deepcopy
+from numbers import Number
+from typing import Any, SupportsFloat
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec
+from gymnasium.utils import RecordConstructorArgs
+
+from sb3_sgmrl.common.tasks import Sampler, Task, TaskDistribution
+
+EnvLike = gym.Env | str | EnvSpec | Callable[..., gym.Env]
+SetTask = Callable[[Any, Any], Any] | str | Sequence[str]
+
+# ``reset(seed=s)`` draws its task from a stream of its own: the initial state is drawn from the stream named ``s``, and
+# the two must not be correlated.
+_TASK_STREAM = 0x7A5C
+
+
+class TaskDistEnv(gym.Wrapper, RecordConstructorArgs):
+    """
+    An environment whose task is drawn from a distribution.
+
+    Un-pinned, every ``reset`` draws a task from ``np_random``; :meth:`set_task` pins one; :meth:`set_schedule` names the
+    following episodes by (task, seed). The task of the running episode is ``info["task"]``.
+
+    Tasks come from one of
+
+    - the environment's own ``sample_tasks(n, rng)`` and ``set_task(task)`` (``get_task()`` and the attribute ``task_space``
+      are used when they are there), on the base environment or on a wrapper;
+    - ``task_space`` and ``set_task``;
+    - ``tasks``, a finite list, and ``set_task``;
+    - a list of environments as ``env``: the task is the index of the environment.
+
+    :param env: an environment, a registered id or a callable returning an environment; or a list of these, one per task
+    :param task_space: space from which tasks are drawn by the space's own ``sample``, and in which tasks must lie; the
+        environment's own ``task_space`` if not given
+    :param set_task: how a task is put in force: a callable ``(base_env, task)``, called before ``reset``; if it returns a
+        dict, that is passed to ``reset`` as ``options``. Or the name of an attribute of the base environment, or several
+        names over which an array is spread. The environment's own ``set_task`` if not given
+    :param tasks: finite list of training tasks
+    :param weights: one non-negative weight per task of the list (or per environment); equal if not given
+    :param test_tasks: tasks kept for testing: a space or a list
+    :param split: instead of ``test_tasks``, the fraction of the finite list that is held out for testing
+    :param split_seed: seed that decides which tasks are held out
+    :param env_kwargs: passed to ``gymnasium.make`` or to the callable
+    :raises ValueError: when there are no tasks, or an argument does not fit the others; one sentence says which
+    :raises TypeError: when ``env`` neither is nor makes an environment
+    """
+
+    def __init__(
+        self,
+        env: EnvLike | Sequence[EnvLike],
+        *,
+        task_space: spaces.Space | None = None,
+        set_task: SetTask | None = None,
+        tasks: Iterable[Task] | None = None,
+        weights: Sequence[float] | None = None,
+        test_tasks: spaces.Space | Iterable[Task] | None = None,
+        split: float | None = None,
+        split_seed: int = 0,
+        **env_kwargs: Any,
+    ):
+        tasks = None if tasks is None else list(tasks)
+        test_tasks = test_tasks if test_tasks is None or isinstance(test_tasks, spaces.Space) else list(test_tasks)
+        # env_kwargs are left out: they are recorded in the spec of the environment they made.
+        RecordConstructorArgs.__init__(
+            self,
+            task_space=task_space,
+            set_task=set_task,
+            tasks=tasks,
+            weights=weights,
+            test_tasks=test_tasks,
+            split=split,
+            split_seed=split_seed,
+        )
+        # The environments of a list, and the seeds they take over at their next reset.
+        self.members: list[gym.Env] | None = None
+        self._member_seeds: dict[int, int] = {}
+        sampler, self._set_task = None, None
+        if isinstance(env, (list, tuple)):
+            if not (task_space is None and set_task is None and tasks is None):
+                raise ValueError(
+                    "With a list of environments the task is the index: leave out task_space, set_task and tasks."
+                )
+            self.members = _make_members(env, env_kwargs)
+            gym.Wrapper.__init__(self, self.members[0])
+            task_space, tasks = spaces.Discrete(len(self.members)), list(range(len(self.members)))
+        else:
+            gym.Wrapper.__init__(self, _make(env, env_kwargs))
+            sampler, task_space = _find_tasks(self.env, task_space, tasks, set_task)
+            self._set_task = _make_setter(self.unwrapped, set_task)
+        self._distribution = TaskDistribution(
+            space=task_space,
+            tasks=tasks,
+            sampler=sampler,
+            weights=weights,
+            test_tasks=test_tasks,
+            split=split,
+            split_seed=split_seed,
+        )
+        if isinstance(self._set_task, _Attributes) and sampler is None:
+            # A task that does not fit the attributes is found here and not at the first reset.
+            self._set_task.values(self.unwrapped, self.sample_tasks(1, 0)[0])
+
+        self._pinned: Task = None
+        self._task: Task = None
+        self._schedule: list[tuple[Task, int]] | None = None
+        self._n_started = 0
+        self._idle = False
+        self._last_obs: Any = None
+
+    # Tasks
+
+    @property
+    def task_space(self) -> spaces.Space | None:
+        """The space in which training tasks lie, if known."""
+        return self._distribution.space
+
+    @property
+    def has_test_tasks(self) -> bool:
+        """Whether some tasks are kept for testing."""
+        return self._distribution.has_test_tasks
+
+    @property
+    def sets_own_tasks(self) -> bool:
+        """Whether a task is put in force by the environment's own ``set_task``."""
+        return self.members is None and self._set_task is None
+
+    def sample_tasks(
+        self, n: int, rng: np.random.Generator | int | Sequence[int] | None = None, split: str = "train"
+    ) -> list[Task]:
+        """
+        Draw tasks. They are independent, except that of an unweighted list of test tasks each is drawn once before any is
+        drawn twice.
+
+        :param n: number of tasks
+        :param rng: generator, or what seeds a new one; ``np_random`` if not given
+        :param split: ``"train"``, or ``"test"``, which means the training tasks when none are kept for testing
+        :return: ``n`` tasks
+        :raises ValueError: when ``n`` is not a positive integer or ``split`` is unknown
+        """
+        generator = self.np_random if rng is None else np.random.default_rng(rng)
+        return self._distribution.sample(n, generator, split)
+
+    def check_task(self, task: Task) -> Task:
+        """
+        Validate a task. Numbers and lists are converted where the task is an array.
+
+        :param task: the task
+        :return: a copy of the task
+        :raises ValueError: when the task has the wrong shape, is not finite, or is not one of the tasks
+        """
+        return self._distribution.check(task)
+
+    def task_features(self, task: Task) -> np.ndarray:
+        """
+        A description of a task by numbers, for a regression on tasks.
+
+        :param task: the task
+        :return: float64 array of shape (n_features,): tasks of a space are flattened as Gymnasium does it (so discrete ones
+            become one-hot), other numeric tasks raveled, listed tasks of any other kind one-hot codes of their place
+        :raises ValueError: when the task is not valid, or there is no such description
+        """
+        return self._distribution.features(task)
+
+    def set_task(self, task: Task | None) -> None:
+        """
+        Pin a task for all following episodes. It acts on the base environment at once and again at every reset, except that
+        a list of environments, or an environment under a schedule, changes at the next reset.
+
+        :param task: the task; ``None`` releases the pinned one
+        :raises ValueError: when the task is not valid
+        """
+        if task is None:
+            self._pinned = None
+            return
+        task = self.check_task(task)
+        if self.members is None and self._schedule is None:
+            self._apply(task)
+            self._task = task
+        self._pinned = task
+
+    def get_task(self) -> Task:
+        """
+        The task in force.
+
+        :return: the pinned task; else that of the running episode; else, before the first reset, that of the base
+            environment if it can tell, or ``None``
+        """
+        task = self._task if self._pinned is None or self._schedule is not None else self._pinned
+        if task is None and callable(own := _attribute(self.env, "get_task")):
+            task = own()
+        return deepcopy(task)
+
+    def set_schedule(self, schedule: Sequence[tuple[Task, int]] | None) -> None:
+        """
+        Name the following episodes by (task, seed). Each following ``reset`` takes the next pair and resets the base
+        environment with that task and seed, whatever seed it is called with. When all are played, ``reset`` and ``step``
+        return the last observation, reward 0, not done, and ``info["idle"]`` true, without touching the environment.
+
+        :param schedule: pairs of a task and a non-negative integer; ``None`` goes back to pinned or drawn tasks
+        :raises ValueError: when a pair is not valid; the schedule in force then stays
+        """
+        if schedule is None:
+            self._schedule = None
+            return
+        checked = []
+        for i, (task, seed) in enumerate(schedule):
+            if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
+                raise ValueError(f"schedule[{i}] must be a task and a non-negative integer seed, got the seed {seed!r}.")
+            checked.append((self.check_task(task), int(seed)))
+        self._schedule, self._n_started = checked, 0
+
+    # The environment
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """
+        Begin an episode of the scheduled, the pinned or a newly drawn task.
+
+        :param seed: seeds the environment and the draw of the task
+        :param options: passed on, together with those that ``set_task`` asks for
+        :return: observation and info, with ``info["task"]``
+        """
+        if self._schedule is not None:
+            if self._n_started == len(self._schedule):
+                return self._reset_idle(), {"idle": True, "task": deepcopy(self._task)}
+            task, seed = self._schedule[self._n_started]
+            self._n_started += 1
+        elif self._pinned is not None:
+            task = self._pinned
+        else:
+            task = self.sample_tasks(1, None if seed is None else [seed, _TASK_STREAM])[0]
+        if self.members is not None:
+            seed = self._member_seed(task, seed)
+        task_options = self._apply(task)
+        self._task, self._idle = task, False
+        self._last_obs, info = self.env.reset(seed=seed, options={**(options or {}), **task_options} or options)
+        if isinstance(self._set_task, _Attributes):
+            self._set_task.verify(self.unwrapped, task)
+        info["task"] = deepcopy(task)
+        return self._last_obs, info
+
+    def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
+        """
+        Step the environment, unless its schedule is exhausted.
+
+        :param action: the action
+        :return: observation, reward, terminated, truncated and info, with ``info["task"]``
+        """
+        if self._idle:
+            return self._last_obs, 0.0, False, False, {"idle": True, "task": deepcopy(self._task)}
+        self._last_obs, reward, terminated, truncated, info = self.env.step(action)
+        info["task"] = deepcopy(self._task)
+        return self._last_obs, reward, terminated, truncated, info
+
+    def close(self) -> None:
+        """Close the environment, or all of a list."""
+        for env in self.members or [self.env]:
+            env.close()
+
+    @property
+    def horizon(self) -> int | None:
+        """Number of steps after which every episode is truncated; ``None`` if no time limit is found."""
+        limits = [_time_limit(env) for env in self.members or [self.env]]
+        known = [limit for limit in limits if limit is not None]
+        return max(known) if len(known) == len(limits) else None
+
+    @property
+    def spec(self) -> EnvSpec | None:  # type: ignore[override]  # a property in gymnasium.Wrapper too
+        """Specification from which ``gymnasium.make`` makes this environment again; a list of environments has none."""
+        return None if self.members is not None else super().spec
+
+    # Inside
+
+    def _apply(self, task: Task) -> dict[str, Any]:
+        """Put a task in force; return the options with which the environment is to be reset."""
+        if self.members is not None:
+            self.env = self.members[task]
+        elif self._set_task is None:
+            self.env.get_wrapper_attr("set_task")(deepcopy(task))
+        else:
+            options = self._set_task(self.unwrapped, deepcopy(task))
+            if isinstance(options, Mapping):
+                return dict(options)
+        return {}
+
+    def _member_seed(self, index: int, seed: int | None) -> int | None:
+        """A seed given to one of the environments seeds the others too, when their turn comes."""
+        if seed is None:
+            return self._member_seeds.pop(index, None)
+        if self._schedule is None:
+            seeds = np.random.SeedSequence([seed, _TASK_STREAM, 1]).generate_state(len(self.members or ()))
+            self._member_seeds = {i: int(s) for i, s in enumerate(seeds) if i != index}
+        return seed
+
+    def _reset_idle(self) -> Any:
+        if self._last_obs is None:  # an empty schedule before the first reset: some observation is needed
+            self._last_obs, _ = self.env.reset()
+        self._idle = True
+        return self._last_obs
+
+
+class _Attributes:
+    """
+    Puts a task into attributes of the base environment.
+
+    :param names: one name, or as many as the task has numbers
+    :param env: the base environment
+    """
+
+    def __init__(self, names: Sequence[str], env: gym.Env):
+        self.names = names
+        for name in names:
+            if not isinstance(name, str) or not hasattr(env, name):
+                raise ValueError(f"set_task names {name!r}, but {type(env).__name__} has no such attribute.")
+
+    def __call__(self, env: gym.Env, task: Task) -> None:
+        for name, value in self.values(env, task).items():
+            setattr(env, name, value)
+
+    def verify(self, env: gym.Env, task: Task) -> None:
+        """
+        Check that ``reset`` left the task in force.
+
+        :param env: the base environment
+        :param task: the task
+        :raises RuntimeError: when an attribute has another value
+        """
+        for name, value in self.values(env, task).items():
+            if not np.array_equal(getattr(env, name), value):
+                raise RuntimeError(
+                    f"set_task names {name!r}, which reset of {type(env).__name__} overwrites: set_task must be something "
+                    "that reset keeps, such as a callable that changes what reset reads."
+                )
+
+    def values(self, env: gym.Env, task: Task) -> dict[str, Any]:
+        """The values by name, each a number or an array as its attribute is."""
+        parts = [task] if len(self.names) == 1 else np.ravel(np.asarray(task)).tolist()
+        if len(parts) != len(self.names):
+            raise ValueError(f"set_task must name {len(parts)} attributes, one per number of a task, got {self.names}.")
+        return {name: self._like(getattr(env, name), name, part) for name, part in zip(self.names, parts, strict=True)}
+
+    @staticmethod
+    def _like(current: Any, name: str, value: Any) -> Any:
+        if not isinstance(current, (Number, np.ndarray)):
+            return value
+        shape, array = np.asarray(current).shape, np.asarray(value)
+        if array.size != math.prod(shape):
+            raise ValueError(f"set_task names {name!r} of shape {shape}, which does not take a task of shape {array.shape}.")
+        return array.reshape(shape) if isinstance(current, np.ndarray) else array.item()
+
+
+def _find_tasks(
+    env: gym.Env, task_space: Any, tasks: list[Task] | None, set_task: SetTask | None
+) -> tuple[Sampler | None, spaces.Space | None]:
+    """The environment's own sampler, if tasks come from there, and the space of tasks, given or the environment's own."""
+    if task_space is not None and not isinstance(task_space, spaces.Space):
+        raise TypeError(f"task_space must be a gymnasium space, got {task_space!r}.")
+    given = task_space is not None or tasks is not None
+    sampler, own_space = _attribute(env, "sample_tasks"), _attribute(env, "task_space")
+    if task_space is None and isinstance(own_space, spaces.Space):
+        task_space = own_space
+    has_tasks = tasks is not None or task_space is not None or callable(sampler)
+    if not has_tasks or (set_task is None and not callable(_attribute(env, "set_task"))):
+        raise ValueError(
+            f"{env} has no tasks, or no way to set one: it needs either methods sample_tasks(n, rng) and set_task(task) of "
+            "its own, or task_space=<a gymnasium space> and set_task=<a callable or attribute names>, or tasks=<a list> and "
+            "set_task=<a callable or attribute names>."
+        )
+    return sampler if callable(sampler) and not given else None, task_space
+
+
+def _make_setter(env: gym.Env, set_task: SetTask | None) -> Callable[[Any, Task], Any] | None:
+    if set_task is None or callable(set_task):
+        return set_task
+    return _Attributes([set_task] if isinstance(set_task, str) else list(set_task), env)
+
+
+def _attribute(env: gym.Env, name: str) -> Any:
+    return env.get_wrapper_attr(name) if env.has_wrapper_attr(name) else None
+
+
+def _make(env: Any, env_kwargs: dict[str, Any]) -> gym.Env:
+    if isinstance(env, gym.Env):
+        if env_kwargs:
+            raise TypeError(
+                f"{', '.join(env_kwargs)} cannot be passed to an environment that is made: pass an id or a callable."
+            )
+        made = env
+    elif isinstance(env, (str, EnvSpec)):
+        made = gym.make(env, **env_kwargs)
+    elif callable(env):
+        made = env(**env_kwargs)
+    else:
+        raise TypeError(f"env must be a gymnasium.Env, a registered id, a callable returning one, or a list, got {env!r}.")
+    if not isinstance(made, gym.Env):
+        raise TypeError(f"env must return a gymnasium.Env when called, got {made!r}.")
+    layer = made
+    while isinstance(layer, gym.Wrapper):
+        if isinstance(layer, TaskDistEnv):
+            raise ValueError(f"env must not be a TaskDistEnv already, got {made}.")
+        layer = layer.env
+    return made
+
+
+def _make_members(envs: Sequence[Any], env_kwargs: dict[str, Any]) -> list[gym.Env]:
+    if not envs:
+        raise ValueError("The list of environments must not be empty.")
+    members = [_make(env, env_kwargs) for env in envs]
+    for i, env in enumerate(members):
+        for name in ("observation_space", "action_space"):
+            if getattr(env, name) != getattr(members[0], name):
+                raise ValueError(
+                    f"All environments must have the same spaces, but {name} of environment {i} is {getattr(env, name)} "
+                    f"and that of environment 0 is {getattr(members[0], name)}."
+                )
+    return members
+
+
+def _time_limit(env: gym.Env) -> int | None:
+    limits = [env.spec.max_episode_steps if env.spec is not None else None]
+    layer: Any = env
+    while isinstance(layer, gym.Wrapper):
+        # By attribute, because RL Zoo replaces the class TimeLimit.
+        limits.append(getattr(layer, "_max_episode_steps", None))
+        layer = layer.env
+    return min((limit for limit in limits if limit is not None), default=None)

@@ -1,0 +1,122 @@
+"""One environment to many workers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import cloudpickle
+import gymnasium as gym
+import numpy as np
+from stable_baselines3.common.env_util import is_wrapped
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.vec_env import DummyVecEnv
+
+from sb3_sgmrl.common.task_dist import TaskDistEnv
+
+_ADVICE = "pass make_vec_env(<a function that makes it>, n_envs=...) instead of one environment"
+
+
+def make_task_vec_env(env: gym.Env, n_envs: int, seed: int | None = None) -> DummyVecEnv:
+    """
+    Copy one environment to several workers in this process, each under a ``Monitor``. The environment itself is not among
+    them and stays as it is.
+
+    Copies are made by pickling. They share the state of the random generators of the original, so each is seeded anew, at
+    random if ``seed`` is not given.
+
+    :param env: the environment, usually a :class:`TaskDistEnv`
+    :param n_envs: number of workers
+    :param seed: worker ``i`` is seeded by ``seed + i``, as in Stable-Baselines3
+    :return: the vectorised environment
+    :raises ValueError: when ``n_envs`` is not positive, or the copies could not be made or would differ from the environment
+    """
+    if n_envs <= 0:
+        raise ValueError(f"n_envs must be a positive integer, got {n_envs}.")
+    try:
+        pickled = cloudpickle.dumps(env)
+        workers = [cloudpickle.loads(pickled) for _ in range(n_envs)]
+    except Exception as error:
+        raise ValueError(f"{env} cannot be copied to {n_envs} workers ({_one_line(error)}): {_ADVICE}.") from error
+    if edited := edited_model_fields(env):
+        raise ValueError(f"The MuJoCo model of {env} was edited ({', '.join(edited)}) and its copies would not be: {_ADVICE}.")
+    vec_env = DummyVecEnv([partial(_monitored, worker) for worker in workers])
+    for worker, worker_seed in zip(workers, vec_env.seed(seed), strict=True):
+        # The seeds just set come into force at the next reset; nothing must be drawn from a shared state before.
+        worker.np_random = np.random.default_rng(worker_seed)
+        worker.action_space.seed(worker_seed)
+    return vec_env
+
+
+def _monitored(env: gym.Env) -> gym.Env:
+    return env if is_wrapped(env, Monitor) else Monitor(env)
+
+
+def edited_model_fields(env: gym.Env) -> list[str]:
+    """
+    The fields of an environment's MuJoCo models that were edited by hand, so that an environment made anew, by pickling or
+    from the specification, would not have them. A task that is in force, and what a reset changes, do not count.
+
+    :param env: an environment that can be pickled
+    :return: names such as ``body_mass`` or ``opt.gravity``; empty without MuJoCo
+    """
+    originals = _models(env)
+    if not originals:
+        return []
+    probe = cloudpickle.loads(cloudpickle.dumps(env))
+    before = [dict(_fields(model)) for model in _models(probe)]
+    _reset_with_same_task(probe)
+    after = [dict(_fields(model)) for model in _models(probe)]
+    probe.close()
+    return sorted(
+        {
+            name
+            for original, fresh, played in zip(originals, before, after, strict=True)
+            for name, value in _fields(original)
+            # A field that is different after a reset holds a task or the place of a goal.
+            if not np.array_equal(value, fresh[name]) and np.array_equal(fresh[name], played[name])
+        }
+    )
+
+
+def _reset_with_same_task(env: gym.Env) -> None:
+    task_env = _task_env(env)
+    if task_env is None:
+        env.reset(seed=0)
+        return
+    task_env.set_schedule(None)
+    # A list of environments: each has a model of its own, and is reset by its own task.
+    tasks = [task_env._task] if task_env.members is None else range(len(task_env.members))
+    for task in tasks:
+        task_env.set_task(task)
+        task_env.reset(seed=0)
+
+
+def _task_env(env: gym.Env) -> TaskDistEnv | None:
+    while isinstance(env, gym.Wrapper):
+        if isinstance(env, TaskDistEnv):
+            return env
+        env = env.env
+    return None
+
+
+def _models(env: gym.Env) -> list[Any]:
+    task_env = _task_env(env)
+    bases = [env] if task_env is None or task_env.members is None else task_env.members
+    models = (getattr(base.unwrapped, "model", None) for base in bases)
+    return [model for model in models if type(model).__name__ == "MjModel"]
+
+
+def _fields(model: Any) -> Iterator[tuple[str, np.ndarray]]:
+    """Every array of the model and every option of its solver, copied."""
+    for prefix, part in (("", model), ("opt.", model.opt)):
+        for name in dir(part):
+            value = None if name.startswith("_") else getattr(part, name)
+            if isinstance(value, (np.ndarray, int, float)):
+                yield prefix + name, np.array(value)
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:200]}"

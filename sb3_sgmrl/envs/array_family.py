@@ -1,0 +1,205 @@
+"""
+Task families written as a few functions on arrays; the single and the batched environment follow from them.
+
+Derive from ``ArrayFamily``, then give ``ArrayTaskEnv`` and ``ArrayTaskVectorEnv`` a constructor each:
+``navigation.py`` is an example of the whole.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+
+from sb3_sgmrl.envs.vector import Columns, TaskFamily, TaskMixin, TaskVectorEnv, take_columns
+
+# Steps of noise drawn at once. Part of the definition of an episode: changing it changes what a seed means.
+_NOISE_STEPS = 16
+_NO_NOISE = np.empty((0, 0))
+
+
+class ArrayFamily(TaskFamily, ABC):
+    """
+    Tasks and dynamics of a family. In all functions k is the number of episodes played side by side.
+
+    :param observation_space: observation space of one episode
+    :param action_space: action space of one episode
+    :param task_space: the space of one task; its bounds are enforced
+    :param default_task: the task of a fresh environment
+    :param initial_state: the state every episode begins in, an array
+    :param noise_size: random numbers needed per step
+    """
+
+    def __init__(
+        self,
+        observation_space: spaces.Space,
+        action_space: spaces.Space,
+        task_space: spaces.Box,
+        default_task: Any,
+        initial_state: Any,
+        noise_size: int = 0,
+    ):
+        super().__init__(task_space, default_task)
+        self.observation_space = observation_space
+        self.action_space = action_space
+        self.initial_state = np.array(initial_state)
+        self.noise_size = noise_size
+
+    @abstractmethod
+    def transition(
+        self, states: np.ndarray, actions: np.ndarray, tasks: np.ndarray, noise: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """
+        One step. A row of the result may depend on the same row of the arguments only.
+
+        :param states: shape (k, *initial_state.shape), not to be changed
+        :param actions: shape (k, *action_space.shape)
+        :param tasks: shape (k, *task_space.shape)
+        :param noise: shape (k, noise_size), as drawn by ``draw_noise``; empty if ``noise_size`` is 0
+        :return: next states, rewards (k,) in float64, terminations (k,)
+        """
+
+    @abstractmethod
+    def observe(self, states: np.ndarray) -> np.ndarray:
+        """
+        :param states: shape (k, *initial_state.shape)
+        :return: observations, shape (k, *observation_space.shape), in the dtype of ``observation_space``
+        """
+
+    def draw_noise(self, rng: np.random.Generator, out: np.ndarray) -> None:
+        """
+        Draw noise for some steps; uniform on [0, 1) unless overridden.
+
+        :param rng: the generator of the episode
+        :param out: the array to be filled, shape (noise_size, number of steps)
+        """
+        rng.random(out=out)
+
+    @abstractmethod
+    def draw(self, state: np.ndarray, task: np.ndarray) -> np.ndarray:
+        """
+        :param state: one state
+        :param task: one task
+        :return: an RGB image, shape (height, width, 3), dtype uint8
+        """
+
+
+class _Noise:
+    """Noise of n episodes, drawn in blocks because a call of a generator costs more than a step of an episode."""
+
+    def __init__(self, family: ArrayFamily, n: int):
+        self.family = family
+        self.blocks = np.zeros((n, family.noise_size, _NOISE_STEPS))
+        self.used = np.full(n, _NOISE_STEPS)
+
+    def discard(self, columns: Columns) -> None:
+        self.used[columns] = _NOISE_STEPS
+
+    def take(self, columns: Columns, rng_of: Callable[[int], np.random.Generator]) -> np.ndarray:
+        """
+        :param columns: the columns to be stepped
+        :param rng_of: the generator of a column, given its index
+        :return: noise for one step of each, shape (k, noise_size)
+        """
+        if self.family.noise_size == 0:
+            return _NO_NOISE
+        indices = np.arange(len(self.used))[columns]
+        for column in indices[self.used[columns] == _NOISE_STEPS].tolist():
+            self.family.draw_noise(rng_of(column), self.blocks[column])
+            self.used[column] = 0
+        noise = self.blocks[indices, :, self.used[columns]]
+        self.used[columns] += 1
+        return noise
+
+
+class ArrayTaskEnv(TaskMixin, gym.Env):
+    """
+    The single environment of an array family.
+
+    :param family: tasks and dynamics
+    :param render_mode: ``None`` or "rgb_array"
+    """
+
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 20}
+    family: ArrayFamily
+
+    def __init__(self, family: ArrayFamily, render_mode: str | None = None):
+        _check_render_mode(render_mode)
+        self._init_tasks(family)
+        self.observation_space = family.observation_space
+        self.action_space = family.action_space
+        self.render_mode = render_mode
+        self._noise = _Noise(family, 1)
+        self._states = family.initial_state[None]
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """
+        Begin an episode of the task that is set.
+
+        :param seed: seed of the random generator, ``None`` to go on with the one there is
+        :param options: not used
+        :return: first observation and an empty dictionary
+        """
+        super().reset(seed=seed)
+        self._states = self.family.initial_state[None]
+        self._noise.discard(slice(None))
+        return self.family.observe(self._states)[0], {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """
+        :param action: an element of the action space
+        :return: observation, reward, terminated, truncated (always false), and an empty dictionary
+        """
+        noise = self._noise.take(slice(None), lambda _: self.np_random)
+        self._states, rewards, terminated = self.family.transition(
+            self._states, np.asarray(action)[None], self.tasks, noise
+        )
+        return self.family.observe(self._states)[0], float(rewards[0]), bool(terminated[0]), False, {}
+
+    def render(self) -> np.ndarray | None:  # type: ignore[override]
+        """
+        :return: an RGB image, or ``None`` without a render mode
+        """
+        return None if self.render_mode is None else self.family.draw(self._states[0], self.tasks[0])
+
+
+class ArrayTaskVectorEnv(TaskVectorEnv):
+    """
+    The batched environment of an array family.
+
+    :param num_envs: number of columns
+    :param family: tasks and dynamics
+    :param max_episode_steps: steps after which an episode is truncated, ``None`` for never
+    :param render_mode: ``None`` or "rgb_array"
+    """
+
+    family: ArrayFamily
+
+    def __init__(self, num_envs: int, family: ArrayFamily, max_episode_steps: int | None, render_mode: str | None = None):
+        super().__init__(num_envs, family, family.observation_space, family.action_space, max_episode_steps, render_mode)
+        self._noise = _Noise(family, num_envs)
+        self._states = np.repeat(family.initial_state[None], num_envs, axis=0)
+
+    def _reset_columns(self, columns: np.ndarray) -> np.ndarray:
+        self._states[columns] = self.family.initial_state
+        self._noise.discard(columns)
+        return self.family.observe(self._states[columns])
+
+    def _step_columns(self, columns: Columns, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        noise = self._noise.take(columns, self.column_rng)
+        states, tasks = take_columns(self._states, columns), take_columns(self.tasks, columns)
+        states, rewards, terminated = self.family.transition(states, actions, tasks, noise)
+        self._states[columns] = states
+        return self.family.observe(states), rewards, terminated
+
+    def _render_column(self, column: int) -> np.ndarray:
+        return self.family.draw(self._states[column], self.tasks[column])
+
+
+def _check_render_mode(render_mode: str | None) -> None:
+    if render_mode not in (None, "rgb_array"):
+        raise ValueError(f"render_mode must be None or 'rgb_array', got {render_mode!r}.")

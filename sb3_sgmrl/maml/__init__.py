@@ -1,0 +1,3 @@
+from sb3_sgmrl.maml.maml import MAML
+
+__all__ = ["MAML"]

@@ -1,0 +1,3 @@
+from sb3_sgmrl.sgmrl.sgmrl import SGMRL
+
+__all__ = ["SGMRL"]

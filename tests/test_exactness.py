@@ -1,0 +1,141 @@
+"""The estimator that training uses, against exact gradients: over every batch, in float64."""
+
+import numpy as np
+import pytest
+import torch as th
+from gymnasium import spaces
+
+from sb3_sgmrl.common.advantages import AdvantageSettings
+from sb3_sgmrl.common.control_variates import TaskRegression, leave_one_out_return, leave_one_task_out, none
+from sb3_sgmrl.common.meta_gradient import (
+    InnerStep,
+    MetaObjective,
+    leave_one_out_parameters,
+    refitted_coefficients,
+    return_coefficients,
+)
+from sb3_sgmrl.theory import TabularMDP, exact_gradient, exact_return, expected_gradient, relative_error, softmax_policy
+
+GAMMA = 0.9
+PAPER = AdvantageSettings(
+    gamma=GAMMA, gae_lambda=1.0, baseline="none", normalize=False, discount_from="episode", time_reduction="sum"
+)
+PRACTICAL = AdvantageSettings(gamma=GAMMA, gae_lambda=0.95, baseline="linear", normalize=True)
+RULES = {"paper": PAPER, "practical": PRACTICAL}
+SPACE = spaces.Discrete(2)
+# a horizon of two gives four trajectories: with two episodes per batch every expectation is a sum of at most 400 terms
+MDP = TabularMDP.random(2, 2, 2, np.random.default_rng(0), deterministic=True)
+
+
+@pytest.fixture(scope="module")
+def policy():
+    return softmax_policy(2, 2, seed=0)
+
+
+def objective(rule, **kwargs):
+    return MetaObjective(inner=RULES[rule], outer=PAPER, inner_lr=0.4, **kwargs)
+
+
+def predicted(task_returns):
+    """A task-conditioned regression that was fitted before."""
+    regression = TaskRegression()
+    regression.observe(np.array([[0.0], [1.0], [2.0]]), np.array([0.3, 0.1, task_returns]))
+    values = regression.predict(np.array([[0.5]]))
+    return lambda outer, inner: np.broadcast_to(values[:, None], inner.shape)
+
+
+def exact_difference(policy, goal):
+    """Formula (C) with the true difference J(ψ) − J(U(θ, D∖τ_j)) in place of its linearisation."""
+
+    def make(traces):
+        def coefficients(step: InnerStep) -> th.Tensor:
+            reached = exact_return(policy, step.adapted, MDP, GAMMA)
+            without = leave_one_out_parameters(policy, step, goal, SPACE)
+            return th.stack([(reached - exact_return(policy, p, MDP, GAMMA)).detach() for p in without])
+
+        return coefficients
+
+    return make
+
+
+@pytest.mark.parametrize("n_inner_steps", [1, 2])
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("baseline", [none, leave_one_out_return, predicted(0.7)], ids=["none", "loo_return", "regression"])
+def test_exact_forms_have_no_bias(policy, rule, baseline, n_inner_steps):
+    goal = objective(rule)
+    exact = exact_gradient(policy, [MDP], goal, 2, n_inner_steps)
+    estimate = expected_gradient(policy, [MDP], goal, 2, n_inner_steps, lambda t: return_coefficients(t, GAMMA, baseline))
+    assert relative_error(estimate, exact) < 1e-10
+
+
+@pytest.mark.parametrize("n_inner_steps", [1, 2])
+@pytest.mark.parametrize("baseline", [leave_one_task_out, leave_one_out_return])
+def test_forms_that_use_other_tasks_have_no_bias(policy, baseline, n_inner_steps):
+    horizon = 2 if n_inner_steps == 1 else 1
+    mdps = [TabularMDP.random(2, 2, horizon, np.random.default_rng(seed), deterministic=True) for seed in (1, 2)]
+    goal = objective("practical")
+    exact = exact_gradient(policy, mdps, goal, 2, n_inner_steps)
+    estimate = expected_gradient(policy, mdps, goal, 2, n_inner_steps, lambda t: return_coefficients(t, GAMMA, baseline))
+    assert relative_error(estimate, exact) < 1e-10
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_refitted_form_with_the_true_difference_has_no_bias(policy, rule):
+    goal = objective(rule)
+    exact = exact_gradient(policy, [MDP], goal, 2, 1)
+    estimate = expected_gradient(policy, [MDP], goal, 2, 1, exact_difference(policy, goal))
+    assert relative_error(estimate, exact) < 1e-10
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("n_inner_steps", [1, 2])
+def test_linearised_refitted_form_is_much_less_biased_than_maml(policy, rule, n_inner_steps):
+    goal = objective(rule)
+    exact = exact_gradient(policy, [MDP], goal, 2, n_inner_steps)
+    maml = relative_error(expected_gradient(policy, [MDP], goal, 2, n_inner_steps, None), exact)
+    refitted = expected_gradient(policy, [MDP], goal, 2, n_inner_steps, lambda _: refitted_coefficients(goal.inner, SPACE))
+    assert maml > 0.1
+    assert relative_error(refitted, exact) < maml / 5
+
+
+def test_linearisation_error_vanishes_with_the_step(policy):
+    """The bias of the linearised form is O(α²) where that of MAML is O(α)."""
+    errors = []
+    for inner_lr in (0.1, 0.01):
+        goal = MetaObjective(inner=PAPER, outer=PAPER, inner_lr=inner_lr)
+        exact = exact_gradient(policy, [MDP], goal, 2, 1)
+        estimate = expected_gradient(policy, [MDP], goal, 2, 1, lambda _: refitted_coefficients(PAPER, SPACE))
+        errors.append(relative_error(estimate, exact))
+    assert errors[1] < errors[0] / 50
+
+
+@pytest.mark.parametrize("kind", ["pathwise", "lvc", "dice"])
+def test_gradients_without_score_term_are_biased(policy, kind):
+    goal = objective("paper", inner_surrogate=kind)
+    exact = exact_gradient(policy, [MDP], objective("paper"), 2, 1)
+    assert relative_error(expected_gradient(policy, [MDP], goal, 2, 1, None), exact) > 0.01
+
+
+def test_first_order_with_score_term_is_worse_than_without(policy):
+    goal = objective("paper", first_order=True)
+    exact = exact_gradient(policy, [MDP], goal, 2, 1)
+    without = relative_error(expected_gradient(policy, [MDP], goal, 2, 1, None), exact)
+    with_score = expected_gradient(policy, [MDP], goal, 2, 1, lambda t: return_coefficients(t, GAMMA, none))
+    assert relative_error(with_score, exact) > 0.1
+    assert without > 0.01
+
+
+def test_stochastic_transitions_and_more_outer_episodes(policy):
+    mdp = TabularMDP.random(2, 2, 2, np.random.default_rng(3))
+    goal = objective("practical")
+    exact = exact_gradient(policy, [mdp], goal, 2, 1)
+    estimate = expected_gradient(
+        policy, [mdp], goal, 2, 1, lambda t: return_coefficients(t, GAMMA, leave_one_out_return), n_outer_episodes=1
+    )
+    assert relative_error(estimate, exact) < 1e-10
+    small = TabularMDP.random(2, 2, 1, np.random.default_rng(3))
+    exact = exact_gradient(policy, [small], goal, 2, 1)
+    estimate = expected_gradient(
+        policy, [small], goal, 2, 1, lambda t: return_coefficients(t, GAMMA, leave_one_out_return), n_outer_episodes=2
+    )
+    assert relative_error(estimate, exact) < 1e-10
