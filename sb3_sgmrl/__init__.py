@@ -2,6 +2,8 @@
 
 import os
 
+from sb3_sgmrl.common.callbacks import MetaEvalCallback
+from sb3_sgmrl.common.evaluation import AdaptationReport, evaluate_adaptation
 from sb3_sgmrl.common.task_dist import TaskDistEnv
 from sb3_sgmrl.envs import register_envs
 from sb3_sgmrl.maml import MAML
@@ -12,4 +14,12 @@ with open(os.path.join(os.path.dirname(__file__), "version.txt")) as file:
 
 register_envs()
 
-__all__ = ["MAML", "SGMRL", "TaskDistEnv", "__version__"]
+__all__ = [
+    "MAML",
+    "SGMRL",
+    "AdaptationReport",
+    "MetaEvalCallback",
+    "TaskDistEnv",
+    "__version__",
+    "evaluate_adaptation",
+]

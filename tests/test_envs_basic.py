@@ -392,3 +392,13 @@ def test_tabular_mdp_draws_mean_rewards_as_asked():
     uniform = np.array(TabularMDP(mean_reward="uniform").sample_tasks(100, rng))[..., -1]
     assert normal.mean() == pytest.approx(1.0, abs=0.06) and normal.std() == pytest.approx(1.0, abs=0.06)
     assert 0 <= uniform.min() and uniform.max() <= 1 and uniform.mean() == pytest.approx(0.5, abs=0.02)
+
+
+def test_tabular_mdp_reaches_no_impossible_state_at_the_ends_of_the_unit_interval():
+    family = TabularMDP(n_states=10, n_actions=1)
+    task = np.zeros((1, 10, 1, 11))
+    task[0, :, 0, 1:-1] = [0.2, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1]
+    assert task[0, 0, 0, :-1].cumsum()[-1] < 1.0  # rounding, which check_tasks allows for
+    for uniform, expected in ((0.0, 1), (np.nextafter(1.0, 0.0), 9)):
+        states, *_ = family.transition(np.zeros(1, int), np.zeros(1, int), task, np.array([[uniform, 0.0]]))
+        assert states.tolist() == [expected]

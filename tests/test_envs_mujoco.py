@@ -157,7 +157,8 @@ def test_single_form_keeps_its_task_when_pickled():
 
 
 @pytest.mark.parametrize("robot", ROBOTS)
-def test_dynamics_observations_and_ends_are_gymnasiums(robot):
+def test_dynamics_observations_and_ends_are_gymnasiums(robot, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where MuJoCo writes MUJOCO_LOG.TXT when Gymnasium makes its cheetah
     theirs_kwargs = {
         "Ant": {"include_cfrc_ext_in_observation": False},
         "Humanoid": {f"include_{name}_in_observation": False for name in ("cinert", "cvel", "qfrc_actuator", "cfrc_ext")},

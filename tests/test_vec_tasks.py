@@ -131,7 +131,7 @@ def test_wrong_tasks_and_schedules_are_rejected():
         lambda: envs.env_method("set_schedule", [([0.1, 0.9], 0)]),
         lambda: envs.env_method("set_schedule", [([0.1], 0)], indices=1),
     ):
-        with pytest.raises(ValueError, match="[Tt]ask"):
+        with pytest.raises(ValueError, match=r"[Tt]ask"):
             call()
     with pytest.raises(ValueError, match="seed"):
         envs.env_method("set_schedule", [([0.1, 0.1], -1)])
@@ -143,6 +143,8 @@ def test_the_template_must_be_of_the_same_family():
         TaskVecEnv(vector_env, TaskDistEnv("Navigation2DPaper-v0"))
     with pytest.raises(ValueError, match="observation_space"):
         TaskVecEnv(vector_env, TaskDistEnv("BernoulliBandit-v0"))
+    with pytest.raises(ValueError, match="set_task"):
+        TaskVecEnv(vector_env, TaskDistEnv("Navigation2D-v0", set_task=lambda env, task: env.set_task(task)))
     with pytest.raises(ValueError, match="horizon"):
         TaskVecEnv(vector_env, TaskDistEnv("Navigation2D-v0", max_episode_steps=50))
 
@@ -163,6 +165,17 @@ def test_questions_are_answered_as_by_workers():
     assert len(envs.env_method("sample_tasks", 5, 0, indices=[0, 1])) == 2
     envs.close()
     assert envs.vector_env.closed
+
+
+def test_reaching_the_goal_at_the_time_limit_is_no_truncation():
+    ours, theirs = make(num_envs=2, max_episode_steps=2), make_reference(num_envs=2, max_episode_steps=2)
+    for envs in (ours, theirs):
+        envs.env_method("set_task", [0.2, 0.2], indices=0)
+        envs.env_method("set_task", [0.4, 0.4], indices=1)
+        envs.reset()
+        envs.step(np.ones((2, 2)))
+        *_, dones, infos = envs.step(np.ones((2, 2)))
+        assert dones.all() and [info["TimeLimit.truncated"] for info in infos] == [False, True]
 
 
 def test_infos_are_not_shared():

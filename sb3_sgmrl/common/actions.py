@@ -17,7 +17,7 @@ def draw_noise(space: spaces.Space, n: int, generator: np.random.Generator) -> n
     """
     if isinstance(space, spaces.Box):
         return generator.standard_normal((n, int(np.prod(space.shape))), dtype=np.float32)
-    n_dimensions = len(space.nvec) if isinstance(space, spaces.MultiDiscrete) else int(np.prod(space.shape, dtype=int))
+    n_dimensions = len(space.nvec) if isinstance(space, spaces.MultiDiscrete) else int(np.prod(space.shape or ()))
     return generator.random((n, n_dimensions), dtype=np.float32)
 
 

@@ -33,9 +33,7 @@ def task_phases(
     values = critic_values(policy, phase) if settings.baseline == "critic" else None
     weighted = episode_weights(phase, settings, policy.policy.observation_space, values)
     return [
-        TaskPhase(
-            parameter_sets[i % len(parameter_sets)], phase.task(i), weighted[i], None if values is None else values[i]
-        )
+        TaskPhase(parameter_sets[i % len(parameter_sets)], phase.task(i), weighted[i], None if values is None else values[i])
         for i in range(phase.n_tasks)
     ]
 

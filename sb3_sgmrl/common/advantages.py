@@ -76,8 +76,8 @@ def flatten_observations(space: spaces.Space, observations: Observations) -> np.
     """
     if isinstance(space, spaces.Dict):
         assert isinstance(observations, dict)
-        parts = [flatten_observations(sub, observations[key]) for key, sub in space.spaces.items()]
-        parts = [part for part in parts if part is not None]
+        flattened = (flatten_observations(sub, observations[key]) for key, sub in space.spaces.items())
+        parts = [part for part in flattened if part is not None]
         return np.concatenate(parts, axis=-1) if parts else None
     assert isinstance(observations, np.ndarray)
     if isinstance(space, spaces.Discrete):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 Observations = np.ndarray | dict[str, np.ndarray]
 
 
-def index_observations(observations: Observations, index: object) -> Observations:
+def index_observations(observations: Observations, index: Any) -> Observations:
     """
     Index an array or every array of a dictionary.
 
@@ -18,8 +19,8 @@ def index_observations(observations: Observations, index: object) -> Observation
     :return: the indexed observations
     """
     if isinstance(observations, dict):
-        return {key: value[index] for key, value in observations.items()}  # type: ignore[index]
-    return observations[index]  # type: ignore[index]
+        return {key: value[index] for key, value in observations.items()}
+    return observations[index]
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from sb3_sgmrl.common.batch import Observations, PhaseBatch
 
 class TaskRolloutBuffer(RolloutBuffer):
     """
-    A rollout buffer of complete episodes. Row t of column e is step t of episode e, whichever worker played it; the columns are
-    ordered by task, then by trajectory. ``buffer_size`` is the horizon.
+    A rollout buffer of complete episodes. Row t of column e is step t of episode e, whichever worker played it; the columns
+    are ordered by task, then by trajectory. ``buffer_size`` is the horizon.
     """
 
     def record(

@@ -56,8 +56,8 @@ def check_arguments(model: Any) -> None:
         return
     if model.inner_surrogate != "pathwise":
         raise ValueError(
-            f"`inner_surrogate={model.inner_surrogate!r}` already holds the derivative of the sampling distribution, which the "
-            "score term of formula (A) would count a second time: use `inner_surrogate='pathwise'` or `score_coef=0`."
+            f"`inner_surrogate={model.inner_surrogate!r}` already holds the derivative of the sampling distribution, which "
+            "the score term of formula (A) would count a second time: use `inner_surrogate='pathwise'` or `score_coef=0`."
         )
     if model.control_variate in LEAVE_ONE_OUT and model.n_episodes < 2:
         raise ValueError(
@@ -67,7 +67,7 @@ def check_arguments(model: Any) -> None:
         raise ValueError("`meta_batch_size` must be at least 2 with `control_variate='leave_one_task_out'`.")
     if model.first_order:
         warnings.warn(
-            "`first_order=True` together with a score term is the most biased combination: the second-order term and the score "
-            "term largely cancel, so keep both or neither.",
+            "`first_order=True` together with a score term is the most biased combination: the second-order term and the "
+            "score term largely cancel, so keep both or neither.",
             stacklevel=4,
         )

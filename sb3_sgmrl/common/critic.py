@@ -13,8 +13,8 @@ from sb3_sgmrl.common.meta_gradient import TaskPhase
 
 def fit_critic(policy: FunctionalPolicy, phases: Sequence[TaskPhase], gamma: float, n_epochs: int) -> float:
     """
-    Regress the value net on the discounted reward-to-go of every played step, with the policy's optimiser. Only parameters that
-    the actor does not use are moved: a features extractor that both share belongs to the meta-gradient.
+    Regress the value net on the discounted reward-to-go of every played step, with the policy's optimiser. Only parameters
+    that the actor does not use are moved: a features extractor that both share belongs to the meta-gradient.
 
     :param policy: the policy as a function
     :param phases: the phases of every task

@@ -13,7 +13,8 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_sgmrl.common.task_dist import TaskDistEnv
 from sb3_sgmrl.common.vec_tasks import TaskVecEnv
-from sb3_sgmrl.common.workers import make_task_vec_env
+from sb3_sgmrl.common.workers import edited_model_fields, make_task_vec_env
+from sb3_sgmrl.envs.vector import TaskVectorEnv
 
 # in one process more workers cost no more per step, and the policy is asked fewer times
 DEFAULT_WORKERS = 16
@@ -31,7 +32,9 @@ def as_task_vec_env(env: Any, n_envs: int | None = None, n_columns: int | None =
     """
     if isinstance(env, VecEnv):
         if n_envs is not None:
-            raise ValueError("`n_envs` applies to a single environment; the VecEnv given as `env` has its own number of workers.")
+            raise ValueError(
+                "`n_envs` applies to a single environment; the VecEnv given as `env` has its own number of workers."
+            )
         return env
     if isinstance(env, str) or not is_wrapped(env, TaskDistEnv):
         env = TaskDistEnv(env)
@@ -54,9 +57,17 @@ def _batched(env: TaskDistEnv, n_columns: int) -> VecEnv | None:
     spec = env.env.spec
     if layer is not env.unwrapped or spec is None or spec.vector_entry_point is None:
         return None
+    if edited := edited_model_fields(env):
+        raise ValueError(
+            f"The MuJoCo model of {spec.id} was edited ({', '.join(edited)}), which its batched form would not see: pass "
+            "make_vec_env(<a function that makes the edited environment>, n_envs=...) as `env`."
+        )
     try:
         vector_env = gym.make_vec(spec, num_envs=n_columns, vectorization_mode="vector_entry_point")
     except ImportError as error:
-        warnings.warn(f"The batched form of {spec.id} is not available ({error}); its environments are stepped one by one.", stacklevel=2)
+        warnings.warn(
+            f"The batched form of {spec.id} is not available ({error}); its environments are stepped one by one.", stacklevel=2
+        )
         return None
+    assert isinstance(vector_env, TaskVectorEnv)
     return TaskVecEnv(vector_env, env)

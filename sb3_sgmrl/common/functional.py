@@ -32,7 +32,7 @@ class _PolicyCall(nn.Module):
             if isinstance(self.policy.action_space, spaces.Box):
                 actions = actions.flatten(1)
             return distribution.log_prob(actions)
-        inner = distribution.distribution
+        inner: Any = distribution.distribution
         if isinstance(inner, list):  # multi-discrete
             return tuple(part.logits for part in inner)
         if isinstance(inner, th.distributions.Normal):

@@ -166,7 +166,7 @@ def pull_back(
     weights = samples.weights.detach().requires_grad_()
     log_prob = policy.log_prob(leaves, samples.observations, samples.actions)
     step = th.autograd.grad(surrogate(kind, log_prob, samples, weights), list(leaves.values()), create_graph=True)
-    along_v = inner_lr * sum((g * v[name]).sum() for g, name in zip(step, names, strict=True))
+    along_v = inner_lr * th.stack([(g * v[name]).sum() for g, name in zip(step, names, strict=True)]).sum()
     targets = [weights] if first_order else [weights, *leaves.values()]
     # a linear layer's bias has no second derivative when nothing follows it, hence allow_unused
     derivatives = th.autograd.grad(along_v, targets, retain_graph=score_coefficients is not None, allow_unused=True)

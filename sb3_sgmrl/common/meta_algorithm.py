@@ -66,8 +66,8 @@ class MetaRollout:
 class MetaOnPolicyAlgorithm(BaseAlgorithm):
     """
     Base of the gradient-based meta-RL algorithms. A meta-iteration samples tasks, plays ``n_episodes`` episodes of each with
-    the meta-parameters θ, adapts to each task by ``n_inner_steps`` policy-gradient steps with fresh episodes, and moves θ along
-    an estimate of the gradient of the post-adaptation return.
+    the meta-parameters θ, adapts to each task by ``n_inner_steps`` policy-gradient steps with fresh episodes, and moves θ
+    along an estimate of the gradient of the post-adaptation return.
 
     :param policy: the policy, ``MlpPolicy``, ``CnnPolicy``, ``MultiInputPolicy`` or a class
     :param env: a :class:`~sb3_sgmrl.TaskDistEnv` or a VecEnv of them, or the id of a registered task family
@@ -82,11 +82,12 @@ class MetaOnPolicyAlgorithm(BaseAlgorithm):
     :param baseline: ``linear`` (features of observation and time, fitted per task and phase), ``critic`` (the policy's value
         net, trained on all episodes) or ``none``
     :param normalize_advantage: normalise the advantages of each task and phase
-    :param discount_from: ``step``: rewards-to-go are discounted from their step, as is customary; ``episode``: from the start of
-        the episode, as in eq. (4) of the paper
+    :param discount_from: ``step``: rewards-to-go are discounted from their step, as is customary; ``episode``: from the start
+        of the episode, as in eq. (4) of the paper
     :param time_reduction: ``mean``: surrogates are means over all steps; ``sum``: sums over the steps of an episode, means
         over episodes, as in the paper
-    :param outer_advantage: settings of :class:`~sb3_sgmrl.common.advantages.AdvantageSettings` that differ in the outer surrogate
+    :param outer_advantage: settings of :class:`~sb3_sgmrl.common.advantages.AdvantageSettings` that differ in the outer
+        surrogate
     :param inner_surrogate: ``pathwise``, ``lvc`` or ``dice``
     :param first_order: leave the second derivatives out
     :param score_coef: weight λ of the score term; 1 debiases the gradient, 0 leaves the term out
@@ -98,7 +99,7 @@ class MetaOnPolicyAlgorithm(BaseAlgorithm):
     :param n_threads: threads for gradients; None takes one per processor
     :param stats_window_size: number of episodes the rollout statistics average over
     :param tensorboard_log: folder of TensorBoard logs; None writes none
-    :param policy_kwargs: further arguments of the policy
+    :param policy_kwargs: further arguments of the policy; ``ortho_init`` is False when not given
     :param verbose: 0 no output, 1 info, 2 debug
     :param seed: seed of everything random; None draws one
     :param device: device of the policy
@@ -117,7 +118,7 @@ class MetaOnPolicyAlgorithm(BaseAlgorithm):
     def __init__(
         self,
         policy: str | type[ActorCriticPolicy],
-        env: GymEnv | str,
+        env: GymEnv | str | None,
         learning_rate: float | Schedule = 1e-3,
         meta_batch_size: int = 20,
         n_episodes: int = 20,
@@ -167,7 +168,7 @@ class MetaOnPolicyAlgorithm(BaseAlgorithm):
         self.vf_epochs = vf_epochs
         self.n_threads = n_threads
         check_arguments(self)
-        self._objective()  # checks its own settings
+        self.objective  # noqa: B018  # checks its own settings
         if env is not None:
             env = as_task_vec_env(env, n_envs, meta_batch_size * max(n_episodes, n_outer_episodes or n_episodes), verbose)
         super().__init__(
@@ -218,19 +219,25 @@ class MetaOnPolicyAlgorithm(BaseAlgorithm):
     def _setup_model(self) -> None:
         self._setup_lr_schedule()
         self.set_random_seed(self.seed)
-        self.policy = self.policy_class(
-            self.observation_space, self.action_space, self.lr_schedule, use_sde=False, **self.policy_kwargs
+        # SB3's orthogonal initialisation shrinks the last layer a hundredfold: an inner step of plain SGD would change little
+        # but its bias, and adaptation would start from nothing
+        policy_kwargs = {"ortho_init": False, **self.policy_kwargs}
+        policy_class: Any = self.policy_class
+        self.policy = policy_class(
+            self.observation_space, self.action_space, self.lr_schedule, use_sde=False, **policy_kwargs
         ).to(self.device)
-        self._functional = FunctionalPolicy(self.policy)
+        self.functional = FunctionalPolicy(self.policy)
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_functional"]
+        return [*super()._excluded_save_params(), "functional"]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         return ["policy", "policy.optimizer"], []
 
-    def _objective(self) -> MetaObjective:
-        shared = {
+    @property
+    def objective(self) -> MetaObjective:
+        """The gradient that is followed, from the arguments of the constructor."""
+        shared: dict[str, Any] = {
             "gamma": self.gamma,
             "gae_lambda": self.gae_lambda,
             "baseline": self.baseline,
@@ -267,13 +274,14 @@ class MetaOnPolicyAlgorithm(BaseAlgorithm):
             callback.update_locals(step_locals)
             if not callback.on_step():
                 return False
-            self._update_info_buffer(step_locals["infos"], step_locals["dones"])
+            if step_locals["dones"].any():  # only then do infos hold what the buffer wants
+                self._update_info_buffer(step_locals["infos"], step_locals["dones"])
             return True
 
         traces = play_and_adapt(
             env,
-            self._functional,
-            self._objective(),
+            self.functional,
+            self.objective,
             tasks,
             [*[self.n_episodes] * self.n_inner_steps, self.n_outer_episodes or self.n_episodes],
             [*seed, 1],
@@ -301,7 +309,7 @@ class MetaOnPolicyAlgorithm(BaseAlgorithm):
         if self.score_coef == 0:
             return None
         if self.control_variate == "refitted":
-            return refitted_coefficients(self._objective().inner, self.observation_space)
+            return refitted_coefficients(self.objective.inner, self.observation_space)
         if self.control_variate == "task_regression":
             predicted = self._task_regression.predict(rollout.task_features)
 
@@ -319,9 +327,7 @@ class MetaOnPolicyAlgorithm(BaseAlgorithm):
         :return: the gradient by parameter name, and its parts
         """
         with thread_pool(self.n_threads) as pool:
-            return meta_gradient(
-                self._functional, self._objective(), self._score_coefficients(rollout), rollout.traces, pool
-            )
+            return meta_gradient(self.functional, self.objective, self._score_coefficients(rollout), rollout.traces, pool)
 
     def train(self, rollout: MetaRollout) -> None:
         """
@@ -341,10 +347,10 @@ class MetaOnPolicyAlgorithm(BaseAlgorithm):
         if self.max_grad_norm is not None:
             th.nn.utils.clip_grad_norm_([named[name] for name in estimate.gradient], self.max_grad_norm)
         self.policy.optimizer.step()
-        objective = self._objective()
+        objective = self.objective
         if "critic" in (objective.inner.baseline, objective.outer.baseline):
             phases = [phase for trace in rollout.traces for phase in trace]
-            self.logger.record("train/value_loss", fit_critic(self._functional, phases, self.gamma, self.vf_epochs))
+            self.logger.record("train/value_loss", fit_critic(self.functional, phases, self.gamma, self.vf_epochs))
         if self.score_coef > 0 and self.control_variate == "task_regression":
             outer = np.array([trace[-1].batch.returns(self.gamma).mean() for trace in rollout.traces])
             self._task_regression.observe(rollout.task_features, outer)
@@ -397,7 +403,8 @@ class MetaOnPolicyAlgorithm(BaseAlgorithm):
         progress_bar: bool = False,
     ) -> SelfMetaAlgorithm:
         """
-        Play meta-iterations until ``total_timesteps`` samples of all phases were played; an iteration that was begun is finished.
+        Play meta-iterations until ``total_timesteps`` samples of all phases were played; an iteration that was begun is
+        finished.
 
         :param total_timesteps: number of samples
         :param callback: SB3 callbacks
@@ -454,13 +461,15 @@ class MetaOnPolicyAlgorithm(BaseAlgorithm):
         """
         n_episodes = self.n_episodes if n_episodes is None else n_episodes
         check_positive(n_steps=n_steps, n_episodes=n_episodes)
-        objective = self._objective()
+        objective = self.objective
         if episodes is not None:
             if n_steps != 1 or episodes.n_tasks != 1:
-                raise ValueError("`episodes` must be of one task and allow `n_steps=1` only: they were played with one policy.")
-            phases = task_phases(self._functional, objective.inner, episodes, [self._functional.parameters()])
+                raise ValueError(
+                    "`episodes` must be of one task and allow `n_steps=1` only: they were played with one policy."
+                )
+            phases = task_phases(self.functional, objective.inner, episodes, [self.functional.parameters()])
         else:
-            vec_env = self.env if env is None else self._wrap_env(env, 0)
+            vec_env = self.env if env is None else self._wrap_env(as_task_vec_env(env))
             check_task_workers(vec_env)
             task = vec_env.env_method("get_task", indices=0)[0] if task is None else task
             if task is None:
@@ -468,12 +477,12 @@ class MetaOnPolicyAlgorithm(BaseAlgorithm):
             # the outer weights of the last phase are not used: it is weighed for one more inner step
             objective_of_inner = replace(objective, outer=objective.inner)
             traces = play_and_adapt(
-                vec_env, self._functional, objective_of_inner, [task], [n_episodes] * n_steps, [seed, 2], self.n_threads
+                vec_env, self.functional, objective_of_inner, [task], [n_episodes] * n_steps, [seed, 2], self.n_threads
             )
             release_tasks(vec_env)
             assert traces is not None
             phases = [traces[0][-1]]
-        adapted = adapt_tasks(self._functional, objective, phases, [task], self.n_threads)[0]
+        adapted = adapt_tasks(self.functional, objective, phases, [task], self.n_threads)[0]
         policy = copy.deepcopy(self.policy)
         with th.no_grad():
             for name, parameter in policy.named_parameters():

@@ -234,7 +234,7 @@ def meta_gradient(
     coefficients = []
     for gradient, back in results:
         _add(total, gradient, 1 / n_tasks)
-        if back.score_term is not None:
+        if back.score_term is not None and back.coefficients is not None:
             _add(score, back.score_term, 1 / n_tasks)
             coefficients.append(back.coefficients)
     return MetaGradient(total, score or None, th.stack(coefficients) if coefficients else None)

@@ -27,8 +27,8 @@ def check_task_workers(env: VecEnv) -> None:
     """
     if not all(env.env_is_wrapped(TaskDistEnv)):
         raise ValueError(
-            "`env` must be a TaskDistEnv, or a VecEnv whose workers are each wrapped in one, so that they can be given a task: "
-            "make_vec_env(lambda: TaskDistEnv(...), n_envs)."
+            "`env` must be a TaskDistEnv, or a VecEnv whose workers are each wrapped in one, so that they can be given a "
+            "task: make_vec_env(lambda: TaskDistEnv(...), n_envs)."
         )
 
 
@@ -41,6 +41,9 @@ def find_horizon(env: VecEnv) -> int:
     :raises ValueError: when no time limit is known
     """
     limits = [env.get_attr("horizon", 0)[0]]
+    # time limits outside the TaskDistEnv
+    if env.has_attr("_max_episode_steps"):
+        limits.append(env.get_attr("_max_episode_steps", 0)[0])
     if env.has_attr("spec") and (spec := env.get_attr("spec", 0)[0]) is not None:
         limits.append(spec.max_episode_steps)
     known = [int(limit) for limit in limits if limit is not None]
@@ -52,7 +55,7 @@ def find_horizon(env: VecEnv) -> int:
     return min(known)
 
 
-def collect_phase(  # noqa: C901
+def collect_phase(
     env: VecEnv,
     policy: FunctionalPolicy,
     parameter_sets: list[Parameters],
@@ -62,8 +65,8 @@ def collect_phase(  # noqa: C901
     on_step: OnStep | None = None,
 ) -> PhaseBatch | None:
     """
-    Play ``n_episodes`` complete episodes of each task. An episode is seeded by its task and trajectory index and the entropy, and
-    so is the noise of its actions: the number and kind of workers make no difference.
+    Play ``n_episodes`` complete episodes of each task. An episode is seeded by its task and trajectory index and the entropy,
+    and so is the noise of its actions: the number and kind of workers make no difference.
 
     :param env: workers that take tasks
     :param policy: the policy as a function
@@ -76,7 +79,7 @@ def collect_phase(  # noqa: C901
     :raises ValueError: when an observation, a reward or an action is not finite
     """
     n_total, n_workers = len(tasks) * n_episodes, env.num_envs
-    buffer_class = TaskDictRolloutBuffer if isinstance(env.observation_space, spaces.Dict) else TaskRolloutBuffer
+    buffer_class: type[TaskRolloutBuffer] = TaskDictRolloutBuffer if isinstance(env.observation_space, spaces.Dict) else TaskRolloutBuffer
     buffer = buffer_class(find_horizon(env), env.observation_space, env.action_space, device="cpu", n_envs=n_total)
     policies = ParallelPolicies(policy, parameter_sets, len(tasks), n_episodes)
     seeds = np.random.SeedSequence([*entropy, 0]).generate_state(n_total)
@@ -134,9 +137,7 @@ def _gather(noise: list[np.ndarray], steps: np.ndarray, episodes: np.ndarray) ->
     return np.stack([noise[t][e] for t, e in zip(steps, episodes, strict=True)])
 
 
-def _check_finite(
-    what: str, values: Observations, workers: np.ndarray, task_index: np.ndarray, tasks: Sequence[Any]
-) -> None:
+def _check_finite(what: str, values: Observations, workers: np.ndarray, task_index: np.ndarray, tasks: Sequence[Any]) -> None:
     for array in values.values() if isinstance(values, dict) else (values,):
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             bad = int(np.nonzero(~np.isfinite(array).reshape(len(array), -1).all(1))[0][0])

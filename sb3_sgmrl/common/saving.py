@@ -17,8 +17,8 @@ SavePath = str | pathlib.Path | io.BufferedIOBase
 @contextmanager
 def replace_when_complete(path: str | pathlib.Path) -> Iterator[IO[bytes]]:
     """
-    A binary file that takes the place of an existing one only after everything was written: a crash, an interrupt or a full disk
-    leaves the previous file as it was.
+    A binary file that takes the place of an existing one only after everything was written: a crash, an interrupt or a full
+    disk leaves the previous file as it was.
 
     :param path: the file
     :return: the file to write to, to be used in a ``with`` statement

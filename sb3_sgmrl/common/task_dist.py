@@ -70,9 +70,11 @@ class TaskDistEnv(gym.Wrapper, RecordConstructorArgs):
     ):
         tasks = None if tasks is None else list(tasks)
         test_tasks = test_tasks if test_tasks is None or isinstance(test_tasks, spaces.Space) else list(test_tasks)
-        # env_kwargs are left out: they are recorded in the spec of the environment they made.
+        # env_kwargs are left out: they are recorded in the spec of the environment they made. A set_task that is a method
+        # must not be copied together with its object.
         RecordConstructorArgs.__init__(
             self,
+            _disable_deepcopy=True,
             task_space=task_space,
             set_task=set_task,
             tasks=tasks,

@@ -27,7 +27,7 @@ class TaskVecEnv(VecEnv):
 
     :param vector_env: the batched environment
     :param template: the same family in its single form; it is never stepped
-    :raises ValueError: if the two differ in a space or in the time limit
+    :raises ValueError: if the two differ in a space or the time limit, or the template was given a ``set_task``
     """
 
     def __init__(self, vector_env: TaskVectorEnv, template: TaskDistEnv):
@@ -38,6 +38,8 @@ class TaskVecEnv(VecEnv):
         ):
             if ours != theirs:
                 raise ValueError(f"template must have the {name} of vector_env, {ours}, but has {theirs}.")
+        if not template.sets_own_tasks:
+            raise ValueError("template must not have a set_task of its own: columns only know the one of their family.")
         self.vector_env = vector_env
         self.template = template
         vector_env.choose_task = self._choose_task
@@ -67,7 +69,7 @@ class TaskVecEnv(VecEnv):
         self._reset_options()
         self._returns[:] = 0.0
         self._lengths[:] = 0
-        self.reset_infos = [self._reset_info(column) for column in range(self.num_envs)]
+        self._note_resets(np.arange(self.num_envs))
         return observations
 
     def step_async(self, actions: np.ndarray) -> None:
@@ -103,21 +105,21 @@ class TaskVecEnv(VecEnv):
         tasks, final_obs = batch_infos["final_info"]["task"], batch_infos["final_obs"]
         returns, lengths, is_timeout = self._returns.tolist(), self._lengths.tolist(), timeouts.tolist()
         for column in columns.tolist():
-            infos[column].update(
-                {
-                    "task": tasks[column],
-                    "terminal_observation": final_obs[column],
-                    "TimeLimit.truncated": is_timeout[column],
-                    "episode": {"r": round(returns[column], 6), "l": lengths[column], "t": seconds},
-                }
-            )
-            self.reset_infos[column] = self._reset_info(column)
+            infos[column] = {
+                "task": tasks[column],
+                "terminal_observation": final_obs[column],
+                "TimeLimit.truncated": is_timeout[column],
+                "episode": {"r": round(returns[column], 6), "l": lengths[column], "t": seconds},
+            }
+        self._note_resets(columns)
         self._returns[columns] = 0.0
         self._lengths[columns] = 0
 
-    def _reset_info(self, column: int) -> dict[str, Any]:
-        info = {"task": self.vector_env.tasks[column].copy()}
-        return {**info, "idle": True} if self.vector_env.idle[column] else info
+    def _note_resets(self, columns: np.ndarray) -> None:
+        for column, task in zip(columns.tolist(), self.vector_env.tasks[columns], strict=True):
+            self.reset_infos[column] = {"task": task}
+        for column in columns[self.vector_env.idle[columns]].tolist():
+            self.reset_infos[column]["idle"] = True
 
     def close(self) -> None:
         """Close the batched environment and the template."""

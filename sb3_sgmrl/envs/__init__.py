@@ -1,4 +1,4 @@
-"""Task families. Importing this package registers none: ``register_envs`` is called by Gymnasium's plugin entry point."""
+"""Task families. Gymnasium 1.0 and later load no plugins by themselves, so importing this package registers them."""
 
 from __future__ import annotations
 

@@ -124,7 +124,7 @@ class ArrayTaskEnv(TaskMixin, gym.Env):
     :param render_mode: ``None`` or "rgb_array"
     """
 
-    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 20}
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 20}  # noqa: RUF012
     family: ArrayFamily
 
     def __init__(self, family: ArrayFamily, render_mode: str | None = None):
@@ -155,9 +155,7 @@ class ArrayTaskEnv(TaskMixin, gym.Env):
         :return: observation, reward, terminated, truncated (always false), and an empty dictionary
         """
         noise = self._noise.take(slice(None), lambda _: self.np_random)
-        self._states, rewards, terminated = self.family.transition(
-            self._states, np.asarray(action)[None], self.tasks, noise
-        )
+        self._states, rewards, terminated = self.family.transition(self._states, np.asarray(action)[None], self.tasks, noise)
         return self.family.observe(self._states)[0], float(rewards[0]), bool(terminated[0]), False, {}
 
     def render(self) -> np.ndarray | None:  # type: ignore[override]

@@ -70,7 +70,5 @@ class BernoulliBanditVectorEnv(ArrayTaskVectorEnv):
     :param render_mode: ``None`` or "rgb_array"
     """
 
-    def __init__(
-        self, num_envs: int, max_episode_steps: int | None = 10, n_arms: int = 5, render_mode: str | None = None
-    ):
+    def __init__(self, num_envs: int, max_episode_steps: int | None = 10, n_arms: int = 5, render_mode: str | None = None):
         super().__init__(num_envs, BernoulliBandit(n_arms), max_episode_steps, render_mode)

@@ -137,6 +137,4 @@ class TabularMDPVectorEnv(ArrayTaskVectorEnv):
         reward_std: float = 1.0,
         render_mode: str | None = None,
     ):
-        super().__init__(
-            num_envs, TabularMDP(n_states, n_actions, mean_reward, reward_std), max_episode_steps, render_mode
-        )
+        super().__init__(num_envs, TabularMDP(n_states, n_actions, mean_reward, reward_std), max_episode_steps, render_mode)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -11,7 +10,7 @@ from gymnasium import spaces
 from gymnasium.error import ResetNeeded
 from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
-from gymnasium.vector.utils import batch_space, create_empty_array
+from gymnasium.vector.utils import batch_space
 
 # Columns of a batch: all of them (then indexing is a view and costs nothing) or their indices.
 Columns = slice | np.ndarray
@@ -110,8 +109,8 @@ class TaskVectorEnv(VectorEnv):
     truncated at ``max_episode_steps`` and replaced by the next one in the same step (``AutoresetMode.SAME_STEP``).
     A column may be handed a schedule of (task, seed) pairs, see ``set_schedule``.
 
-    A family implements ``_reset_columns`` and ``_step_columns`` (and ``_render_column``); they read the tasks in force from ``self.tasks``, an array
-    of shape (num_envs, *task_space.shape), and random numbers from ``column_rng``.
+    A family implements ``_reset_columns`` and ``_step_columns`` (and ``_render_column``); they read the tasks in force from
+    ``self.tasks``, an array of shape (num_envs, *task_space.shape), and draw random numbers from ``column_rng``.
 
     :param num_envs: number of columns
     :param family: the tasks
@@ -121,7 +120,7 @@ class TaskVectorEnv(VectorEnv):
     :param render_mode: ``None`` or a mode the family supports
     """
 
-    metadata: dict[str, Any] = {"autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": ["rgb_array"]}
+    metadata: dict[str, Any] = {"autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": ["rgb_array"]}  # noqa: RUF012
 
     def __init__(
         self,
@@ -152,10 +151,10 @@ class TaskVectorEnv(VectorEnv):
         self.idle = np.zeros(num_envs, dtype=bool)
         # Chooses the task of an episode without schedule, given the column and the seed of its reset; None keeps the task.
         self.choose_task: Callable[[int, int | None], Any] | None = None
-        self._schedules: list[deque[tuple[np.ndarray, int]] | None] = [None] * num_envs
+        self._schedules: list[list[tuple[np.ndarray, int]] | None] = [None] * num_envs
         self._seeds: list[int | None] = [None] * num_envs
         self._rngs: list[np.random.Generator | None] = [None] * num_envs
-        self._observations: np.ndarray = create_empty_array(single_observation_space, num_envs)
+        self._observations = np.zeros((num_envs, *(single_observation_space.shape or ())), single_observation_space.dtype)
         self._elapsed = np.zeros(num_envs, dtype=np.int64)
         self._step_limit = np.iinfo(np.int64).max if max_episode_steps is None else max_episode_steps
         # The columns to be stepped; None before the first reset.
@@ -247,7 +246,7 @@ class TaskVectorEnv(VectorEnv):
             self._schedules[column] = None
             return
         tasks = self.family.check_tasks([task for task, _ in schedule]) if len(schedule) else ()
-        episodes: deque[tuple[np.ndarray, int]] = deque()
+        episodes = []
         for task, (_, seed) in zip(tasks, schedule, strict=True):
             if not isinstance(seed, (int, np.integer)) or seed < 0:
                 raise ValueError(f"A seed in schedule must be an integer of at least 0, got {seed!r}.")
@@ -352,7 +351,7 @@ class TaskVectorEnv(VectorEnv):
                 if self.choose_task is not None:
                     self.set_task(column, self.choose_task(column, seed))
             elif schedule:
-                self.tasks[column], seed = schedule.popleft()
+                self.tasks[column], seed = schedule.pop(0)
             else:
                 self.idle[column] = True
                 continue

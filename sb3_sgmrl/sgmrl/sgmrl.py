@@ -14,9 +14,9 @@ class SGMRL(MetaOnPolicyAlgorithm):
     """
     Stochastic Gradient Meta-Reinforcement Learning (SG-MRL): debiased MAML.
 
-    Maximises V(θ) = E_i E_D J_i(U(θ, D)), the return after adaptation by *sampled* policy gradients (eq. 6 of the paper), along
-    an estimate of its gradient that counts how θ shapes the episodes adaptation learns from: the score term that MAML leaves
-    out. Paper: https://arxiv.org/abs/2002.05135 (Fallah, Georgiev, Mokhtari, Ozdaglar 2021).
+    Maximises V(θ) = E_i E_D J_i(U(θ, D)), the return after adaptation by *sampled* policy gradients (eq. 6 of the paper),
+    along an estimate of its gradient that counts how θ shapes the episodes adaptation learns from: the score term that MAML
+    leaves out. Paper: https://arxiv.org/abs/2002.05135 (Fallah, Georgiev, Mokhtari, Ozdaglar 2021).
 
     The default ``control_variate="refitted"`` is the score term with the return after leaving each episode out subtracted, to
     first order, with the baseline and the normalisation refitted; the other forms are exact and noisier.

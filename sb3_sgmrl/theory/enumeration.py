@@ -56,7 +56,11 @@ def _take(batch: TaskBatch, index: Sequence[int]) -> PhaseBatch:
     rewards = batch.rewards[chosen]
     assert isinstance(batch.observations, np.ndarray)
     return PhaseBatch(
-        batch.observations[None, chosen], batch.actions[None, chosen], rewards[None], batch.mask[None, chosen], rewards.sum(1)[None]
+        batch.observations[None, chosen],
+        batch.actions[None, chosen],
+        rewards[None],
+        batch.mask[None, chosen],
+        rewards.sum(1)[None],
     )
 
 
@@ -155,7 +159,8 @@ def expected_gradient(
     n_outer_episodes: int = 1,
 ) -> Parameters:
     """
-    E ∇̃V of :func:`~sb3_sgmrl.common.meta_gradient.meta_gradient`, the function that training calls, over all batches of all tasks.
+    E ∇̃V of :func:`~sb3_sgmrl.common.meta_gradient.meta_gradient`, the function that training calls, over all batches of all
+    tasks.
 
     :param policy: the policy as a function
     :param mdps: the tasks of the meta-batch

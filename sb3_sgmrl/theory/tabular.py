@@ -32,13 +32,16 @@ class TabularMDP:
     horizon: int
 
     @classmethod
-    def random(cls, n_states: int, n_actions: int, horizon: int, rng: np.random.Generator, deterministic: bool = False) -> TabularMDP:
+    def random(
+        cls, n_states: int, n_actions: int, horizon: int, rng: np.random.Generator, deterministic: bool = False
+    ) -> TabularMDP:
         """
         :param n_states: number of states
         :param n_actions: number of actions
         :param horizon: number of steps of an episode
         :param rng: source of randomness
-        :param deterministic: one successor per state and action and one initial state, which keeps the number of trajectories low
+        :param deterministic: one successor per state and action and one initial state, which keeps the number of trajectories
+            low
         :return: Dirichlet(1) transitions and standard normal rewards
         """
         transitions = rng.dirichlet(np.ones(n_states), size=(n_states, n_actions))
