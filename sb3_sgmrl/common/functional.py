@@ -91,6 +91,18 @@ class FunctionalPolicy:
         named = dict(self.policy.named_parameters())
         return {name: named[name].detach().clone() for name in self.adapted_names}
 
+    def policy_with(self, parameters: Parameters) -> ActorCriticPolicy:
+        """
+        :param parameters: adapted parameters by name
+        :return: a copy of the policy that holds them
+        """
+        policy = copy.deepcopy(self.policy)
+        with th.no_grad():
+            for name, parameter in policy.named_parameters():
+                if name in parameters:
+                    parameter.copy_(parameters[name])
+        return policy
+
     def to_tensor(self, observations: Observations) -> Any:
         """
         :param observations: shape (n, \\*obs_shape), or such an array per key

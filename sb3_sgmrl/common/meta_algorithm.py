@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import copy
-import io
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, TypeVar
 
@@ -31,7 +29,7 @@ from sb3_sgmrl.common.checks import check_arguments, check_positive
 from sb3_sgmrl.common.control_variates import RETURN_CONTROL_VARIATES, TaskRegression
 from sb3_sgmrl.common.critic import fit_critic
 from sb3_sgmrl.common.engines import as_task_vec_env
-from sb3_sgmrl.common.functional import FunctionalPolicy, Parameters
+from sb3_sgmrl.common.functional import FunctionalPolicy
 from sb3_sgmrl.common.meta_gradient import (
     MetaGradient,
     MetaObjective,
@@ -42,7 +40,7 @@ from sb3_sgmrl.common.meta_gradient import (
     return_coefficients,
 )
 from sb3_sgmrl.common.sampling import check_task_workers, find_horizon, release_tasks
-from sb3_sgmrl.common.saving import SavePath, replace_when_complete, saved_algorithm, with_zip_suffix
+from sb3_sgmrl.common.saving import SafelySaved
 from sb3_sgmrl.common.threads import thread_pool
 
 SelfMetaAlgorithm = TypeVar("SelfMetaAlgorithm", bound="MetaOnPolicyAlgorithm")
@@ -54,16 +52,14 @@ class MetaRollout:
     The data of one meta-iteration.
 
     :param tasks: the tasks
-    :param task_features: their parameters as numbers, shape (n_tasks, n_features)
     :param traces: ζ + 1 phases of every task
     """
 
     tasks: Sequence[Any]
-    task_features: np.ndarray
     traces: list[list[TaskPhase]]
 
 
-class MetaOnPolicyAlgorithm(BaseAlgorithm):
+class MetaOnPolicyAlgorithm(SafelySaved):
     """
     Base of the gradient-based meta-RL algorithms. A meta-iteration samples tasks, plays ``n_episodes`` episodes of each with
     the meta-parameters θ, adapts to each task by ``n_inner_steps`` policy-gradient steps with fresh episodes, and moves θ
@@ -187,7 +183,6 @@ class MetaOnPolicyAlgorithm(BaseAlgorithm):
         if self.env is not None:
             check_task_workers(self.env)
             find_horizon(self.env)
-        self.algorithm_name = type(self).__name__
         # every random number follows from these two, so a loaded model goes on as if it had never stopped
         self._entropy = seed if seed is not None else int(np.random.SeedSequence().generate_state(1)[0])
         self._iteration = 0
@@ -267,7 +262,6 @@ class MetaOnPolicyAlgorithm(BaseAlgorithm):
         callback.on_rollout_start()
         seed = [self._entropy, self._iteration]
         tasks = env.env_method("sample_tasks", self.meta_batch_size, [*seed, 0], indices=0)[0]
-        features = np.stack([env.env_method("task_features", task, indices=0)[0] for task in tasks])
 
         def on_step(step_locals: dict[str, Any], n_samples: int) -> bool:
             self.num_timesteps += n_samples
@@ -293,7 +287,7 @@ class MetaOnPolicyAlgorithm(BaseAlgorithm):
             return None
         callback.update_locals(locals())
         callback.on_rollout_end()
-        return MetaRollout(tasks, features, traces)
+        return MetaRollout(tasks, traces)
 
     def _log_phase(self, phase: int, batch: PhaseBatch) -> None:
         name = "pre" if phase == 0 else "post" if phase == self.n_inner_steps else f"step{phase}"
@@ -311,13 +305,16 @@ class MetaOnPolicyAlgorithm(BaseAlgorithm):
         if self.control_variate == "refitted":
             return refitted_coefficients(self.objective.inner, self.observation_space)
         if self.control_variate == "task_regression":
-            predicted = self._task_regression.predict(rollout.task_features)
+            predicted = self._task_regression.predict(self._task_features(rollout))
 
             def baseline(outer: np.ndarray, inner: np.ndarray) -> np.ndarray:
                 return np.broadcast_to(predicted[:, None], inner.shape)
 
             return return_coefficients(rollout.traces, self.gamma, baseline)
         return return_coefficients(rollout.traces, self.gamma, RETURN_CONTROL_VARIATES[self.control_variate])
+
+    def _task_features(self, rollout: MetaRollout) -> np.ndarray:
+        return np.stack([self.env.env_method("task_features", task, indices=0)[0] for task in rollout.tasks])
 
     def meta_gradient(self, rollout: MetaRollout) -> MetaGradient:
         """
@@ -353,20 +350,12 @@ class MetaOnPolicyAlgorithm(BaseAlgorithm):
             self.logger.record("train/value_loss", fit_critic(self.functional, phases, self.gamma, self.vf_epochs))
         if self.score_coef > 0 and self.control_variate == "task_regression":
             outer = np.array([trace[-1].batch.returns(self.gamma).mean() for trace in rollout.traces])
-            self._task_regression.observe(rollout.task_features, outer)
+            self._task_regression.observe(self._task_features(rollout), outer)
         self._n_updates += 1
         self._iteration += 1
-        self._log_gradient(estimate)
-
-    def _log_gradient(self, estimate: MetaGradient) -> None:
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
-        self.logger.record("train/grad_norm", _norm(estimate.gradient))
-        if (score := estimate.score_term) is not None:
-            pathwise = {name: value - score[name] for name, value in estimate.gradient.items()}
-            product = sum(float((score[name] * pathwise[name]).sum()) for name in score)
-            self.logger.record("train/score_term_norm", _norm(score))
-            self.logger.record("train/pathwise_norm", _norm(pathwise))
-            self.logger.record("train/score_pathwise_cosine", product / max(_norm(score) * _norm(pathwise), 1e-12))
+        for key, norm in estimate.norms().items():
+            self.logger.record(f"train/{key}", norm)
         if hasattr(self.policy, "log_std"):
             self.logger.record("train/std", float(self.policy.log_std.detach().exp().mean()))
 
@@ -461,66 +450,24 @@ class MetaOnPolicyAlgorithm(BaseAlgorithm):
         """
         n_episodes = self.n_episodes if n_episodes is None else n_episodes
         check_positive(n_steps=n_steps, n_episodes=n_episodes)
-        objective = self.objective
+        # all phases are weighed for an inner step: nothing is played after the last one
+        objective = replace(self.objective, outer=self.objective.inner)
         if episodes is not None:
             if n_steps != 1 or episodes.n_tasks != 1:
                 raise ValueError(
                     "`episodes` must be of one task and allow `n_steps=1` only: they were played with one policy."
                 )
-            phases = task_phases(self.functional, objective.inner, episodes, [self.functional.parameters()])
+            last = task_phases(self.functional, objective.inner, episodes, [self.functional.parameters()])
         else:
             vec_env = self.env if env is None else self._wrap_env(as_task_vec_env(env))
             check_task_workers(vec_env)
             task = vec_env.env_method("get_task", indices=0)[0] if task is None else task
             if task is None:
                 task = vec_env.env_method("sample_tasks", 1, seed, indices=0)[0][0]
-            # the outer weights of the last phase are not used: it is weighed for one more inner step
-            objective_of_inner = replace(objective, outer=objective.inner)
-            traces = play_and_adapt(
-                vec_env, self.functional, objective_of_inner, [task], [n_episodes] * n_steps, [seed, 2], self.n_threads
-            )
+            counts = [n_episodes] * n_steps
+            traces = play_and_adapt(vec_env, self.functional, objective, [task], counts, [seed, 2], self.n_threads)
             release_tasks(vec_env)
             assert traces is not None
-            phases = [traces[0][-1]]
-        adapted = adapt_tasks(self.functional, objective, phases, [task], self.n_threads)[0]
-        policy = copy.deepcopy(self.policy)
-        with th.no_grad():
-            for name, parameter in policy.named_parameters():
-                if name in adapted:
-                    parameter.copy_(adapted[name])
-        return policy
-
-    def save(self, path: SavePath, exclude: Iterable[str] | None = None, include: Iterable[str] | None = None) -> None:
-        """
-        Save as SB3 does; a file that is already there is replaced by a complete one only.
-
-        :param path: where to
-        :param exclude: attributes left out
-        :param include: attributes kept although they would be left out
-        """
-        if isinstance(path, io.BufferedIOBase):
-            return super().save(path, exclude, include)
-        with replace_when_complete(with_zip_suffix(path)) as file:
-            super().save(file, exclude, include)  # type: ignore[arg-type]
-
-    @classmethod
-    def load(  # type: ignore[override]
-        cls: type[SelfMetaAlgorithm], path: SavePath, env: GymEnv | None = None, *args: Any, **kwargs: Any
-    ) -> SelfMetaAlgorithm:
-        """
-        Load a model saved by :meth:`save`.
-
-        :param path: file
-        :param env: environment to go on with
-        :param args: as for SB3's ``load``
-        :param kwargs: as for SB3's ``load``, e.g. ``device``, ``custom_objects``
-        :return: the model
-        :raises ValueError: when the file is cut off, is not a model of this package or belongs to another algorithm
-        """
-        if (saved := saved_algorithm(path)) != cls.__name__:
-            raise ValueError(f"`path` holds a model of {saved}, not of {cls.__name__}: use {saved}.load.")
-        return super().load(path, env, *args, **kwargs)
-
-
-def _norm(parameters: Parameters) -> float:
-    return float(th.nn.utils.get_total_norm(list(parameters.values())))
+            last = [traces[0][-1]]
+        adapted = adapt_tasks(self.functional, objective, last, [task], self.n_threads)[0]
+        return self.functional.policy_with(adapted)

@@ -95,6 +95,20 @@ class MetaGradient:
     score_term: Parameters | None
     coefficients: th.Tensor | None
 
+    def norms(self) -> dict[str, float]:
+        """
+        Norms of the gradient and of its parts, and the cosine between them, as they are logged.
+
+        :return: by name
+        """
+        values = {"grad_norm": _norm(self.gradient)}
+        if self.score_term is not None:
+            pathwise = {name: value - self.score_term[name] for name, value in self.gradient.items()}
+            product = sum(float((self.score_term[name] * pathwise[name]).sum()) for name in pathwise)
+            values["score_term_norm"], values["pathwise_norm"] = _norm(self.score_term), _norm(pathwise)
+            values["score_pathwise_cosine"] = product / max(values["score_term_norm"] * values["pathwise_norm"], 1e-12)
+        return values
+
 
 def return_coefficients(
     phases: Sequence[Sequence[TaskPhase]], gamma: float, baseline: Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -243,3 +257,7 @@ def meta_gradient(
 def _add(total: Parameters, part: Parameters, factor: float) -> None:
     for name, value in part.items():
         total[name] = total[name] + factor * value if name in total else factor * value
+
+
+def _norm(parameters: Parameters) -> float:
+    return float(th.nn.utils.get_total_norm(list(parameters.values())))

@@ -79,7 +79,9 @@ def collect_phase(
     :raises ValueError: when an observation, a reward or an action is not finite
     """
     n_total, n_workers = len(tasks) * n_episodes, env.num_envs
-    buffer_class: type[TaskRolloutBuffer] = TaskDictRolloutBuffer if isinstance(env.observation_space, spaces.Dict) else TaskRolloutBuffer
+    buffer_class: type[TaskRolloutBuffer] = (
+        TaskDictRolloutBuffer if isinstance(env.observation_space, spaces.Dict) else TaskRolloutBuffer
+    )
     buffer = buffer_class(find_horizon(env), env.observation_space, env.action_space, device="cpu", n_envs=n_total)
     policies = ParallelPolicies(policy, parameter_sets, len(tasks), n_episodes)
     seeds = np.random.SeedSequence([*entropy, 0]).generate_state(n_total)

@@ -7,10 +7,14 @@ import json
 import os
 import pathlib
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import IO
+from typing import IO, Any, TypeVar
 
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.type_aliases import GymEnv
+
+SelfSafelySaved = TypeVar("SelfSafelySaved", bound="SafelySaved")
 SavePath = str | pathlib.Path | io.BufferedIOBase
 
 
@@ -71,3 +75,39 @@ def saved_algorithm(path: SavePath) -> str:
     if damaged is not None or "algorithm_name" not in data:
         raise ValueError(f"`path` {path} is damaged or was not saved by sb3_sgmrl.")
     return str(data["algorithm_name"])
+
+
+class SafelySaved(BaseAlgorithm):
+    """A BaseAlgorithm whose files are complete and known to be its own."""
+
+    def save(self, path: SavePath, exclude: Iterable[str] | None = None, include: Iterable[str] | None = None) -> None:
+        """
+        Save as SB3 does; a file that is already there is replaced by a complete one only.
+
+        :param path: where to
+        :param exclude: attributes left out
+        :param include: attributes kept although they would be left out
+        """
+        self.algorithm_name = type(self).__name__  # for load to check
+        if isinstance(path, io.BufferedIOBase):
+            return super().save(path, exclude, include)
+        with replace_when_complete(with_zip_suffix(path)) as file:
+            super().save(file, exclude, include)  # type: ignore[arg-type]
+
+    @classmethod
+    def load(  # type: ignore[override]
+        cls: type[SelfSafelySaved], path: SavePath, env: GymEnv | None = None, *args: Any, **kwargs: Any
+    ) -> SelfSafelySaved:
+        """
+        Load a model saved by :meth:`save`.
+
+        :param path: file
+        :param env: environment to go on with
+        :param args: as for SB3's ``load``
+        :param kwargs: as for SB3's ``load``, e.g. ``device``, ``custom_objects``
+        :return: the model
+        :raises ValueError: when the file is cut off, is not a model of this package or belongs to another algorithm
+        """
+        if (saved := saved_algorithm(path)) != cls.__name__:
+            raise ValueError(f"`path` holds a model of {saved}, not of {cls.__name__}: use {saved}.load.")
+        return super().load(path, env, *args, **kwargs)

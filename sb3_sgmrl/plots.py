@@ -1,0 +1,161 @@
+"""Pictures of adaptation. Every ``plot_*`` returns a matplotlib figure and needs no display; ``figure.savefig(path)`` writes it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from stable_baselines3.common.type_aliases import GymEnv
+from stable_baselines3.common.vec_env import unwrap_vec_normalize
+
+from sb3_sgmrl.common.adaptation import play_and_adapt
+from sb3_sgmrl.common.batch import PhaseBatch
+from sb3_sgmrl.common.checks import check_positive
+from sb3_sgmrl.common.engines import as_task_vec_env
+from sb3_sgmrl.common.evaluation import AdaptationReport
+from sb3_sgmrl.common.sampling import check_task_workers, release_tasks
+from sb3_sgmrl.envs.navigation import ARENA
+
+if TYPE_CHECKING:
+    from sb3_sgmrl.common.meta_algorithm import MetaOnPolicyAlgorithm
+
+_BEFORE = "0.65"
+_PATHS_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Trajectories:
+    """
+    Ways through the plane to one goal.
+
+    :param goal: shape (2,)
+    :param paths: ``paths[k]`` are the episodes after k inner steps, each of shape (n_steps, 2), from the start to the position
+        before the last move
+    :param mean_returns: undiscounted, after 0, 1, … inner steps
+    """
+
+    goal: np.ndarray
+    paths: Sequence[Sequence[np.ndarray]]
+    mean_returns: Sequence[float]
+
+
+def navigation_trajectories(
+    model: MetaOnPolicyAlgorithm,
+    env: GymEnv | str,
+    tasks: Sequence[Any],
+    n_steps: int = 1,
+    n_episodes: int | None = None,
+    seed: int = 0,
+) -> list[Trajectories]:
+    """
+    Play 2-D navigation before and after adaptation.
+
+    :param model: a model trained on navigation; it stays as it is
+    :param env: where to play, as for :func:`~sb3_sgmrl.evaluate_adaptation`
+    :param tasks: the goals, each of shape (2,)
+    :param n_steps: number of inner steps
+    :param n_episodes: episodes per inner step; as in training when None
+    :param seed: seed of the episodes
+    :return: one per goal
+    :raises ValueError: for non-positive counts, an environment without tasks or observations that are not positions
+    """
+    n_episodes = model.n_episodes if n_episodes is None else n_episodes
+    check_positive(n_tasks=len(tasks), n_steps=n_steps, n_episodes=n_episodes)
+    vec_env = model._wrap_env(as_task_vec_env(env, n_columns=len(tasks) * n_episodes))
+    check_task_workers(vec_env)
+    if vec_env.observation_space.shape != (2,):
+        raise ValueError(f"`env` must observe a position in the plane, but its observations are {vec_env.observation_space}.")
+    normalizer = unwrap_vec_normalize(vec_env)
+    paths: list[list[list[np.ndarray]]] = [[] for _ in tasks]
+    returns: list[np.ndarray] = []
+
+    def keep(index: int, phase: PhaseBatch) -> None:
+        positions = phase.observations if normalizer is None else normalizer.unnormalize_obs(phase.observations)
+        assert isinstance(positions, np.ndarray)
+        for i in range(phase.n_tasks):
+            paths[i].append([episode[played] for episode, played in zip(positions[i], phase.mask[i], strict=True)])
+        returns.append(phase.episode_returns.mean(1))
+
+    counts = [n_episodes] * (n_steps + 1)
+    try:
+        play_and_adapt(
+            vec_env, model.functional, model.objective, tasks, counts, [seed, 5], model.n_threads, on_phase=keep
+        )
+    finally:
+        release_tasks(vec_env)
+    by_task = np.stack(returns, axis=1).tolist()
+    return [Trajectories(np.asarray(task), *rest) for task, *rest in zip(tasks, paths, by_task, strict=True)]
+
+
+def plot_trajectories(
+    trajectories: Sequence[Trajectories] | Mapping[str, Sequence[Trajectories]], n_paths: int = _PATHS_SHOWN
+) -> Figure:
+    """
+    Trajectories before and after adaptation and the goal, as in Figure 1 of the SG-MRL paper: one panel per goal, one row per
+    algorithm.
+
+    :param trajectories: of one algorithm, or of several by name
+    :param n_paths: episodes drawn per inner step
+    :return: the figure
+    :raises ValueError: when there is nothing to draw
+    """
+    rows = dict(trajectories) if isinstance(trajectories, Mapping) else {"": trajectories}
+    if not rows or not all(rows.values()):
+        raise ValueError("`trajectories` must hold at least one goal for each algorithm.")
+    n_columns = max(len(row) for row in rows.values())
+    figure = Figure(figsize=(2.9 * n_columns, 3.2 * len(rows) + 0.5), layout="constrained")
+    axes = figure.subplots(len(rows), n_columns, squeeze=False, sharex=True, sharey=True)
+    for axis in axes.flat[:]:
+        axis.set_visible(False)
+    for axis_row, (name, row) in zip(axes, rows.items(), strict=True):
+        for axis, one in zip(axis_row, row, strict=False):
+            axis.set_visible(True)
+            _draw_trajectories(axis, one, n_paths)
+        axis_row[0].set_ylabel(name)
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
+    return figure
+
+
+def _draw_trajectories(axis: Axes, one: Trajectories, n_paths: int) -> None:
+    n_steps = len(one.paths) - 1
+    for k, episodes in enumerate(one.paths):
+        colour = _BEFORE if k == 0 else f"C{k - 1}"
+        label = "before adaptation" if k == 0 else f"after {k} inner step{'s' * (k > 1)}"
+        for path in episodes[:n_paths]:
+            axis.plot(path[:, 0], path[:, 1], color=colour, linewidth=0.9, alpha=0.9, label=label)
+            label = ""  # one entry in the legend
+    axis.plot(*one.goal, "*", color="black", markersize=12, label="goal", linestyle="none")
+    limit = 1.04 * ARENA
+    axis.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal", xticks=[-ARENA, 0, ARENA], yticks=[-ARENA, 0, ARENA])
+    axis.set_title(f"return {one.mean_returns[0]:.1f} → {one.mean_returns[n_steps]:.1f}", fontsize="medium")
+
+
+def plot_adaptation(reports: AdaptationReport | Mapping[str, AdaptationReport], level: float = 0.95) -> Figure:
+    """
+    Return against the number of inner steps, with a confidence band over tasks.
+
+    :param reports: of one algorithm, or of several by name
+    :param level: coverage of the band, in (0, 1)
+    :return: the figure
+    :raises ValueError: for a level outside (0, 1) or when there is nothing to draw
+    """
+    curves = {"": reports} if isinstance(reports, AdaptationReport) else dict(reports)
+    if not curves:
+        raise ValueError("`reports` must hold at least one report.")
+    figure = Figure(figsize=(4.8, 3.4), layout="constrained")
+    axis = figure.subplots()
+    for name, report in curves.items():
+        low, high = report.confidence_interval(level).T
+        steps = np.arange(len(low))
+        (line,) = axis.plot(steps, report.mean_returns, marker="o", label=name)
+        axis.fill_between(steps, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
+    n_most = max(report.returns.shape[1] for report in curves.values())
+    axis.set(xlabel="inner steps", ylabel=f"return, mean and {100 * level:g} % interval over tasks", xticks=range(n_most))
+    if len(curves) > 1:
+        axis.legend(frameon=False)
+    return figure

@@ -1,0 +1,379 @@
+"""
+The algorithms in RL Zoo. Importing this module registers them there; it also imports ``rl_zoo3``, which replaces Gymnasium's
+``TimeLimit`` for the whole process, so nothing else in the package imports it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import optuna
+from rl_zoo3.callbacks import SaveVecNormalizeCallback
+from rl_zoo3.exp_manager import ExperimentManager
+from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
+from rl_zoo3.utils import ALGOS, get_callback_list
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback, ProgressBarCallback
+from stable_baselines3.common.env_util import is_wrapped
+from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv, VecNormalize, sync_envs_normalization
+
+from sb3_sgmrl.common.callbacks import MetaEvalCallback
+from sb3_sgmrl.common.checks import check_positive
+from sb3_sgmrl.common.engines import DEFAULT_WORKERS, as_task_vec_env
+from sb3_sgmrl.common.evaluation import AdaptationReport, evaluate_adaptation
+from sb3_sgmrl.common.meta_algorithm import MetaOnPolicyAlgorithm
+from sb3_sgmrl.common.sampling import find_horizon
+from sb3_sgmrl.common.task_dist import TaskDistEnv
+from sb3_sgmrl.envs.navigation import Navigation2DEnv
+from sb3_sgmrl.maml import MAML
+from sb3_sgmrl.sgmrl import SGMRL
+
+META_ALGOS: dict[str, type[MetaOnPolicyAlgorithm]] = {"sgmrl": SGMRL, "maml": MAML}
+
+# Evaluations while training choose the best model, so the final report must be on other tasks; neither shares its seed with runs.
+EVAL_SEED, REPORT_SEED = 2**40, 2**40 + 1
+_N_EVALUATIONS = 10
+_N_GOALS_SHOWN = 4
+
+# what RL Zoo reads from the hyperparameters itself, and what it passes to the algorithm from elsewhere
+_ZOO_HYPERPARAMETERS = {
+    *("n_timesteps", "n_envs", "normalize", "frame_stack", "env_wrapper", "vec_env_wrapper", "env_kwargs", "monitor_kwargs"),
+    "callback",
+}
+_NOT_HYPERPARAMETERS = {"self", "kwargs", "env", "tensorboard_log", "seed", "verbose", "device", "_init_setup_model"}
+
+
+def sample_params(trial: optuna.Trial, n_actions: int, n_envs: int, additional_args: dict[str, Any]) -> dict[str, Any]:
+    """
+    Draw hyperparameters for ``-optimize``.
+
+    :param trial: a trial of Optuna
+    :param n_actions: not used, part of RL Zoo's signature
+    :param n_envs: not used
+    :param additional_args: not used
+    :return: arguments of the algorithm
+    """
+    trial.suggest_float("inner_lr", 0.01, 1.0, log=True)
+    trial.suggest_float("learning_rate", 1e-4, 1e-2, log=True)
+    trial.suggest_float("one_minus_gamma", 1e-3, 0.1, log=True)
+    trial.suggest_float("one_minus_gae_lambda", 1e-3, 0.2, log=True)
+    trial.suggest_float("max_grad_norm", 0.1, 10.0, log=True)
+    trial.suggest_categorical("net_arch", ["small", "medium"])
+    return convert_params(trial.params)
+
+
+def convert_params(sampled: dict[str, Any]) -> dict[str, Any]:
+    """
+    :param sampled: parameters of a trial of :func:`sample_params`
+    :return: arguments of the algorithm
+    """
+    params = dict(sampled)
+    params["gamma"] = 1 - params.pop("one_minus_gamma")
+    params["gae_lambda"] = 1 - params.pop("one_minus_gae_lambda")
+    params["policy_kwargs"] = {"net_arch": {"small": [64, 64], "medium": [100, 100]}[params.pop("net_arch")]}
+    return params
+
+
+ALGOS.update(META_ALGOS)
+HYPERPARAMS_SAMPLER.update(dict.fromkeys(META_ALGOS, sample_params))
+HYPERPARAMS_CONVERTER.update(dict.fromkeys(META_ALGOS, convert_params))
+
+
+@dataclass(frozen=True)
+class MetaOptions:
+    """
+    What ``sb3_sgmrl.train`` takes on top of RL Zoo's options.
+
+    :param n_tasks: tasks of each evaluation and of the final report
+    :param n_steps: inner steps of the final report; 3 or as in training, whichever is more, when None
+    :param zoo_workers: play in RL Zoo's VecEnv of single environments even where the family has a batched form
+    """
+
+    n_tasks: int = 40
+    n_steps: int | None = None
+    zoo_workers: bool = False
+
+
+class MetaExperimentManager(ExperimentManager):
+    """
+    RL Zoo's experiment manager for task families: workers that take tasks, in the family's batched form where it has one;
+    evaluation by the return after adaptation; a report at the end.
+
+    Zero for ``eval_freq``, ``n_eval_envs`` or ``n_eval_episodes`` means: choose.
+
+    :param args: as for RL Zoo's manager, like all other arguments
+    :param meta: further options
+    """
+
+    def __init__(self, *args: Any, meta: MetaOptions | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.meta = meta or MetaOptions()
+        self.interrupted = False
+        self._zoo_workers = self.meta.zoo_workers
+        self._zoo_vec_env_class = self.vec_env_class
+        self._given_n_envs: int | None = None
+        self._settings: dict[str, Any] = {}
+
+    # ---------------------------------------------------------------- hyperparameters
+
+    def read_hyperparameters(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """
+        :return: hyperparameters, and those to save
+        :raises ValueError: for an unknown name, or when the number of steps is missing
+        """
+        hyperparams, saved = super().read_hyperparameters()
+        _check_names(ALGOS[self.algo], hyperparams)
+        if self.n_timesteps <= 0 and "n_timesteps" not in hyperparams:
+            raise ValueError(f"n_timesteps is missing from the hyperparameters in {self.config}; -n gives it as well.")
+        return {"n_timesteps": self.n_timesteps, **hyperparams}, saved
+
+    def _preprocess_hyperparams(
+        self, hyperparams: dict[str, Any]
+    ) -> tuple[dict[str, Any], Callable | None, list[BaseCallback], Callable | None]:
+        self._given_n_envs = hyperparams.get("n_envs")
+        defaults = inspect.signature(MetaOnPolicyAlgorithm.__init__).parameters
+        self._settings = {name: parameter.default for name, parameter in defaults.items()} | hyperparams
+        check_positive(
+            **{name: self._settings[name] for name in ("meta_batch_size", "n_inner_steps", "n_episodes")},
+            n_outer_episodes=self._settings["n_outer_episodes"] or 1,
+        )
+        self._zoo_workers = self._zoo_workers or hyperparams.get("env_wrapper") is not None
+        if self.n_evaluations is None:
+            self.n_evaluations = _N_EVALUATIONS
+        hyperparams, wrapper, callbacks, vec_env_wrapper = super()._preprocess_hyperparams(
+            {"n_envs": self._default_n_envs(), **hyperparams}
+        )
+        # below the wrappers of the hyperparameters, which may change what is observed but not the task
+        task_wrapper = (lambda env: wrapper(_with_tasks(env))) if wrapper is not None else _with_tasks
+        return hyperparams, task_wrapper, callbacks, vec_env_wrapper
+
+    def _default_n_envs(self) -> int:
+        if self._zoo_workers:
+            return (os.cpu_count() or 1) if self._zoo_vec_env_class is SubprocVecEnv else DEFAULT_WORKERS
+        batched = gym.spec(self.env_name.gym_id).vector_entry_point is not None
+        return self._n_episodes_side_by_side() if batched else DEFAULT_WORKERS
+
+    def _n_episodes_side_by_side(self) -> int:
+        return self._settings["meta_batch_size"] * max(self._episode_counts())
+
+    def _episode_counts(self) -> tuple[int, int]:
+        inner = self._settings["n_episodes"]
+        return inner, self._settings["n_outer_episodes"] or inner
+
+    # ---------------------------------------------------------------- environments
+
+    def create_envs(self, n_envs: int, eval_env: bool = False, no_log: bool = False) -> VecEnv:
+        """
+        :param n_envs: number of workers, where RL Zoo's VecEnv of single environments plays
+        :param eval_env: for evaluation, so that statistics of VecNormalize stand still
+        :param no_log: write no monitor files
+        :return: workers that take tasks, in all the wrappers of the hyperparameters
+        """
+        if self._zoo_workers:
+            self.vec_env_class = self._zoo_vec_env_class
+            return super().create_envs(n_envs or self._default_n_envs(), eval_env, no_log)
+        wanted = (n_envs or None) if eval_env else self._given_n_envs
+        columns = self.meta.n_tasks * self._n_eval_episodes() if eval_env else self._n_episodes_side_by_side()
+        env_kwargs = self.eval_env_kwargs if eval_env else self.env_kwargs
+        verbose = 0 if eval_env else self.verbose
+
+        def make(_: list[Callable[[], gym.Env]]) -> VecEnv:
+            env = _with_tasks(gym.make(self.env_name.gym_id, **env_kwargs))
+            return as_task_vec_env(env, wanted, columns, verbose)
+
+        self.vec_env_class = make  # type: ignore[assignment]  # RL Zoo only calls it
+        return super().create_envs(1, eval_env, no_log)
+
+    def _maybe_normalize(self, env: VecEnv, eval_env: bool) -> VecEnv:
+        env = super()._maybe_normalize(env, eval_env)
+        if eval_env and isinstance(env, VecNormalize):
+            # adaptation must see rewards as in training; the returns that are reported are never normalised
+            env.norm_reward = self.normalize_kwargs.get("norm_reward", True)
+        return env
+
+    # ---------------------------------------------------------------- evaluation
+
+    def create_callbacks(self) -> None:
+        """RL Zoo's callbacks, with the evaluation of adaptation in place of that of the policy that has not adapted."""
+        eval_freq, self.eval_freq = self.eval_freq, -1
+        super().create_callbacks()
+        if eval_freq < 0 or self.optimize_hyperparameters:
+            return
+        save_statistics = SaveVecNormalizeCallback(save_freq=1, save_path=self.params_path)
+        self.callbacks.append(
+            self._meta_eval_callback(
+                eval_freq or self.n_timesteps // _N_EVALUATIONS,
+                callback_on_new_best=save_statistics,
+                best_model_save_path=self.save_path,
+                log_path=self.save_path,
+            )
+        )
+
+    def _meta_eval_callback(self, eval_freq: int, **kwargs: Any) -> MetaEvalCallback:
+        """An evaluation about every ``eval_freq`` samples, at most once per meta-iteration."""
+        env = self.create_envs(self.n_eval_envs, eval_env=True)
+        n_inner, n_outer = self._episode_counts()
+        n_episodes = self._settings["n_inner_steps"] * n_inner + n_outer
+        samples = self._settings["meta_batch_size"] * n_episodes * find_horizon(env)
+        return MetaEvalCallback(
+            env,
+            n_tasks=self.meta.n_tasks,
+            n_episodes=self._n_eval_episodes(),
+            eval_freq=max(1, round(eval_freq / samples)),
+            seed=EVAL_SEED,
+            verbose=0,
+            **kwargs,
+        )
+
+    def _n_eval_episodes(self) -> int:
+        return self.n_eval_episodes or self._settings["n_episodes"]
+
+    def objective(self, trial: optuna.Trial) -> float:
+        """
+        Train with sampled hyperparameters.
+
+        :param trial: a trial of Optuna
+        :return: return after adaptation at the end
+        :raises optuna.TrialPruned: when it is not promising, or its numbers overflow
+        """
+        sampled = HYPERPARAMS_SAMPLER[self.algo](trial, self.n_actions, self.n_envs, {})
+        env = self.create_envs(self.n_envs, no_log=True)
+        model = META_ALGOS[self.algo](
+            env=env, seed=self.seed, verbose=max(0, self.verbose - 1), device=self.device, **{**self._hyperparams, **sampled}
+        )
+        reporter = _ReportToTrial(trial)
+        evaluation = self._meta_eval_callback(self.n_timesteps // self.n_evaluations, callback_after_eval=reporter)
+        try:
+            model.learn(self.n_timesteps, [*get_callback_list({"callback": self.specified_callbacks}), evaluation])
+        except ValueError as error:
+            print(f"Trial {trial.number} is pruned: {error}")
+            raise optuna.TrialPruned from error
+        finally:
+            env.close()
+            evaluation.eval_env.close()
+        if reporter.is_pruned:
+            raise optuna.TrialPruned
+        assert evaluation.last_report is not None
+        return float(evaluation.last_report.mean_returns[-1])
+
+    # ---------------------------------------------------------------- running
+
+    def setup_experiment(self) -> tuple[BaseAlgorithm, dict[str, Any]] | None:
+        """
+        :return: model and hyperparameters; None for ``-optimize``
+        """
+        try:
+            return super().setup_experiment()
+        except BaseException:
+            # a folder without a model would be taken for the latest run
+            shutil.rmtree(self.save_path, ignore_errors=True)
+            raise
+
+    def learn(self, model: BaseAlgorithm) -> None:
+        """
+        Train until the end or Ctrl-C.
+
+        :param model: what :meth:`setup_experiment` returned
+        """
+        # RL Zoo: -1 is the algorithm's own interval, anything below means never
+        kwargs = {} if self.log_interval == -1 else {"log_interval": self.log_interval if self.log_interval >= 0 else None}
+        try:
+            model.learn(self.n_timesteps, callback=self.callbacks, **kwargs)
+        except KeyboardInterrupt:
+            self.interrupted = True
+        finally:
+            for callback in self.callbacks:
+                if isinstance(callback, ProgressBarCallback) and hasattr(callback, "pbar"):
+                    callback.on_training_end()
+            if model.env is not None:
+                model.env.close()
+
+    def save_trained_model(self, model: BaseAlgorithm) -> None:
+        """
+        Save the model, then evaluate adaptation on new tasks and write the report into the run's folder.
+
+        :param model: the trained model
+        :raises KeyboardInterrupt: after the model is saved, when Ctrl-C has ended training
+        """
+        super().save_trained_model(model)
+        if self.interrupted:
+            raise KeyboardInterrupt(f"The model so far is in {self.save_path}/{self.env_name}.zip.")
+        assert isinstance(model, MetaOnPolicyAlgorithm) and model.env is not None
+        env = self.create_envs(self.n_eval_envs, eval_env=True)
+        sync_envs_normalization(model.env, env)
+        n_steps = self.meta.n_steps or max(3, model.n_inner_steps)
+        try:
+            report = evaluate_adaptation(model, env, self.meta.n_tasks, n_steps, self._n_eval_episodes(), seed=REPORT_SEED)
+            print(f"\nReturn before and after adaptation of the trained policy, on {self.meta.n_tasks} new tasks")
+            print(f"{report}\n")
+            for path in write_report(model, env, report, self.save_path):
+                print(f"Wrote {path}")
+        finally:
+            env.close()
+
+
+def write_report(model: MetaOnPolicyAlgorithm, env: VecEnv, report: AdaptationReport, folder: str) -> list[str]:
+    """
+    Write ``adaptation.csv``, ``adaptation.png`` and, for navigation, ``trajectories.png``. The pictures need matplotlib.
+
+    :param model: the model that is reported on
+    :param env: where the trajectories are played
+    :param report: its returns
+    :param folder: where to
+    :return: paths of the files
+    """
+    paths = [os.path.join(folder, "adaptation.csv")]
+    report.to_csv(paths[0])
+    try:
+        from sb3_sgmrl import plots
+    except ImportError as error:
+        print(f"No pictures ({error}): pip install 'sb3_sgmrl[plots]'")
+        return paths
+    figures = {"adaptation.png": plots.plot_adaptation(report)}
+    if isinstance(env.get_attr("unwrapped", 0)[0], Navigation2DEnv) and env.observation_space.shape == (2,):
+        goals = report.tasks[:_N_GOALS_SHOWN]
+        trajectories = plots.navigation_trajectories(model, env, goals, model.n_inner_steps, seed=REPORT_SEED)
+        figures["trajectories.png"] = plots.plot_trajectories(trajectories)
+    for name, figure in figures.items():
+        paths.append(os.path.join(folder, name))
+        figure.savefig(paths[-1], dpi=150)
+    return paths
+
+
+class _ReportToTrial(BaseCallback):
+    """After each evaluation: tell Optuna the return after adaptation and stop when it prunes the trial."""
+
+    parent: MetaEvalCallback
+
+    def __init__(self, trial: optuna.Trial) -> None:
+        super().__init__()
+        self.trial = trial
+        self.is_pruned = False
+
+    def _on_step(self) -> bool:
+        assert self.parent.last_report is not None
+        self.trial.report(float(self.parent.last_report.mean_returns[-1]), self.n_calls)
+        self.is_pruned = self.trial.should_prune()
+        return not self.is_pruned
+
+
+def _with_tasks(env: gym.Env) -> gym.Env:
+    return env if is_wrapped(env, TaskDistEnv) else TaskDistEnv(env)
+
+
+def _check_names(algorithm: type[BaseAlgorithm], hyperparams: dict[str, Any]) -> None:
+    known = set(_ZOO_HYPERPARAMETERS)
+    for cls in algorithm.__mro__[: algorithm.__mro__.index(BaseAlgorithm)]:
+        known |= set(inspect.signature(cls.__init__).parameters) - _NOT_HYPERPARAMETERS  # type: ignore[misc]
+    for name in hyperparams:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(sorted(known))}."
+            raise ValueError(f"{name!r} is not a hyperparameter of {algorithm.__name__}: {hint}")
