@@ -1,4 +1,4 @@
-"""Pictures of adaptation. Every ``plot_*`` returns a matplotlib figure and needs no display; ``figure.savefig(path)`` writes it."""
+"""Pictures of adaptation. Every ``plot_*`` returns a matplotlib figure, to be written by ``savefig``; no display is needed."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from stable_baselines3.common.type_aliases import GymEnv
-from stable_baselines3.common.vec_env import unwrap_vec_normalize
+from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 
 from sb3_sgmrl.common.adaptation import play_and_adapt
 from sb3_sgmrl.common.batch import PhaseBatch
 from sb3_sgmrl.common.checks import check_positive
 from sb3_sgmrl.common.engines import as_task_vec_env
 from sb3_sgmrl.common.evaluation import AdaptationReport
-from sb3_sgmrl.common.sampling import check_task_workers, release_tasks
-from sb3_sgmrl.envs.navigation import ARENA
+from sb3_sgmrl.common.sampling import check_task_workers, check_tasks, tasks_released_afterwards
+from sb3_sgmrl.envs.navigation import ARENA, Navigation2DEnv
 
 if TYPE_CHECKING:
     from sb3_sgmrl.common.meta_algorithm import MetaOnPolicyAlgorithm
 
 _BEFORE = "0.65"
-_PATHS_SHOWN = 5
+_PATHS_SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,7 @@ def navigation_trajectories(
     check_positive(n_tasks=len(tasks), n_steps=n_steps, n_episodes=n_episodes)
     vec_env = model._wrap_env(as_task_vec_env(env, n_columns=len(tasks) * n_episodes))
     check_task_workers(vec_env)
+    check_tasks(vec_env, tasks)
     if vec_env.observation_space.shape != (2,):
         raise ValueError(f"`env` must observe a position in the plane, but its observations are {vec_env.observation_space}.")
     normalizer = unwrap_vec_normalize(vec_env)
@@ -81,14 +82,18 @@ def navigation_trajectories(
         returns.append(phase.episode_returns.mean(1))
 
     counts = [n_episodes] * (n_steps + 1)
-    try:
-        play_and_adapt(
-            vec_env, model.functional, model.objective, tasks, counts, [seed, 5], model.n_threads, on_phase=keep
-        )
-    finally:
-        release_tasks(vec_env)
+    with tasks_released_afterwards(vec_env):
+        play_and_adapt(vec_env, model.functional, model.objective, tasks, counts, [seed, 5], model.n_threads, on_phase=keep)
     by_task = np.stack(returns, axis=1).tolist()
     return [Trajectories(np.asarray(task), *rest) for task, *rest in zip(tasks, paths, by_task, strict=True)]
+
+
+def is_navigation(env: VecEnv) -> bool:
+    """
+    :param env: workers that take tasks
+    :return: whether :func:`navigation_trajectories` can play there
+    """
+    return isinstance(env.get_attr("unwrapped", 0)[0], Navigation2DEnv) and env.observation_space.shape == (2,)
 
 
 def plot_trajectories(
@@ -109,7 +114,7 @@ def plot_trajectories(
     n_columns = max(len(row) for row in rows.values())
     figure = Figure(figsize=(2.9 * n_columns, 3.2 * len(rows) + 0.5), layout="constrained")
     axes = figure.subplots(len(rows), n_columns, squeeze=False, sharex=True, sharey=True)
-    for axis in axes.flat[:]:
+    for axis in axes.flat:
         axis.set_visible(False)
     for axis_row, (name, row) in zip(axes, rows.items(), strict=True):
         for axis, one in zip(axis_row, row, strict=False):
@@ -127,7 +132,7 @@ def _draw_trajectories(axis: Axes, one: Trajectories, n_paths: int) -> None:
         colour = _BEFORE if k == 0 else f"C{k - 1}"
         label = "before adaptation" if k == 0 else f"after {k} inner step{'s' * (k > 1)}"
         for path in episodes[:n_paths]:
-            axis.plot(path[:, 0], path[:, 1], color=colour, linewidth=0.9, alpha=0.9, label=label)
+            axis.plot(path[:, 0], path[:, 1], color=colour, linewidth=0.9, alpha=0.8, label=label)
             label = ""  # one entry in the legend
     axis.plot(*one.goal, "*", color="black", markersize=12, label="goal", linestyle="none")
     limit = 1.04 * ARENA
@@ -155,7 +160,8 @@ def plot_adaptation(reports: AdaptationReport | Mapping[str, AdaptationReport], 
         (line,) = axis.plot(steps, report.mean_returns, marker="o", label=name)
         axis.fill_between(steps, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
     n_most = max(report.returns.shape[1] for report in curves.values())
-    axis.set(xlabel="inner steps", ylabel=f"return, mean and {100 * level:g} % interval over tasks", xticks=range(n_most))
+    axis.set(xlabel="inner steps", ylabel="return", xticks=range(n_most))
+    axis.set_title(f"mean over tasks and {100 * level:g} % confidence interval", fontsize="medium")
     if len(curves) > 1:
         axis.legend(frameon=False)
     return figure

@@ -9,7 +9,7 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
-from sb3_sgmrl.common.command_line import one_sentence_errors
+from sb3_sgmrl.command_line import run_command
 
 _DESCRIPTION = """\
 Train on a task family with RL Zoo, then adapt to new tasks and report the returns before and after each inner step.
@@ -41,32 +41,34 @@ def main(argv: Sequence[str] | None = None) -> int:
     :param argv: arguments; those of the process when None
     :return: exit code: 0, 2 after an error in the arguments or settings, 130 after Ctrl-C
     """
-    argv = list(sys.argv[1:] if argv is None else argv)
     options, zoo_arguments = _parser().parse_known_args(argv)
-    with one_sentence_errors(show_traceback=options.verbose > 1) as outcome:
-        import rl_zoo3.train
+    return run_command(lambda: _train(options, zoo_arguments), show_traceback=options.verbose > 1)
 
-        from sb3_sgmrl.zoo import META_ALGOS, MetaExperimentManager, MetaOptions
 
-        if options.help:
-            zoo_arguments = ["--help"]
-        elif options.algo not in META_ALGOS:
-            raise ValueError(f"--algo must be one of {', '.join(META_ALGOS)}, got {options.algo!r}.")
-        if options.eval_tasks < 1 or (options.eval_steps is not None and options.eval_steps < 1):
-            raise ValueError("--eval-tasks and --eval-steps must be positive.")
-        meta = MetaOptions(options.eval_tasks, options.eval_steps, zoo_workers=options.vec_env is not None)
-        rl_zoo3.train.ExperimentManager = partial(MetaExperimentManager, meta=meta)  # type: ignore[misc, assignment]
-        sys.argv = ["python -m sb3_sgmrl.train", *_defaults(options), *zoo_arguments]
-        if options.help:
-            print(_parser().format_help())
-        rl_zoo3.train.train()
-    return outcome.exit_code
+def _train(options: argparse.Namespace, zoo_arguments: list[str]) -> None:
+    import rl_zoo3.train
+
+    from sb3_sgmrl.zoo import META_ALGOS, MetaExperimentManager, MetaOptions
+
+    if options.algo not in META_ALGOS:
+        raise ValueError(f"--algo must be one of {', '.join(META_ALGOS)}, got {options.algo!r}.")
+    for name in ("eval_tasks", "eval_steps"):
+        if getattr(options, name) is not None and getattr(options, name) < 1:
+            raise ValueError(f"--{name.replace('_', '-')} must be positive, got {getattr(options, name)}.")
+    if options.help:
+        print(_parser().format_help())
+        zoo_arguments = ["--help"]
+    meta = MetaOptions(options.eval_tasks, options.eval_steps, zoo_workers=options.vec_env is not None)
+    rl_zoo3.train.ExperimentManager = partial(MetaExperimentManager, meta=meta)  # type: ignore[misc, assignment]
+    sys.argv = ["python -m sb3_sgmrl.train", *_defaults(options), *zoo_arguments]
+    rl_zoo3.train.train()
 
 
 def _parser() -> argparse.ArgumentParser:
     # Only the options that are not RL Zoo's, or whose absence means something else than it does there.
     parser = argparse.ArgumentParser(
         "python -m sb3_sgmrl.train",
+        usage="%(prog)s [options]",
         description=_DESCRIPTION,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,

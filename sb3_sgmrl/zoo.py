@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import os
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from typing import Any
 
 import gymnasium as gym
 import optuna
+import torch as th
+import yaml
 from rl_zoo3.callbacks import SaveVecNormalizeCallback
 from rl_zoo3.exp_manager import ExperimentManager
 from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
@@ -22,7 +25,8 @@ from rl_zoo3.utils import ALGOS, get_callback_list
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback, ProgressBarCallback
 from stable_baselines3.common.env_util import is_wrapped
-from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv, VecNormalize, sync_envs_normalization
+from stable_baselines3.common.utils import get_device
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecNormalize, sync_envs_normalization
 
 from sb3_sgmrl.common.callbacks import MetaEvalCallback
 from sb3_sgmrl.common.checks import check_positive
@@ -31,13 +35,12 @@ from sb3_sgmrl.common.evaluation import AdaptationReport, evaluate_adaptation
 from sb3_sgmrl.common.meta_algorithm import MetaOnPolicyAlgorithm
 from sb3_sgmrl.common.sampling import find_horizon
 from sb3_sgmrl.common.task_dist import TaskDistEnv
-from sb3_sgmrl.envs.navigation import Navigation2DEnv
 from sb3_sgmrl.maml import MAML
 from sb3_sgmrl.sgmrl import SGMRL
 
 META_ALGOS: dict[str, type[MetaOnPolicyAlgorithm]] = {"sgmrl": SGMRL, "maml": MAML}
 
-# Evaluations while training choose the best model, so the final report must be on other tasks; neither shares its seed with runs.
+# Evaluations while training choose the best model, so the final report is on other tasks. Runs have seeds below 2**32.
 EVAL_SEED, REPORT_SEED = 2**40, 2**40 + 1
 _N_EVALUATIONS = 10
 _N_GOALS_SHOWN = 4
@@ -69,12 +72,12 @@ def sample_params(trial: optuna.Trial, n_actions: int, n_envs: int, additional_a
     return convert_params(trial.params)
 
 
-def convert_params(sampled: dict[str, Any]) -> dict[str, Any]:
+def convert_params(sampled_params: dict[str, Any]) -> dict[str, Any]:
     """
-    :param sampled: parameters of a trial of :func:`sample_params`
+    :param sampled_params: parameters of a trial of :func:`sample_params`
     :return: arguments of the algorithm
     """
-    params = dict(sampled)
+    params = dict(sampled_params)
     params["gamma"] = 1 - params.pop("one_minus_gamma")
     params["gae_lambda"] = 1 - params.pop("one_minus_gae_lambda")
     params["policy_kwargs"] = {"net_arch": {"small": [64, 64], "medium": [100, 100]}[params.pop("net_arch")]}
@@ -114,6 +117,7 @@ class MetaExperimentManager(ExperimentManager):
 
     def __init__(self, *args: Any, meta: MetaOptions | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        _check_device(self.device)
         self.meta = meta or MetaOptions()
         self.interrupted = False
         self._zoo_workers = self.meta.zoo_workers
@@ -126,12 +130,19 @@ class MetaExperimentManager(ExperimentManager):
     def read_hyperparameters(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """
         :return: hyperparameters, and those to save
-        :raises ValueError: for an unknown name, or when the number of steps is missing
+        :raises ValueError: for a file that is not YAML, a name or schedule that is not known, or when the number of steps is
+            missing
         """
-        hyperparams, saved = super().read_hyperparameters()
+        try:
+            hyperparams, saved = super().read_hyperparameters()
+        except yaml.YAMLError as error:
+            raise ValueError(f"{self.config} is not valid YAML: {error}") from error
         _check_names(ALGOS[self.algo], hyperparams)
         if self.n_timesteps <= 0 and "n_timesteps" not in hyperparams:
             raise ValueError(f"n_timesteps is missing from the hyperparameters in {self.config}; -n gives it as well.")
+        rate = hyperparams.get("learning_rate", 1.0)
+        if isinstance(rate, str) and not re.fullmatch(r"lin_[0-9.]+(e-?[0-9]+)?", rate):
+            raise ValueError(f"learning_rate must be a number, or 'lin_' and a number for a linear decay to 0, got {rate!r}.")
         return {"n_timesteps": self.n_timesteps, **hyperparams}, saved
 
     def _preprocess_hyperparams(
@@ -153,6 +164,14 @@ class MetaExperimentManager(ExperimentManager):
         # below the wrappers of the hyperparameters, which may change what is observed but not the task
         task_wrapper = (lambda env: wrapper(_with_tasks(env))) if wrapper is not None else _with_tasks
         return hyperparams, task_wrapper, callbacks, vec_env_wrapper
+
+    def use_hyperparameters(self, hyperparams: dict[str, Any]) -> None:
+        """
+        Make environments as a finished run did, without an experiment of its own.
+
+        :param hyperparams: those of the run
+        """
+        _, self.env_wrapper, _, self.vec_env_wrapper = self._preprocess_hyperparams({"n_timesteps": 1, **hyperparams})
 
     def _default_n_envs(self) -> int:
         if self._zoo_workers:
@@ -190,6 +209,17 @@ class MetaExperimentManager(ExperimentManager):
 
         self.vec_env_class = make  # type: ignore[assignment]  # RL Zoo only calls it
         return super().create_envs(1, eval_env, no_log)
+
+    def create_window(self) -> VecEnv:
+        """
+        :return: one worker that shows what it plays
+        """
+        self.vec_env_class, env_kwargs = DummyVecEnv, self.eval_env_kwargs
+        self.eval_env_kwargs = {**env_kwargs, "render_mode": "human"}
+        try:
+            return super().create_envs(1, eval_env=True)
+        finally:
+            self.eval_env_kwargs = env_kwargs
 
     def _maybe_normalize(self, env: VecEnv, eval_env: bool) -> VecEnv:
         env = super()._maybe_normalize(env, eval_env)
@@ -269,12 +299,13 @@ class MetaExperimentManager(ExperimentManager):
         """
         :return: model and hyperparameters; None for ``-optimize``
         """
+        result = None
         try:
-            return super().setup_experiment()
-        except BaseException:
-            # a folder without a model would be taken for the latest run
-            shutil.rmtree(self.save_path, ignore_errors=True)
-            raise
+            result = super().setup_experiment()
+        finally:
+            if result is None:  # a folder without a model would be taken for the latest run
+                shutil.rmtree(self.save_path, ignore_errors=True)
+        return result
 
     def learn(self, model: BaseAlgorithm) -> None:
         """
@@ -283,7 +314,9 @@ class MetaExperimentManager(ExperimentManager):
         :param model: what :meth:`setup_experiment` returned
         """
         # RL Zoo: -1 is the algorithm's own interval, anything below means never
-        kwargs = {} if self.log_interval == -1 else {"log_interval": self.log_interval if self.log_interval >= 0 else None}
+        kwargs: dict[str, Any] = (
+            {} if self.log_interval == -1 else {"log_interval": self.log_interval if self.log_interval >= 0 else None}
+        )
         try:
             model.learn(self.n_timesteps, callback=self.callbacks, **kwargs)
         except KeyboardInterrupt:
@@ -292,6 +325,8 @@ class MetaExperimentManager(ExperimentManager):
             for callback in self.callbacks:
                 if isinstance(callback, ProgressBarCallback) and hasattr(callback, "pbar"):
                     callback.on_training_end()
+                elif isinstance(callback, MetaEvalCallback):
+                    callback.eval_env.close()
             if model.env is not None:
                 model.env.close()
 
@@ -313,38 +348,30 @@ class MetaExperimentManager(ExperimentManager):
             report = evaluate_adaptation(model, env, self.meta.n_tasks, n_steps, self._n_eval_episodes(), seed=REPORT_SEED)
             print(f"\nReturn before and after adaptation of the trained policy, on {self.meta.n_tasks} new tasks")
             print(f"{report}\n")
-            for path in write_report(model, env, report, self.save_path):
-                print(f"Wrote {path}")
+            self._write_report(model, env, report)
         finally:
             env.close()
 
-
-def write_report(model: MetaOnPolicyAlgorithm, env: VecEnv, report: AdaptationReport, folder: str) -> list[str]:
-    """
-    Write ``adaptation.csv``, ``adaptation.png`` and, for navigation, ``trajectories.png``. The pictures need matplotlib.
-
-    :param model: the model that is reported on
-    :param env: where the trajectories are played
-    :param report: its returns
-    :param folder: where to
-    :return: paths of the files
-    """
-    paths = [os.path.join(folder, "adaptation.csv")]
-    report.to_csv(paths[0])
-    try:
-        from sb3_sgmrl import plots
-    except ImportError as error:
-        print(f"No pictures ({error}): pip install 'sb3_sgmrl[plots]'")
-        return paths
-    figures = {"adaptation.png": plots.plot_adaptation(report)}
-    if isinstance(env.get_attr("unwrapped", 0)[0], Navigation2DEnv) and env.observation_space.shape == (2,):
-        goals = report.tasks[:_N_GOALS_SHOWN]
-        trajectories = plots.navigation_trajectories(model, env, goals, model.n_inner_steps, seed=REPORT_SEED)
-        figures["trajectories.png"] = plots.plot_trajectories(trajectories)
-    for name, figure in figures.items():
-        paths.append(os.path.join(folder, name))
-        figure.savefig(paths[-1], dpi=150)
-    return paths
+    def _write_report(self, model: MetaOnPolicyAlgorithm, env: VecEnv, report: AdaptationReport) -> None:
+        path = os.path.join(self.save_path, "adaptation.csv")
+        report.to_csv(path)
+        print(f"Wrote {path}")
+        try:
+            from sb3_sgmrl import plots
+        except ModuleNotFoundError as error:
+            if error.name != "matplotlib":
+                raise
+            print("No pictures, because matplotlib is not installed; the extra [plots] brings it.")
+            return
+        figures = {"adaptation.png": plots.plot_adaptation(report)}
+        if plots.is_navigation(env):
+            goals = report.tasks[:_N_GOALS_SHOWN]
+            trajectories = plots.navigation_trajectories(model, env, goals, model.n_inner_steps, seed=REPORT_SEED)
+            figures["trajectories.png"] = plots.plot_trajectories(trajectories)
+        for name, figure in figures.items():
+            path = os.path.join(self.save_path, name)
+            figure.savefig(path, dpi=150)
+            print(f"Wrote {path}")
 
 
 class _ReportToTrial(BaseCallback):
@@ -368,10 +395,18 @@ def _with_tasks(env: gym.Env) -> gym.Env:
     return env if is_wrapped(env, TaskDistEnv) else TaskDistEnv(env)
 
 
+def _check_device(device: th.device | str) -> None:
+    try:
+        get_device(device)
+    except RuntimeError as error:
+        raise ValueError(f"--device {device} is not a device of PyTorch, such as cpu or cuda.") from error
+
+
 def _check_names(algorithm: type[BaseAlgorithm], hyperparams: dict[str, Any]) -> None:
     known = set(_ZOO_HYPERPARAMETERS)
     for cls in algorithm.__mro__[: algorithm.__mro__.index(BaseAlgorithm)]:
-        known |= set(inspect.signature(cls.__init__).parameters) - _NOT_HYPERPARAMETERS  # type: ignore[misc]
+        if "__init__" in vars(cls):
+            known |= set(inspect.signature(vars(cls)["__init__"]).parameters) - _NOT_HYPERPARAMETERS
     for name in hyperparams:
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Real
 
 import numpy as np
 from gymnasium import spaces
@@ -41,8 +42,8 @@ class AdvantageSettings:
 
     def __post_init__(self) -> None:
         for name in ("gamma", "gae_lambda"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"`{name}` must lie in [0, 1], got {getattr(self, name)}.")
+            if not (isinstance(getattr(self, name), Real) and 0 <= getattr(self, name) <= 1):
+                raise ValueError(f"`{name}` must lie in [0, 1], got {getattr(self, name)!r}.")
         for name, allowed in (("baseline", BASELINES), ("discount_from", DISCOUNT_STARTS), ("time_reduction", REDUCTIONS)):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"`{name}` must be one of {', '.join(allowed)}, got {getattr(self, name)!r}.")

@@ -11,6 +11,7 @@ from stable_baselines3.common.env_util import is_wrapped
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv
 
+from sb3_sgmrl.common.checks import check_positive
 from sb3_sgmrl.common.task_dist import TaskDistEnv
 from sb3_sgmrl.common.vec_tasks import TaskVecEnv
 from sb3_sgmrl.common.workers import edited_model_fields, make_task_vec_env
@@ -30,6 +31,8 @@ def as_task_vec_env(env: Any, n_envs: int | None = None, n_columns: int | None =
     :return: a VecEnv as it was given; the batched form of a registered family; or clones of the environment in this process
     :raises ValueError: for an environment without tasks
     """
+    if n_envs is not None:
+        check_positive(n_envs=n_envs)
     if isinstance(env, VecEnv):
         if n_envs is not None:
             raise ValueError(

@@ -16,7 +16,7 @@ from sb3_sgmrl.common.adaptation import play_and_adapt
 from sb3_sgmrl.common.batch import PhaseBatch
 from sb3_sgmrl.common.checks import check_positive
 from sb3_sgmrl.common.engines import as_task_vec_env
-from sb3_sgmrl.common.sampling import check_task_workers, release_tasks
+from sb3_sgmrl.common.sampling import check_task_workers, check_tasks, tasks_released_afterwards
 from sb3_sgmrl.common.saving import replace_when_complete
 
 if TYPE_CHECKING:
@@ -109,14 +109,13 @@ def evaluate_adaptation(
     check_task_workers(vec_env)
     if tasks is None:
         tasks = vec_env.env_method("sample_tasks", n_tasks, [seed, 3], "test", indices=0)[0]
+    check_tasks(vec_env, tasks)
     columns: list[np.ndarray] = []
 
     def keep(index: int, phase: PhaseBatch) -> None:
         columns.append(phase.episode_returns.mean(1))
 
     counts = [n_episodes] * (n_steps + 1)
-    try:
+    with tasks_released_afterwards(vec_env):
         play_and_adapt(vec_env, model.functional, model.objective, tasks, counts, [seed, 4], model.n_threads, on_phase=keep)
-    finally:
-        release_tasks(vec_env)
     return AdaptationReport(list(tasks), np.stack(columns, axis=1))

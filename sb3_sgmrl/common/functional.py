@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -22,6 +24,7 @@ class _PolicyCall(nn.Module):
     def __init__(self, policy: ActorCriticPolicy) -> None:
         super().__init__()
         self.policy = policy
+        self.dtype = next(policy.parameters()).dtype
 
     def forward(self, method: str, observations: Any, actions: th.Tensor | None = None) -> Any:
         if method == "values":
@@ -29,8 +32,8 @@ class _PolicyCall(nn.Module):
         distribution = self.policy.get_distribution(observations)
         if method == "log_prob":
             assert actions is not None
-            if isinstance(self.policy.action_space, spaces.Box):
-                actions = actions.flatten(1)
+            if isinstance(self.policy.action_space, (spaces.Box, spaces.MultiBinary)):
+                actions = actions.flatten(1).to(self.dtype)  # these are compared with the policy's outputs
             return distribution.log_prob(actions)
         inner: Any = distribution.distribution
         if isinstance(inner, list):  # multi-discrete
@@ -38,6 +41,17 @@ class _PolicyCall(nn.Module):
         if isinstance(inner, th.distributions.Normal):
             return inner.mean, inner.stddev
         return inner.logits
+
+
+@contextmanager
+def _unchecked_distributions() -> Iterator[None]:
+    """Whoever asks for distributions knows whose they are and checks them; torch's own check is slow and names nobody."""
+    before = th.distributions.Distribution._validate_args
+    th.distributions.Distribution.set_default_validate_args(False)
+    try:
+        yield
+    finally:
+        th.distributions.Distribution.set_default_validate_args(before)
 
 
 class FunctionalPolicy:
@@ -106,11 +120,12 @@ class FunctionalPolicy:
     def to_tensor(self, observations: Observations) -> Any:
         """
         :param observations: shape (n, \\*obs_shape), or such an array per key
-        :return: the same on the policy's device
+        :return: copies on the policy's device
         """
+        # copies, because rounding in a matrix product can depend on the alignment of its factors, which numpy leaves to chance
         if isinstance(observations, dict):
-            return {key: th.as_tensor(value, device=self.device) for key, value in observations.items()}
-        return th.as_tensor(observations, device=self.device)
+            return {key: th.tensor(value, device=self.device) for key, value in observations.items()}
+        return th.tensor(observations, device=self.device)
 
     def log_prob(self, parameters: Parameters, observations: Any, actions: th.Tensor) -> th.Tensor:
         """
@@ -141,7 +156,7 @@ class FunctionalPolicy:
         :return: (mean, standard deviation) for continuous actions, one array of logits per action dimension otherwise;
             shapes (n_sets, n, ...)
         """
-        with th.no_grad():
+        with th.no_grad(), _unchecked_distributions():
             output = th.func.vmap(lambda p, o: self._call(p, "distribution", o), chunk_size=64)(stacked, observations)
         output = output if isinstance(output, tuple) else (output,)
         return tuple(np.asarray(part.cpu().numpy()) for part in output)

@@ -12,18 +12,22 @@ from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.torch_layers import FlattenExtractor, MlpExtractor
 from torch import nn
 
-from sb3_sgmrl.common.batch import Observations
+from sb3_sgmrl.common.batch import Observations, index_observations
 from sb3_sgmrl.common.functional import FunctionalPolicy, Parameters, stack_parameters
 
 Forward = Callable[[Parameters, Observations], tuple[np.ndarray, ...]]
+
+# parameter sets per vmap, where that is needed
+_GROUP = 8
 
 
 class ParallelPolicies:
     """
     Action distributions of many parameter sets, each asked for some of its own rows.
 
-    Every parameter set is always evaluated on ``n_rows`` rows: rounding in a matrix product depends on its shape, and so the
-    result of a row does not depend on which other rows are asked for, hence not on the number of workers.
+    Rounding depends on the shape of what is computed together, and on the place in it. So each parameter set is always
+    evaluated on ``n_rows`` rows, in a group of fixed size and always at the same place of it: the result of a row depends
+    neither on which other rows are asked for nor, hence, on the number of workers.
 
     :param policy: the policy as a function
     :param parameter_sets: one set per task, or a single one that all tasks share
@@ -32,45 +36,81 @@ class ParallelPolicies:
     """
 
     def __init__(self, policy: FunctionalPolicy, parameter_sets: list[Parameters], n_tasks: int, n_rows: int) -> None:
-        self.forward: Forward = _mlp_forward(policy.policy) or _general_forward(policy)
-        self.stacked = stack_parameters(parameter_sets)
-        self.shared = len(parameter_sets) == 1
-        self.n_tasks = n_tasks
+        forward = _mlp_forward(policy.policy)
+        # matrix products in numpy go through the sets one by one
+        self.group = 1 if forward else min(_GROUP, n_tasks)
+        self.forward: Forward = forward or _general_forward(policy, self.group)
+        sets = parameter_sets * n_tasks if len(parameter_sets) == 1 else list(parameter_sets)
+        self.stacked = stack_parameters(sets + sets[-1:] * (-n_tasks % self.group))
         self.n_rows = n_rows
+        self._all_rows = np.arange(len(next(iter(self.stacked.values()))) * n_rows)
 
-    def distributions(self, tasks: np.ndarray, rows: np.ndarray, observations: Observations) -> tuple[np.ndarray, ...]:
+    def distributions(self, rows: np.ndarray, observations: Observations) -> tuple[np.ndarray, ...]:
         """
-        :param tasks: task of each observation, shape (n,)
-        :param rows: row of each observation within its task, shape (n,)
+        :param rows: row of each observation, counted through all tasks, shape (n,)
         :param observations: shape (n, \\*obs_shape), or such an array per key
         :return: see :meth:`FunctionalPolicy.distributions`; shapes (n, ...)
         """
-        involved, position = np.unique(tasks, return_inverse=True)
+        if np.array_equal(rows, self._all_rows):
+            grid = _map(lambda x: x.reshape(-1, self.n_rows, *x.shape[1:]), observations)
+            return tuple(part.reshape(-1, *part.shape[2:]) for part in self.forward(self.stacked, grid))
+        # the rows of every group that is asked for something
+        size = self.group * self.n_rows
+        groups, position = np.unique(rows // size, return_inverse=True)
+        place = position * size + rows % size
+        sets = (groups[:, None] * self.group + np.arange(self.group)).ravel()
 
         def spread(x: np.ndarray) -> np.ndarray:
-            grid = np.zeros((len(involved), self.n_rows, *x.shape[1:]), dtype=x.dtype)
-            grid[position, rows] = x
-            return grid
+            grid = np.zeros((len(sets) * self.n_rows, *x.shape[1:]), dtype=x.dtype)
+            grid[place] = x
+            return grid.reshape(len(sets), self.n_rows, *x.shape[1:])
 
-        if isinstance(observations, dict):
-            grid: Observations = {key: spread(value) for key, value in observations.items()}
-        else:
-            grid = spread(observations)
-        parameters = self.stacked
-        if self.shared:
-            parameters = {name: value.expand(len(involved), *value.shape[1:]) for name, value in parameters.items()}
-        elif len(involved) < self.n_tasks:
-            parameters = {name: value[involved] for name, value in parameters.items()}
-        return tuple(part[position, rows] for part in self.forward(parameters, grid))
+        parameters = {name: value[sets] for name, value in self.stacked.items()}
+        output = self.forward(parameters, _map(spread, observations))
+        return tuple(part.reshape(-1, *part.shape[2:])[place] for part in output)
 
 
-def _general_forward(policy: FunctionalPolicy) -> Forward:
-    return lambda parameters, observations: policy.distributions(parameters, policy.to_tensor(observations))
+def _map(function: Callable[[np.ndarray], np.ndarray], observations: Observations) -> Observations:
+    if isinstance(observations, dict):
+        return {key: function(value) for key, value in observations.items()}
+    return function(observations)
+
+
+def _general_forward(policy: FunctionalPolicy, group: int) -> Forward:
+    """
+    :param policy: the policy as a function
+    :param group: parameter sets per vmap, of which the number of sets is a multiple
+    :return: the distributions of any policy
+    """
+
+    def forward(parameters: Parameters, observations: Observations) -> tuple[np.ndarray, ...]:
+        parts = []
+        for start in range(0, len(next(iter(parameters.values()))), group):
+            # a copy, because rounding can depend on where an array begins as well
+            chunk = {name: value[start : start + group].clone() for name, value in parameters.items()}
+            part = index_observations(observations, slice(start, start + group))
+            parts.append(policy.distributions(chunk, policy.to_tensor(part)))
+        return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
+
+    return forward
+
+
+# numpy's functions give an element the same value wherever it stands in an array; torch's compute the last few in another way
+_ACTIVATIONS: dict[type[nn.Module], Callable[[np.ndarray], np.ndarray]] = {
+    nn.Tanh: np.tanh,
+    nn.ReLU: lambda x: np.maximum(x, 0),
+}
+
+
+def _activate(module: nn.Module, x: np.ndarray) -> np.ndarray:
+    if type(module) in _ACTIVATIONS:
+        return _ACTIVATIONS[type(module)](x)
+    return np.stack([module(th.tensor(one)).numpy() for one in x])
 
 
 def _mlp_forward(policy: ActorCriticPolicy) -> Forward | None:
     """
-    Batched matrix products, for an MLP policy of any depth and activation on vectors or categories.
+    Batched matrix products in numpy, for an MLP policy of any depth and activation on vectors or categories.
 
     :param policy: the policy whose architecture is looked at
     :return: None when it has another architecture
@@ -97,25 +137,24 @@ def _mlp_forward(policy: ActorCriticPolicy) -> Forward | None:
             return None
         layers.append(f"mlp_extractor.policy_net.{i}" if isinstance(module, nn.Linear) else module)
     layers.append("action_net")
-    dtype = policy.action_net.weight.dtype
+    dtype = policy.action_net.weight.detach().numpy().dtype
 
     @th.no_grad()
     def forward(parameters: Parameters, observations: Observations) -> tuple[np.ndarray, ...]:
         assert isinstance(observations, np.ndarray)
         if isinstance(space, spaces.Discrete):
-            x = th.eye(int(space.n), dtype=dtype)[th.from_numpy(observations - int(space.start))]
+            x = np.eye(int(space.n), dtype=dtype)[observations]
         else:
-            x = th.from_numpy(observations.reshape(*observations.shape[:2], -1)).to(dtype)
+            x = observations.reshape(*observations.shape[:2], -1).astype(dtype)
         for layer in layers:
             if isinstance(layer, str):
-                bias, weight = parameters[f"{layer}.bias"], parameters[f"{layer}.weight"]
-                x = th.baddbmm(bias.unsqueeze(1), x, weight.transpose(1, 2))
+                x = x @ parameters[f"{layer}.weight"].numpy().swapaxes(1, 2)
+                x += parameters[f"{layer}.bias"].numpy()[:, None]
             else:
-                x = layer(x)
-        mean_or_logits = x.numpy()
+                x = _activate(layer, x)
         if isinstance(action_space, spaces.Box):
-            std = parameters["log_std"].exp().unsqueeze(1).expand(x.shape)
-            return mean_or_logits, std.numpy()
-        return (mean_or_logits,)
+            std = np.exp(parameters["log_std"].numpy())[:, None]
+            return x, np.broadcast_to(std, x.shape)
+        return (x,)
 
     return forward

@@ -39,7 +39,7 @@ from sb3_sgmrl.common.meta_gradient import (
     refitted_coefficients,
     return_coefficients,
 )
-from sb3_sgmrl.common.sampling import check_task_workers, find_horizon, release_tasks
+from sb3_sgmrl.common.sampling import check_task_workers, check_tasks, find_horizon, tasks_released_afterwards
 from sb3_sgmrl.common.saving import SafelySaved
 from sb3_sgmrl.common.threads import thread_pool
 
@@ -200,10 +200,11 @@ class MetaOnPolicyAlgorithm(SafelySaved):
 
         :param env: a TaskDistEnv or a VecEnv of them, with the same spaces
         :param force_reset: forget the last observation
-        :raises ValueError: when the spaces differ or the workers cannot take a task
+        :raises ValueError: when the spaces differ, the workers cannot take a task or an episode might never end
         """
         env = self._wrap_env(env, self.verbose)
         check_task_workers(env)
+        find_horizon(env)
         check_for_correct_spaces(env, self.observation_space, self.action_space)
         self._vec_normalize_env = unwrap_vec_normalize(env)
         if force_reset:
@@ -410,7 +411,7 @@ class MetaOnPolicyAlgorithm(SafelySaved):
         )
         callback.on_training_start(locals(), globals())
         iteration = 0
-        try:
+        with tasks_released_afterwards(self.env):
             while self.num_timesteps < total_timesteps:
                 rollout = self.collect_rollouts(self.env, callback)
                 if rollout is None:
@@ -420,8 +421,6 @@ class MetaOnPolicyAlgorithm(SafelySaved):
                 self.train(rollout)
                 if log_interval is not None and iteration % log_interval == 0:
                     self.dump_logs(iteration)
-        finally:
-            release_tasks(self.env)
         callback.on_training_end()
         return self
 
@@ -460,13 +459,16 @@ class MetaOnPolicyAlgorithm(SafelySaved):
             last = task_phases(self.functional, objective.inner, episodes, [self.functional.parameters()])
         else:
             vec_env = self.env if env is None else self._wrap_env(as_task_vec_env(env))
+            if vec_env is None:
+                raise ValueError("`env` is missing, and the model has no environment of its own.")
             check_task_workers(vec_env)
-            task = vec_env.env_method("get_task", indices=0)[0] if task is None else task
+            task = vec_env.env_method("get_pinned_task", indices=0)[0] if task is None else task
             if task is None:
                 task = vec_env.env_method("sample_tasks", 1, seed, indices=0)[0][0]
+            check_tasks(vec_env, [task])
             counts = [n_episodes] * n_steps
-            traces = play_and_adapt(vec_env, self.functional, objective, [task], counts, [seed, 2], self.n_threads)
-            release_tasks(vec_env)
+            with tasks_released_afterwards(vec_env):
+                traces = play_and_adapt(vec_env, self.functional, objective, [task], counts, [seed, 2], self.n_threads)
             assert traces is not None
             last = [traces[0][-1]]
         adapted = adapt_tasks(self.functional, objective, last, [task], self.n_threads)[0]

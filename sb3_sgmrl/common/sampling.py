@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -30,6 +32,19 @@ def check_task_workers(env: VecEnv) -> None:
             "`env` must be a TaskDistEnv, or a VecEnv whose workers are each wrapped in one, so that they can be given a "
             "task: make_vec_env(lambda: TaskDistEnv(...), n_envs)."
         )
+
+
+def check_tasks(env: VecEnv, tasks: Sequence[Any]) -> None:
+    """
+    :param env: workers that take tasks
+    :param tasks: tasks a person gave
+    :raises ValueError: for the first that does not fit
+    """
+    for task in tasks:
+        # an error in a worker process would be the end of it, so it is handed over instead of raised
+        problem = env.env_method("task_problem", task, indices=0)[0]
+        if problem is not None:
+            raise ValueError(problem)
 
 
 def find_horizon(env: VecEnv) -> int:
@@ -97,18 +112,22 @@ def collect_phase(
     while len(workers := np.nonzero(current < n_total)[0]):
         episodes, steps = current[workers], step[workers]
         observations = index_observations(new_obs, workers)
+        task_index = episodes // n_episodes
+        check_finite = partial(_check_finite, workers, tasks, task_index)
+        check_finite("observation", observations)
         while len(noise) <= steps.max():
             noise.append(draw_noise(env.action_space, n_total, np.random.default_rng([*entropy, 1, len(noise)])))
         chosen_noise = noise[steps[0]][episodes] if (steps == steps[0]).all() else _gather(noise, steps, episodes)
-        distribution = policies.distributions(episodes // n_episodes, episodes % n_episodes, observations)
+        distribution = policies.distributions(episodes, observations)
+        # categories would be drawn from logits that are not finite, too
+        check_finite("action", *distribution)
         chosen = sample_actions(env.action_space, distribution, chosen_noise)
-        _check_finite("action", chosen, workers, episodes // n_episodes, tasks)
         # idle workers get some valid action; they do not play it
         actions = np.repeat(chosen[:1], n_workers, axis=0)
         actions[workers] = chosen
         new_obs, rewards, dones, infos = env.step(env_actions(env.action_space, actions))
-        _check_finite("reward", rewards[workers], workers, episodes // n_episodes, tasks)
-        _check_finite("observation", index_observations(new_obs, workers), workers, episodes // n_episodes, tasks)
+        check_finite("reward", rewards[workers])
+        _hide_idle(np.nonzero(current >= n_total)[0], dones, infos)
         if steps.max() >= buffer.buffer_size:
             raise ValueError(f"An episode went on after the time limit of {buffer.buffer_size} steps known for `env`.")
         buffer.record(steps, episodes, observations, chosen, rewards[workers])
@@ -126,12 +145,20 @@ def collect_phase(
     return buffer.phase(len(tasks), lengths, returns)
 
 
-def release_tasks(env: VecEnv) -> None:
+@contextmanager
+def tasks_released_afterwards(env: VecEnv) -> Iterator[None]:
     """
-    Let the workers draw their own tasks again.
+    Let the workers draw their own tasks again at the end of a ``with`` statement, also after an error.
 
     :param env: workers that take tasks
     """
+    try:
+        yield
+    except BaseException:
+        # what happened is the news, and not that a worker which died of it does not answer
+        with suppress(Exception):
+            env.env_method("set_schedule", None)
+        raise
     env.env_method("set_schedule", None)
 
 
@@ -139,8 +166,16 @@ def _gather(noise: list[np.ndarray], steps: np.ndarray, episodes: np.ndarray) ->
     return np.stack([noise[t][e] for t, e in zip(steps, episodes, strict=True)])
 
 
-def _check_finite(what: str, values: Observations, workers: np.ndarray, task_index: np.ndarray, tasks: Sequence[Any]) -> None:
-    for array in values.values() if isinstance(values, dict) else (values,):
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            bad = int(np.nonzero(~np.isfinite(array).reshape(len(array), -1).all(1))[0][0])
-            raise ValueError(f"The {what} of worker {workers[bad]}, task {tasks[task_index[bad]]}, is NaN or infinite.")
+def _hide_idle(idle: np.ndarray, dones: np.ndarray, infos: Sequence[dict[str, Any]]) -> None:
+    """A time limit above TaskDistEnv runs on in idle workers: that is the end of no episode."""
+    for worker in idle[dones[idle]]:
+        dones[worker] = False
+        infos[worker].clear()
+
+
+def _check_finite(workers: np.ndarray, tasks: Sequence[Any], task_index: np.ndarray, what: str, *values: Observations) -> None:
+    for value in values:
+        for array in value.values() if isinstance(value, dict) else (value,):
+            if array.dtype.kind == "f" and not np.isfinite(array).all():
+                bad = int(np.nonzero(~np.isfinite(array).reshape(len(array), -1).all(1))[0][0])
+                raise ValueError(f"The {what} of worker {workers[bad]}, task {tasks[task_index[bad]]}, is NaN or infinite.")

@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import IO, Any, TypeVar
@@ -15,6 +16,9 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.type_aliases import GymEnv
 
 SelfSafelySaved = TypeVar("SelfSafelySaved", bound="SafelySaved")
+# what SB3 keeps of every algorithm of this package
+_PARTS = frozenset({"data", "policy.pth", "policy.optimizer.pth"})
+
 SavePath = str | pathlib.Path | io.BufferedIOBase
 
 
@@ -65,14 +69,15 @@ def saved_algorithm(path: SavePath) -> str:
             raise FileNotFoundError(f"There is no model at `path` {file}.")
     try:
         with zipfile.ZipFile(file) as archive:  # type: ignore[arg-type]
-            damaged = archive.testzip()
+            damaged = archive.testzip() is not None or not _PARTS.issubset(archive.namelist())
             data = json.loads(archive.read("data"))
-    except (zipfile.BadZipFile, KeyError, json.JSONDecodeError, EOFError) as error:
+    # what zipfile and json find in bytes that make no sense
+    except (zipfile.BadZipFile, zlib.error, KeyError, ValueError, EOFError, NotImplementedError, RuntimeError) as error:
         raise ValueError(f"`path` {path} is cut off or is not a saved model: {error}.") from error
     finally:
         if isinstance(file, io.BufferedIOBase):
             file.seek(0)
-    if damaged is not None or "algorithm_name" not in data:
+    if damaged or not isinstance(data, dict) or "algorithm_name" not in data:
         raise ValueError(f"`path` {path} is damaged or was not saved by sb3_sgmrl.")
     return str(data["algorithm_name"])
 

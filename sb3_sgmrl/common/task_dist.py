@@ -162,6 +162,19 @@ class TaskDistEnv(gym.Wrapper, RecordConstructorArgs):
         """
         return self._distribution.check(task)
 
+    def task_problem(self, task: Task) -> str | None:
+        """
+        What :meth:`check_task` finds, without an error, which would end the process of a worker.
+
+        :param task: the task
+        :return: one sentence, or ``None`` for a valid task
+        """
+        try:
+            self.check_task(task)
+        except ValueError as error:
+            return str(error)
+        return None
+
     def task_features(self, task: Task) -> np.ndarray:
         """
         A description of a task by numbers, for a regression on tasks.
@@ -201,6 +214,12 @@ class TaskDistEnv(gym.Wrapper, RecordConstructorArgs):
         if task is None and callable(own := _attribute(self.env, "get_task")):
             task = own()
         return deepcopy(task)
+
+    def get_pinned_task(self) -> Task | None:
+        """
+        :return: the task that ``set_task`` pinned, or ``None`` when tasks are drawn
+        """
+        return deepcopy(self._pinned)
 
     def set_schedule(self, schedule: Sequence[tuple[Task, int]] | None) -> None:
         """
@@ -274,6 +293,11 @@ class TaskDistEnv(gym.Wrapper, RecordConstructorArgs):
         limits = [_time_limit(env) for env in self.members or [self.env]]
         known = [limit for limit in limits if limit is not None]
         return max(known) if len(known) == len(limits) else None
+
+    @property
+    def _max_episode_steps(self) -> int | None:
+        """Whoever looks for the attribute of a time limit is not to find that of the environment of a list that is played now."""
+        return self.horizon
 
     @property
     def spec(self) -> EnvSpec | None:  # type: ignore[override]  # a property in gymnasium.Wrapper too

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from typing import Any
 
 import gymnasium as gym
@@ -46,9 +47,13 @@ class TaskVecEnv(VecEnv):
         self._column_methods: dict[str, Callable[..., Any]] = {
             "set_task": self._set_task,
             "get_task": self._get_task,
+            "get_pinned_task": self._get_pinned_task,
             "set_schedule": vector_env.set_schedule,
         }
-        self._pinned: list[Any] = [None] * vector_env.num_envs
+        # a task pinned before goes along, as it does to workers that are clones
+        self._pinned: list[Any] = [template.get_pinned_task()] * vector_env.num_envs
+        if self._pinned[0] is not None:
+            vector_env.set_tasks(self._pinned)
         self._actions: np.ndarray | None = None
         self._returns = np.zeros(vector_env.num_envs)
         self._lengths = np.zeros(vector_env.num_envs, dtype=np.int64)
@@ -150,6 +155,9 @@ class TaskVecEnv(VecEnv):
 
     def _get_task(self, column: int) -> np.ndarray:
         return self.vector_env.tasks[column].copy()
+
+    def _get_pinned_task(self, column: int) -> Any:
+        return deepcopy(self._pinned[column])
 
     # -- VecEnv's access to workers --------------------------------------------------------------------------------
 

@@ -20,7 +20,7 @@ class TabularMDP:
     """
     A finite MDP with a fixed horizon.
 
-    :param transitions: P(s'|s, a), shape (n_states, n_actions, n_states)
+    :param transitions: ``P(s'|s, a)``, shape (n_states, n_actions, n_states)
     :param rewards: r(s, a), shape (n_states, n_actions)
     :param initial: μ(s), shape (n_states,)
     :param horizon: number of steps of an episode

@@ -1,0 +1,33 @@
+SHELL=/bin/bash
+LINT_PATHS=sb3_sgmrl/ tests/ examples/ docs/conf.py
+
+pytest:
+	python -m pytest -n 2
+
+type:
+	mypy
+
+lint:
+	ruff check ${LINT_PATHS}
+
+format:
+	# Sort imports
+	ruff check --select I ${LINT_PATHS} --fix
+	# Reformat using black
+	black ${LINT_PATHS}
+
+check-codestyle:
+	# Sort imports
+	ruff check --select I ${LINT_PATHS}
+	# Reformat using black
+	black --check ${LINT_PATHS}
+
+commit-checks: format type lint
+
+doc:
+	python -m sphinx -b html -W --keep-going docs docs/_build/html
+
+clean:
+	rm -rf docs/_build
+
+.PHONY: pytest type lint format check-codestyle commit-checks doc clean

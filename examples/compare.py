@@ -1,0 +1,147 @@
+"""
+Train algorithms side by side with paired seeds, then print a table and draw the learning curves.
+
+    python examples/compare.py --env Navigation2D-v0 --timesteps 8e6 --folder logs/navigation
+
+A run whose model is already in the folder is not trained again. Settings are RL Zoo's of the package (``hyperparams/*.yml``);
+``--set inner_lr=0.2`` changes them for every algorithm. With ``--parallel 2`` two runs share two processors, one thread each.
+"""
+
+import argparse
+import ast
+import concurrent.futures
+import csv
+import json
+import multiprocessing
+import os
+import pathlib
+
+import matplotlib
+import numpy as np
+import yaml
+from matplotlib.figure import Figure
+from stable_baselines3.common.logger import configure
+
+import sb3_sgmrl
+from sb3_sgmrl import MAML, SGMRL, TaskDistEnv, evaluate_adaptation
+
+ALGORITHMS = {"sgmrl": SGMRL, "maml": MAML}
+PRE, POST = "rollout/ep_rew_mean_pre", "rollout/ep_rew_mean_post"
+STEPS = "time/total_timesteps"
+
+
+def settings_of(algorithm, env_id):
+    """Arguments of the algorithm from the package's hyperparameter file."""
+    file = pathlib.Path(sb3_sgmrl.__file__).parent / "hyperparams" / f"{algorithm}.yml"
+    settings = yaml.safe_load(file.read_text())[env_id]
+    settings.pop("n_timesteps"), settings.pop("policy")
+    if isinstance(settings.get("policy_kwargs"), str):
+        settings["policy_kwargs"] = eval(settings["policy_kwargs"])
+    return settings
+
+
+def run_folder(folder, algorithm, seed):
+    return pathlib.Path(folder) / f"{algorithm}-{seed}"
+
+
+def train(arguments, algorithm, seed):
+    folder = run_folder(arguments.folder, algorithm, seed)
+    if (folder / "report.csv").exists():
+        return
+    settings = {**settings_of(algorithm, arguments.env), **dict(map(setting, arguments.set))}
+    threads = max(1, os.cpu_count() // arguments.parallel)
+    model = ALGORITHMS[algorithm]("MlpPolicy", TaskDistEnv(arguments.env), seed=seed, n_threads=threads, **settings)
+    model.set_logger(configure(str(folder), ["csv"]))
+    model.learn(arguments.timesteps)
+    model.save(folder / "model")
+    report = evaluate_adaptation(model, n_tasks=arguments.n_tasks, n_steps=3, seed=2**40)
+    (folder / "settings.json").write_text(json.dumps(settings, indent=1))
+    report.to_csv(folder / "report.csv")
+
+
+def setting(text):
+    name, _, value = text.partition("=")
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return name, value
+
+
+def read(folder, algorithm, seed):
+    """Steps, return before and return after adaptation of each iteration."""
+    with open(run_folder(folder, algorithm, seed) / "progress.csv") as file:
+        rows = [row for row in csv.DictReader(file) if row[POST]]
+    return np.array([[float(row[key]) for key in (STEPS, PRE, POST)] for row in rows]).T
+
+
+def read_report(folder, algorithm, seed):
+    """Returns on unseen tasks, shape (n_tasks, n_steps + 1)."""
+    with open(run_folder(folder, algorithm, seed) / "report.csv") as file:
+        return np.array([list(map(float, row[1:])) for row in list(csv.reader(file))[1:]])
+
+
+def smooth(x, window):
+    return np.convolve(x, np.ones(window) / window, mode="valid")
+
+
+def table(arguments):
+    means = {a: np.array([read_report(arguments.folder, a, s).mean(0) for s in arguments.seeds]) for a in arguments.algos}
+    n_steps = next(iter(means.values())).shape[1]
+    print(
+        f"\n{arguments.env} after {arguments.timesteps:,} steps: mean return of the final model on {arguments.n_tasks} unseen tasks"
+    )
+    print(f"{'algorithm':10}{'seed':>6}" + "".join(f"{f'{k} steps':>10}" for k in range(n_steps)))
+    for algorithm, returns in means.items():
+        for seed, row in zip(arguments.seeds, returns, strict=True):
+            print(f"{algorithm:10}{seed:>6}" + "".join(f"{x:10.2f}" for x in row))
+        print(f"{algorithm:10}{'mean':>6}" + "".join(f"{x:10.2f}" for x in returns.mean(0)))
+    first, *others = arguments.algos
+    for other in others:
+        difference = means[first][:, 1] - means[other][:, 1]
+        error = difference.std(ddof=1) / np.sqrt(len(difference)) if len(difference) > 1 else float("nan")
+        print(f"{first} − {other} after one step, paired by seed: {difference.mean():+.2f} ± {error:.2f} (standard error)")
+
+
+def draw(arguments):
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axis = figure.subplots()
+    for i, algorithm in enumerate(arguments.algos):
+        runs = [read(arguments.folder, algorithm, seed) for seed in arguments.seeds]
+        length = min(run.shape[1] for run in runs)
+        window = max(1, min(10, length // 5))
+        steps = smooth(runs[0][0, :length], window) / 1e6
+        for row, style, label in ((1, ":", "before"), (2, "-", "after")):
+            curves = np.array([smooth(run[row, :length], window) for run in runs])
+            axis.plot(steps, curves.mean(0), style, color=f"C{i}", label=f"{algorithm} {label} adaptation")
+            axis.fill_between(steps, curves.min(0), curves.max(0), color=f"C{i}", alpha=0.15, linewidth=0)
+    axis.set(xlabel="million environment steps", ylabel="return", title=arguments.env)
+    axis.legend(frameon=False, fontsize="small")
+    path = pathlib.Path(arguments.folder) / "curves.png"
+    figure.savefig(path, dpi=110)
+    print(f"Curves (mean and range over seeds, smoothed over ten iterations): {path}")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--env", default="Navigation2D-v0", help="id of a registered family")
+    parser.add_argument("--algos", nargs="+", default=["sgmrl", "maml"], choices=list(ALGORITHMS), help="algorithms")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="seeds, the same for every algorithm")
+    parser.add_argument("--timesteps", type=lambda x: int(float(x)), default=8_000_000, help="environment steps of a run")
+    parser.add_argument("--n-tasks", type=int, default=200, help="unseen tasks of the final report")
+    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="arguments of the algorithms")
+    parser.add_argument("--parallel", type=int, default=1, help="runs at the same time")
+    parser.add_argument("--folder", default="logs/compare", help="where logs, models, table and picture go")
+    arguments = parser.parse_args()
+    matplotlib.use("Agg")
+    jobs = [(arguments, algorithm, seed) for seed in arguments.seeds for algorithm in arguments.algos]
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(arguments.parallel, mp_context=context) as pool:
+        for job, future in [(job, pool.submit(train, *job)) for job in jobs]:
+            future.result()
+            print(f"{job[1]} seed {job[2]}: done", flush=True)
+    table(arguments)
+    draw(arguments)
+
+
+if __name__ == "__main__":
+    main()

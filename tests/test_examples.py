@@ -1,0 +1,46 @@
+"""The examples run as they stand, in a folder of their own."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+EXAMPLES = pathlib.Path(__file__).parent.parent / "examples"
+
+
+def run_example(folder, name, *arguments):
+    command = [sys.executable, str(EXAMPLES / name), *arguments]
+    environment = {**os.environ, "PYTHONIOENCODING": "utf-8"}
+    result = subprocess.run(command, cwd=folder, capture_output=True, encoding="utf-8", env=environment)
+    assert result.returncode == 0, result.stderr
+    assert "Warning" not in result.stderr
+    return result.stdout
+
+
+def returns_after(inner_steps, table):
+    """The mean returns in the rows of reports for that number of inner steps."""
+    rows = [line.split() for line in table.splitlines() if "[" in line]
+    return [float(row[1]) for row in rows if row[0] == str(inner_steps)]
+
+
+def test_quickstart_learns(tmp_path):
+    output = run_example(tmp_path, "quickstart.py")
+    untrained, trained = returns_after(2, output)
+    assert trained > untrained + 5
+    assert trained > returns_after(0, output)[1] + 5
+    assert (tmp_path / "quickstart.zip").exists()
+
+
+def test_own_tasks(tmp_path):
+    output = run_example(tmp_path, "own_tasks.py")
+    assert len(returns_after(1, output)) == 3
+
+
+def test_exact_gradient(tmp_path):
+    lines = run_example(tmp_path, "exact_gradient.py", "--horizon", "1", "--seed", "4").splitlines()
+    errors = {line[:37].strip(): [float(error) for error in line[37:].split()] for line in lines[1:-1]}
+    for name, row in errors.items():
+        if name.startswith("exact") or "true difference" in name:
+            assert max(row) < 1e-10, name
+    assert min(errors["eq. (13) with the Hessian of eq. (9)"]) > 0.1
+    assert min(errors["MAML (pathwise, no score term)"]) > 0.1

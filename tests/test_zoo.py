@@ -1,0 +1,326 @@
+"""RL Zoo: the commands, which engine plays, what is evaluated and what is written."""
+
+from __future__ import annotations
+
+import csv
+import subprocess
+import sys
+from argparse import Namespace
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import optuna
+import pytest
+import yaml
+from rl_zoo3.gym_patches import PatchedTimeLimit
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNormalize
+
+import sb3_sgmrl
+from sb3_sgmrl import MAML, SGMRL, AdaptationReport, TaskDistEnv, enjoy, evaluate_adaptation, plots, train
+from sb3_sgmrl.common.engines import DEFAULT_WORKERS
+from sb3_sgmrl.common.vec_tasks import TaskVecEnv
+from sb3_sgmrl.zoo import MetaExperimentManager, MetaOptions, convert_params, sample_params
+
+FOLDER = Path(sb3_sgmrl.__file__).parent / "hyperparams"
+OWN_FAMILIES = [id for id, spec in gym.registry.items() if str(spec.entry_point).startswith("sb3_sgmrl.")]
+SMALL = ["meta_batch_size:2", "n_episodes:3"]
+PATCHED = ((gym.wrappers, "TimeLimit"), (gym.wrappers.common, "TimeLimit"), (gym.envs.registration, "TimeLimit"))
+
+
+def _restore(original: type) -> None:
+    for module, name in PATCHED:
+        setattr(module, name, original)
+
+
+_restore(PatchedTimeLimit.__mro__[1])
+
+
+@pytest.fixture(autouse=True)
+def zoo_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """RL Zoo's replacement of TimeLimit is in force, as in the commands, and undone for the other tests; an empty folder."""
+    original = gym.wrappers.TimeLimit
+    _restore(PatchedTimeLimit)
+    monkeypatch.setattr(sys, "argv", ["train"])
+    monkeypatch.chdir(tmp_path)
+    yield
+    _restore(original)
+
+
+def run_train(*arguments: str, params: list[str] | None = None) -> int:
+    fixed = ["--seed", "0", "-n", "1", "--eval-tasks", "2"]
+    return train.main([*fixed, *arguments, "-params", *SMALL, *(params or [])])
+
+
+def make_manager(
+    env_id: str = "Navigation2D-v0",
+    algo: str = "sgmrl",
+    meta: MetaOptions | None = None,
+    vec_env_type: str = "dummy",
+    **params: Any,
+) -> MetaExperimentManager:
+    manager = MetaExperimentManager(
+        *(Namespace(), algo, env_id, "logs"),
+        config=str(FOLDER / f"{algo}.yml"),
+        hyperparams={"meta_batch_size": 2, "n_episodes": 3, **params},
+        n_timesteps=1,
+        n_eval_envs=0,
+        n_eval_episodes=0,
+        vec_env_type=vec_env_type,
+        verbose=0,
+        meta=meta or MetaOptions(n_tasks=2),
+    )
+    hyperparams, _ = manager.read_hyperparameters()
+    manager.use_hyperparameters(hyperparams)
+    return manager
+
+
+@pytest.mark.parametrize("algo", ["sgmrl", "maml"])
+def test_hyperparameters_for_every_family(algo: str) -> None:
+    entries = yaml.safe_load((FOLDER / f"{algo}.yml").read_text())
+    assert set(entries) == {"default", *OWN_FAMILIES}
+    accepted = {SGMRL: "SGMRL", MAML: "MAML"}
+    for params in entries.values():
+        arguments = {name: value for name, value in params.items() if name not in ("n_timesteps", "policy", "policy_kwargs")}
+        for algorithm in accepted:
+            algorithm("MlpPolicy", None, _init_setup_model=False, **arguments)
+        assert params["n_timesteps"] >= 1_000_000
+
+
+def test_import_of_the_package_leaves_rl_zoo_out() -> None:
+    code = "import sb3_sgmrl, sys; sys.exit('rl_zoo3' in sys.modules or 'matplotlib' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_train_reports_adaptation(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_train("--save-freq", "200", "--eval-steps", "2") == 0
+    run = Path("logs/sgmrl/Navigation2D-v0_1")
+    output = capsys.readouterr().out
+    table = output[output.index("Return before and after adaptation") :].splitlines()
+    assert [line.split()[0] for line in table[2:5]] == ["0", "1", "2"]
+    for name in ("adaptation.csv", "adaptation.png", "trajectories.png"):
+        assert f"Wrote {run / name}" in output
+        assert (run / name).stat().st_size > 100
+    with open(run / "adaptation.csv") as file:
+        rows = list(csv.reader(file))
+    assert len(rows) == 3 and len(rows[0]) == 4
+    np.testing.assert_allclose(np.mean([float(row[2]) for row in rows[1:]]), float(table[3].split()[1]), atol=0.01)
+    evaluations = np.load(run / "evaluations.npz")
+    assert evaluations["results"].shape == (2, 2, 2)
+    assert list(run.glob("rl_model_*_steps.zip"))
+    best = max(result[:, -1].mean() for result in evaluations["results"])
+    model = SGMRL.load(run / "best_model.zip")
+    manager = make_manager()
+    report = evaluate_adaptation(model, manager.create_envs(0, eval_env=True), n_tasks=2, seed=2**40)
+    assert report.mean_returns[-1] == pytest.approx(best)
+
+
+def test_batched_engine_is_the_default() -> None:
+    env = make_manager().create_envs(1)
+    assert isinstance(env, TaskVecEnv) and env.num_envs == 6
+    assert make_manager(n_outer_episodes=5).create_envs(1).num_envs == 10
+    assert make_manager(n_envs=4).create_envs(4).num_envs == 4
+    assert make_manager().create_envs(3, eval_env=True).num_envs == 3
+
+
+def test_engines_asked_for() -> None:
+    wrapped = make_manager(env_wrapper="gymnasium.wrappers.FlattenObservation")
+    for manager in (make_manager(meta=MetaOptions(zoo_workers=True)), wrapped):
+        env = manager.create_envs(manager.n_envs, no_log=True)
+        assert type(env) is DummyVecEnv and env.num_envs == DEFAULT_WORKERS
+        assert all(env.env_is_wrapped(TaskDistEnv))
+    assert all(env.env_is_wrapped(gym.wrappers.FlattenObservation))
+    # one worker: each takes seconds to start
+    env = make_manager(meta=MetaOptions(zoo_workers=True), vec_env_type="subproc").create_envs(1, no_log=True)
+    assert type(env) is SubprocVecEnv and all(env.env_is_wrapped(TaskDistEnv))
+    env.close()
+
+
+def test_engine_makes_no_difference() -> None:
+    for arguments in ([], ["--vec-env", "dummy"]):
+        assert run_train("--eval-freq", "-1", *arguments) == 0
+    batched, single = (Path(f"logs/sgmrl/Navigation2D-v0_{i}/adaptation.csv").read_text() for i in (1, 2))
+    assert batched == single
+
+
+def test_normalized_evaluation_adapts_as_in_training() -> None:
+    manager = make_manager(normalize=True)
+    env, training_env = manager.create_envs(0, eval_env=True), manager.create_envs(1)
+    assert isinstance(env, VecNormalize) and isinstance(training_env, VecNormalize)
+    assert isinstance(env.venv, TaskVecEnv)
+    assert env.norm_reward and not env.training and training_env.training
+    assert run_train(params=["normalize:True"]) == 0
+    statistics = Path("logs/sgmrl/Navigation2D-v0_1/Navigation2D-v0/vecnormalize.pkl")
+    assert VecNormalize.load(str(statistics), env.venv).obs_rms.count > 100
+    assert enjoy.main(["--adapt-steps", "1", "--no-render"]) == 0
+
+
+def test_continue_training() -> None:
+    assert run_train("--eval-freq", "-1") == 0
+    first = Path("logs/sgmrl/Navigation2D-v0_1/Navigation2D-v0.zip")
+    assert run_train("--eval-freq", "-1", "-i", str(first)) == 0
+    model = SGMRL.load("logs/sgmrl/Navigation2D-v0_2/Navigation2D-v0.zip")
+    assert model._n_updates == 2 and model._iteration == 2
+
+
+def test_tensorboard_and_overrides() -> None:
+    pytest.importorskip("tensorboard")
+    arguments = ["--algo", "maml", "--tensorboard-log", "tb", "--eval-freq", "-1", "--env-kwargs", "squared:True"]
+    assert (
+        run_train(*arguments, params=["inner_lr:0.05", "learning_rate:'lin_0.002'", "policy_kwargs:dict(net_arch=[8])"]) == 0
+    )
+    assert list(Path("tb/Navigation2D-v0/MAML_1").iterdir())
+    model = MAML.load("logs/maml/Navigation2D-v0_1/Navigation2D-v0.zip")
+    assert model.inner_lr == 0.05 and model.lr_schedule(0.5) == 0.001
+    assert model.policy.action_net.in_features == 8
+
+
+class _Window(gym.Wrapper):
+    """Pendulum whose task is gravity; a "window" that counts the pictures it was asked for."""
+
+    shown = 0
+    metadata = {"render_modes": ["human", "rgb_array"]}  # noqa: RUF012
+
+    def __init__(self, render_mode: str | None = None):
+        pendulum = gym.make("Pendulum-v1", max_episode_steps=20)
+        super().__init__(TaskDistEnv(pendulum, task_space=gym.spaces.Box(5.0, 15.0, (1,)), set_task="g"))
+        self.window = render_mode
+
+    @property
+    def render_mode(self) -> str | None:
+        return self.window
+
+    def step(self, action: Any) -> Any:
+        _Window.shown += self.window == "human"
+        return super().step(action)
+
+
+def test_own_environment(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setitem(gym.registry, "Gravity-v0", gym.envs.registration.EnvSpec("Gravity-v0", entry_point=_Window))
+    assert run_train("--env", "Gravity-v0", "--eval-freq", "-1") == 0
+    assert (Path("logs/sgmrl/Gravity-v0_1") / "adaptation.png").exists()
+    assert not (Path("logs/sgmrl/Gravity-v0_1") / "trajectories.png").exists()
+    monkeypatch.setenv("DISPLAY", ":0")
+    monkeypatch.setattr(_Window, "shown", 0)
+    assert enjoy.main(["--env", "Gravity-v0", "--adapt-steps", "1", "--task", "9.81"]) == 0
+    assert _Window.shown == 2 * 20
+    assert capsys.readouterr().out.count("Shown after") == 2
+
+
+def test_enjoy(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_train(params=["n_inner_steps:2"]) == 0
+    capsys.readouterr()
+    arguments = ["--task", "0.3", "-0.4", "--adapt-steps", "2", "--n-episodes", "2", "--picture", "goal.png"]
+    assert enjoy.main(arguments) == 0
+    output = capsys.readouterr().out
+    assert "Task [ 0.3 -0.4]" in output and "over 2 episodes" in output and Path("goal.png").exists()
+    model = SGMRL.load("logs/sgmrl/Navigation2D-v0_1/Navigation2D-v0.zip")
+    report = evaluate_adaptation(model, "Navigation2D-v0", tasks=[np.array([0.3, -0.4])], n_steps=2, n_episodes=2)
+    rows = [line.split() for line in output.splitlines() if line.split()[:1] and line.split()[0] in "012"]
+    assert [row[1] for row in rows] == [f"{mean:.2f}" for mean in report.mean_returns]
+    for wrong in (
+        ["--task", "3"],
+        ["--task", "0.7", "0"],
+        ["--exp-id", "7"],
+        ["--load-last-checkpoint"],
+        ["--adapt-steps", "0"],
+    ):
+        assert enjoy.main(wrong) == 2
+        assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["--env", "Navigation3D-v0"], "Navigation"),
+        (["--env", "CartPole-v1"], "has no tasks"),
+        (["--algo", "ppo"], "sgmrl, maml"),
+        (["-i", "none.zip"], "none.zip|trained_agent"),
+        (["--conf-file", "none.yml"], "none.yml"),
+        (["--device", "abacus"], "abacus"),
+        (["--eval-tasks", "0"], "--eval-tasks"),
+        (["--env-kwargs", "colour:1"], "colour"),
+        (["-params", "inner_learning_rate:1"], "'inner_learning_rate' is not a hyperparameter of SGMRL: did you mean"),
+        (["-params", "inner_lr:-1"], "inner_lr"),
+        (["-params", "n_episodes:0"], "n_episodes"),
+        (["-params", "learning_rate:'fast'"], "learning_rate"),
+        (["-params", "baseline:critic"], "quotes"),
+    ],
+)
+def test_errors_are_one_sentence(arguments: list[str], words: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert train.main(["-n", "1", *arguments]) == 2
+    error = capfd.readouterr().err
+    assert any(part in error for part in words.split("|")) and error.startswith("error: ") and error.count("\n") == 1
+    assert not list(Path().glob("logs/*/*")), "a run folder without a model is left"
+
+
+def test_interrupted_training_leaves_a_model(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(SGMRL, "train", interrupt)
+    assert run_train() == 130
+    path = "logs/sgmrl/Navigation2D-v0_1/Navigation2D-v0.zip"
+    assert path in capsys.readouterr().err
+    assert SGMRL.load(path).num_timesteps > 0
+    assert not Path("logs/sgmrl/Navigation2D-v0_1/adaptation.csv").exists()
+
+
+def test_help_names_all_options(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        train.main(["--help"])
+    assert stop.value.code == 0
+    output = capsys.readouterr().out
+    for option in ("--eval-tasks", "--eval-steps", "--trained-agent", "--save-freq", "--vec-env"):
+        assert option in output
+
+
+def test_tuning_maximises_the_return_after_adaptation(capsys: pytest.CaptureFixture[str]) -> None:
+    params = {"inner_lr": 0.2, "learning_rate": 0.01, "one_minus_gamma": 0.05, "one_minus_gae_lambda": 0.1}
+    trial = optuna.trial.FixedTrial({**params, "max_grad_norm": 1.0, "net_arch": "small"})
+    sampled = sample_params(trial, 0, 1, {})
+    assert sampled == convert_params(trial.params) and sampled["gamma"] == 0.95
+    manager = make_manager()
+    manager._hyperparams = {"policy": "MlpPolicy", "meta_batch_size": 2, "n_episodes": 3}
+    value = manager.objective(trial)
+    model = SGMRL(env=manager.create_envs(1), seed=0, **{**manager._hyperparams, **sampled}).learn(1)
+    report = evaluate_adaptation(model, manager.create_envs(0, eval_env=True), n_tasks=2, seed=2**40)
+    assert value == pytest.approx(report.mean_returns[-1])
+    assert run_train("-optimize", "--n-trials", "2", "--n-evaluations", "1", "--no-optim-plots") == 0
+    assert "Best trial" in capsys.readouterr().out
+    assert list(Path("logs/sgmrl").glob("report_*.csv")) and not list(Path("logs/sgmrl").glob("Navigation2D-v0_*"))
+
+
+def test_navigation_pictures() -> None:
+    model = SGMRL("MlpPolicy", "Navigation2D-v0", meta_batch_size=2, n_episodes=3, seed=0)
+    goals = [np.array([0.3, 0.4]), np.array([-0.2, 0.1]), np.array([0.0, 0.4])]
+    trajectories = plots.navigation_trajectories(model, "Navigation2D-v0", goals, n_steps=2, n_episodes=4)
+    for goal, one in zip(goals, trajectories, strict=True):
+        assert [len(episodes) for episodes in one.paths] == [4, 4, 4]
+        assert all((path[0] == 0).all() and path.shape[1] == 2 for episodes in one.paths for path in episodes)
+        # the reward of a step is minus the distance of the position it leads to
+        last_seen = [-np.linalg.norm(path[1:] - goal, axis=1).sum() for path in one.paths[0]]
+        assert np.mean(last_seen) - 2 < one.mean_returns[0] <= np.mean(last_seen)
+    figure = plots.plot_trajectories({"SG-MRL": trajectories, "MAML": trajectories[:1]}, n_paths=2)
+    visible = [axis for axis in figure.axes if axis.get_visible()]
+    assert len(figure.axes) == 6 and len(visible) == 4
+    assert all(len(axis.lines) == 3 * 2 + 1 for axis in visible)
+    assert [text.get_text() for text in figure.legends[0].texts] == [
+        *("before adaptation", "after 1 inner step", "after 2 inner steps", "goal")
+    ]
+    with pytest.raises(ValueError, match="trajectories"):
+        plots.plot_trajectories({})
+    with pytest.raises(ValueError, match="position in the plane"):
+        plots.navigation_trajectories(SGMRL("MlpPolicy", "BernoulliBandit-v0"), "BernoulliBandit-v0", [np.full(5, 0.5)])
+
+
+def test_adaptation_picture() -> None:
+    report = AdaptationReport([0, 1, 2], np.array([[0.0, 1.0, 2.0], [1.0, 2.0, 3.0], [2.0, 3.0, 7.0]]))
+    figure = plots.plot_adaptation({"SG-MRL": report, "MAML": report}, level=0.9)
+    (axis,) = figure.axes
+    np.testing.assert_allclose(axis.lines[0].get_ydata(), [1, 2, 4])
+    assert len(axis.collections) == 2 and "90 %" in axis.get_title()
+    with pytest.raises(ValueError, match="level"):
+        plots.plot_adaptation(report, level=95)
