@@ -89,7 +89,7 @@ def iterate(model):
 
 
 def pure_physics(model, n_samples):
-    """Seconds the batched physics takes for as many samples, with actions drawn beforehand as an untrained policy draws them."""
+    """Seconds the batched physics takes for as many samples, with actions drawn beforehand from an untrained policy."""
     assert isinstance(model.env, TaskVecEnv)
     vector_env = model.env.vector_env
     n_columns = vector_env.num_envs

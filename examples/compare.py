@@ -54,7 +54,7 @@ def train(arguments, algorithm, seed):
     model.set_logger(configure(str(folder), ["csv"]))
     model.learn(arguments.timesteps)
     model.save(folder / "model")
-    report = evaluate_adaptation(model, n_tasks=arguments.n_tasks, n_steps=3, seed=2**40)
+    report = evaluate_adaptation(model, n_tasks=arguments.n_tasks, n_steps=3)
     (folder / "settings.json").write_text(json.dumps(settings, indent=1))
     report.to_csv(folder / "report.csv")
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 
-from sb3_sgmrl.common.adaptation import play_and_adapt
+from sb3_sgmrl.common.adaptation import EVALUATION, play_and_adapt
 from sb3_sgmrl.common.batch import PhaseBatch
 from sb3_sgmrl.common.checks import check_positive
 from sb3_sgmrl.common.engines import as_task_vec_env
@@ -83,7 +83,9 @@ def navigation_trajectories(
 
     counts = [n_episodes] * (n_steps + 1)
     with tasks_released_afterwards(vec_env):
-        play_and_adapt(vec_env, model.functional, model.objective, tasks, counts, [seed, 5], model.n_threads, on_phase=keep)
+        play_and_adapt(
+            vec_env, model.functional, model.objective, tasks, counts, [seed, EVALUATION, 2], model.n_threads, on_phase=keep
+        )
     by_task = np.stack(returns, axis=1).tolist()
     return [Trajectories(np.asarray(task), *rest) for task, *rest in zip(tasks, paths, by_task, strict=True)]
 

@@ -50,8 +50,12 @@ def without(batch, j):
     """The batch of one task with an episode really removed."""
     keep = np.arange(batch.mask.shape[1]) != j
     return PhaseBatch(
-        batch.observations[:, keep], batch.actions[:, keep], batch.rewards[:, keep], batch.mask[:, keep], batch.episode_returns[:, keep]
-    )  # fmt: skip
+        batch.observations[:, keep],
+        batch.actions[:, keep],
+        batch.rewards[:, keep],
+        batch.mask[:, keep],
+        batch.episode_returns[:, keep],
+    )
 
 
 @pytest.mark.parametrize("varying", [True, False])
@@ -75,9 +79,12 @@ def test_padding_changes_nothing(settings):
     # what stands in the padding must not matter either
     rubbish = np.full((*longer.shape, 3), 7.0, np.float32)
     padded = PhaseBatch(
-        np.concatenate([batch.observations, rubbish], 2), np.zeros((3, 4, 10, 2)), np.concatenate([batch.rewards, longer], 2),
-        np.concatenate([batch.mask, longer > 0], 2), batch.episode_returns,
-    )  # fmt: skip
+        np.concatenate([batch.observations, rubbish], 2),
+        np.zeros((3, 4, 10, 2)),
+        np.concatenate([batch.rewards, longer], 2),
+        np.concatenate([batch.mask, longer > 0], 2),
+        batch.episode_returns,
+    )
     padded_values = np.concatenate([values, longer + 3], 2)
     short, long = episode_weights(batch, settings, SPACE, values), episode_weights(padded, settings, SPACE, padded_values)
     for i, (one, other) in enumerate(zip(short, long, strict=True)):
@@ -85,9 +92,7 @@ def test_padding_changes_nothing(settings):
         np.testing.assert_array_equal(other.weights[:, 6:], 0)
         np.testing.assert_array_equal(one.weights[~batch.mask[i]], 0)
         assert other.scale == pytest.approx(one.scale)
-    left_out = [
-        leave_one_out_weights(b.task(0), settings, SPACE, v[0]) for b, v in ((batch, values), (padded, padded_values))
-    ]
+    left_out = [leave_one_out_weights(b.task(0), settings, SPACE, v[0]) for b, v in ((batch, values), (padded, padded_values))]
     np.testing.assert_allclose(left_out[1][..., :6], left_out[0], rtol=1e-7, atol=1e-10)
     np.testing.assert_array_equal(left_out[1][..., 6:], 0)
 
@@ -117,9 +122,13 @@ def test_gae_is_that_of_sb3():
     for episode in range(4):
         for t in range(int(mask[episode].sum())):
             buffer.add(
-                batch.observations[0, episode, t], np.zeros(2), np.float32(batch.rewards[0, episode, t]), np.array([start or t == 0]),
-                th.tensor([values[0, episode, t]]), th.zeros(1),
-            )  # fmt: skip
+                batch.observations[0, episode, t],
+                np.zeros(2),
+                np.float32(batch.rewards[0, episode, t]),
+                np.array([start or t == 0]),
+                th.tensor([values[0, episode, t]]),
+                th.zeros(1),
+            )
             start = False
     buffer.compute_returns_and_advantage(th.zeros(1), np.array([True]))
     ours = gae(batch.rewards, values, settings)[batch.mask]
@@ -130,7 +139,9 @@ def test_discounted_sum():
     rng = np.random.default_rng(0)
     x = rng.standard_normal((2, 3, 5))
     before = x.copy()
-    expected = np.array([[[sum(0.7 ** (k - t) * row[k] for k in range(t, 5)) for t in range(5)] for row in rows] for rows in x])
+    expected = np.array(
+        [[[sum(0.7 ** (k - t) * row[k] for k in range(t, 5)) for t in range(5)] for row in rows] for rows in x]
+    )
     np.testing.assert_allclose(discounted_sum(x, 0.7), expected)
     np.testing.assert_array_equal(x, before)
 
@@ -202,34 +213,52 @@ def test_features_of_the_baseline():
 def test_observations_of_every_kind_as_vectors():
     space = spaces.Dict(
         {
-            "category": spaces.Discrete(3, start=1), "digits": spaces.MultiDiscrete([2, 3]), "image": spaces.Box(0, 255, (36, 36, 1), np.uint8),
-            "matrix": spaces.Box(-1, 1, (2, 2)), "bits": spaces.MultiBinary(2),
+            "category": spaces.Discrete(3, start=1),
+            "digits": spaces.MultiDiscrete([2, 3]),
+            "image": spaces.Box(0, 255, (36, 36, 1), np.uint8),
+            "matrix": spaces.Box(-1, 1, (2, 2)),
+            "bits": spaces.MultiBinary(2),
         }
-    )  # fmt: skip
+    )
     batch = {
-        "category": np.array([[1, 3]]), "digits": np.array([[[1, 2], [0, 0]]]), "image": np.zeros((1, 2, 36, 36, 1), np.uint8),
-        "matrix": np.arange(8.0).reshape(1, 2, 2, 2), "bits": np.array([[[0, 1], [1, 1]]]),
-    }  # fmt: skip
+        "category": np.array([[1, 3]]),
+        "digits": np.array([[[1, 2], [0, 0]]]),
+        "image": np.zeros((1, 2, 36, 36, 1), np.uint8),
+        "matrix": np.arange(8.0).reshape(1, 2, 2, 2),
+        "bits": np.array([[[0, 1], [1, 1]]]),
+    }
     flat = flatten_observations(space, batch)
     rows = {tuple(row) for row in flat[0]}
     parts = {
-        "bits": [(0, 1), (1, 1)], "category": [(1, 0, 0), (0, 0, 1)], "digits": [(0, 1, 0, 0, 1), (1, 0, 1, 0, 0)], "image": [(), ()],
+        "bits": [(0, 1), (1, 1)],
+        "category": [(1, 0, 0), (0, 0, 1)],
+        "digits": [(0, 1, 0, 0, 1), (1, 0, 1, 0, 0)],
+        "image": [(), ()],
         "matrix": [(0, 1, 2, 3), (4, 5, 6, 7)],
-    }  # fmt: skip
+    }
     assert rows == {sum((parts[key][i] for key in space.spaces), ()) for i in range(2)}
     assert flatten_observations(space["image"], batch["image"]) is None
     # an image leaves the features of time
-    images = PhaseBatch(np.zeros((1, 2, 3, 36, 36, 1), np.uint8), np.zeros((1, 2, 3, 1)), np.ones((1, 2, 3)), np.ones((1, 2, 3), bool), None)
+    images = PhaseBatch(
+        np.zeros((1, 2, 3, 36, 36, 1), np.uint8), np.zeros((1, 2, 3, 1)), np.ones((1, 2, 3)), np.ones((1, 2, 3), bool), None
+    )
     assert baseline_features(space["image"], images).shape == (1, 2, 3, 4)
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("gamma", 1.1), ("gamma", -0.1), ("gamma", float("nan")), ("gamma", "0.9"), ("gae_lambda", 2), ("gae_lambda", None),
-        ("baseline", "linaer"), ("discount_from", 0), ("time_reduction", "max"),
+        ("gamma", 1.1),
+        ("gamma", -0.1),
+        ("gamma", float("nan")),
+        ("gamma", "0.9"),
+        ("gae_lambda", 2),
+        ("gae_lambda", None),
+        ("baseline", "linaer"),
+        ("discount_from", 0),
+        ("time_reduction", "max"),
     ],
-)  # fmt: skip
+)
 def test_bad_settings(name, value):
     with pytest.raises(ValueError, match=f"`{name}` must"):
         AdvantageSettings(**{name: value})

@@ -1,5 +1,7 @@
 """Meta-iterations of SGMRL and MAML."""
 
+from itertools import pairwise
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -89,7 +91,7 @@ def test_phases_are_played_with_the_adapted_parameters(algorithm):
     for trace in rollout_of(model).traces:
         assert [phase.batch.n_episodes for phase in trace] == [3, 3, 5]
         th.testing.assert_close(vector(trace[0].parameters), vector(model.functional.parameters()), rtol=0, atol=0)
-        for phase, following in zip(trace, trace[1:], strict=False):
+        for phase, following in pairwise(trace):
             samples = WeightedSamples.make(model.functional, phase.batch, phase.weighted.weights)
             adapted = adapt(model.functional, phase.parameters, samples, model.inner_lr)
             th.testing.assert_close(vector(following.parameters), vector(adapted), rtol=0, atol=0)
@@ -172,7 +174,9 @@ def test_sgmrl_without_the_score_term_is_maml():
 
 
 @pytest.mark.filterwarnings("ignore:`first_order=True`")
-@pytest.mark.parametrize("settings", [{"first_order": True}, {"inner_surrogate": "lvc"}, {"inner_surrogate": "dice"}, {"score_coef": 0.5}])
+@pytest.mark.parametrize(
+    "settings", [{"first_order": True}, {"inner_surrogate": "lvc"}, {"inner_surrogate": "dice"}, {"score_coef": 0.5}]
+)
 def test_settings_of_the_gradient_reach_it(settings):
     algorithm = SGMRL if "score_coef" in settings else MAML
     usual, other = tiny(algorithm, point_vec(3)), tiny(algorithm, point_vec(3), **settings)
@@ -183,12 +187,19 @@ def test_settings_of_the_gradient_reach_it(settings):
 @pytest.mark.parametrize(
     "settings",
     [
-        {"gamma": 0.5}, {"gae_lambda": 0.5}, {"baseline": "none"}, {"baseline": "critic"}, {"normalize_advantage": False},
-        {"discount_from": "episode"}, {"time_reduction": "sum"}, {"inner_lr": 0.01}, {"outer_advantage": {"normalize": False}},
+        {"gamma": 0.5},
+        {"gae_lambda": 0.5},
+        {"baseline": "none"},
+        {"baseline": "critic"},
+        {"normalize_advantage": False},
+        {"discount_from": "episode"},
+        {"time_reduction": "sum"},
+        {"inner_lr": 0.01},
+        {"outer_advantage": {"normalize": False}},
         {"outer_advantage": {"baseline": "none", "gae_lambda": 1.0}},
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_settings_of_the_advantages_reach_the_phases(settings):
     usual, other = tiny(MAML, point_vec(3)), tiny(MAML, point_vec(3), **settings)
     one, two = rollout_of(usual).traces[0], rollout_of(other).traces[0]
@@ -199,88 +210,6 @@ def test_settings_of_the_advantages_reach_the_phases(settings):
         for phase in two:
             played = phase.weighted.weights[phase.batch.mask]
             assert played.mean() == pytest.approx(0, abs=1e-6)
-
-
-# --------------------------------------------------------------------------------------------------------- determinism
-
-
-def after_two_iterations(algorithm, env, **kwargs):
-    kwargs = {"net_arch": [5], **kwargs}
-    settings = {key: value for key, value in kwargs.items() if key != "net_arch"}
-    model = tiny(algorithm, env, policy_kwargs={"net_arch": kwargs["net_arch"]}, **settings)
-    model.learn(model.num_timesteps + 1)
-    model.learn(1, reset_num_timesteps=False)
-    assert model._n_updates == 2
-    if model.env.__class__.__name__ == "SubprocVecEnv":
-        model.env.close()
-    return state(model)
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {}, {"net_arch": [64, 64]}, {"n_inner_steps": 2, "n_outer_episodes": 7}, {"baseline": "critic"},
-    ],
-    ids=str,
-)  # fmt: skip
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_the_number_of_workers_makes_no_difference(algorithm, settings):
-    results = [after_two_iterations(algorithm, point_vec(n, end=0.2), **settings) for n in (1, 3, 7)]
-    assert_same(results[0], results[1])
-    assert_same(results[0], results[2])
-
-
-@pytest.mark.parametrize("settings", [{"control_variate": "task_regression"}, {"action": "multi_discrete"}, {"action": "discrete"}], ids=str)
-def test_nor_do_they_with_other_settings(settings):
-    kwargs = {"action": settings["action"]} if "action" in settings else {}
-    settings = {} if kwargs else settings
-    results = [after_two_iterations(SGMRL, point_vec(n, end=0.2, **kwargs), **settings) for n in (1, 3, 7)]
-    assert_same(results[0], results[1])
-    assert_same(results[0], results[2])
-
-
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_worker_processes_make_no_difference(algorithm):
-    results = [after_two_iterations(algorithm, point_vec(2, subprocess=s, end=0.2)) for s in (False, True)]
-    assert_same(*results)
-
-
-@pytest.mark.parametrize("env_id", ["Navigation2D-v0", "BernoulliBandit-v0", "TabularMDP-v0"])
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_the_batched_engine_makes_no_difference(algorithm, env_id):
-    """Bit-equal as well."""
-
-    def make():
-        return TaskDistEnv(env_id, max_episode_steps=6)
-
-    assert_same(*(after_two_iterations(algorithm, env) for env in (make(), make_vec_env(make, 3))))
-
-
-def test_the_number_of_threads_makes_no_difference():
-    results = [after_two_iterations(SGMRL, point_vec(3), n_threads=n, meta_batch_size=5) for n in (1, 2, 4)]
-    assert_same(results[0], results[1])
-    assert_same(results[0], results[2])
-
-
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_seeds(algorithm):
-    results = [after_two_iterations(algorithm, point_vec(3), seed=seed) for seed in (1, 1, 2, None, None)]
-    assert_same(results[0], results[1])
-    for i, j in ((0, 2), (0, 3), (3, 4)):
-        assert differ(results[i], results[j])
-
-
-def test_iterations_and_phases_play_different_tasks_and_episodes():
-    model = tiny(MAML, point_vec(3))
-    one = rollout_of(model)
-    model.train(one)
-    two = rollout_of(model)
-    assert len({tuple(task) for task in [*one.tasks, *two.tasks]}) == 6
-    firsts = [tuple(row) for r in (one, two) for trace in r.traces for phase in trace for row in phase.batch.observations[:, 0]]
-    assert len(set(firsts)) == len(firsts) == 2 * 3 * 2 * 4
-
-
-# ------------------------------------------------------------------------------------------------------------- the rest
 
 
 def test_learning_rate_schedules_end_at_zero_and_not_below():
@@ -417,3 +346,15 @@ def test_both_algorithms_learn_to_adapt():
             model.train(rollout)
         before, after = np.mean(means[-4:], axis=0)
         assert after > 0.9 and 0.35 < before < 0.65, (algorithm, means)
+
+
+def test_iterations_and_phases_play_different_tasks_and_episodes():
+    model = tiny(MAML, point_vec(3))
+    one = rollout_of(model)
+    model.train(one)
+    two = rollout_of(model)
+    assert len({tuple(task) for task in [*one.tasks, *two.tasks]}) == 6
+    firsts = [
+        tuple(row) for r in (one, two) for trace in r.traces for phase in trace for row in phase.batch.observations[:, 0]
+    ]
+    assert len(set(firsts)) == len(firsts) == 2 * 3 * 2 * 4

@@ -8,7 +8,18 @@ import pytest
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.policies import ActorCriticCnnPolicy, ActorCriticPolicy, MultiInputActorCriticPolicy
-from toys import ACTIONS, OBSERVATIONS, LinearExtractor, SmallCnn, assert_same, point_vec, state, tiny
+from toys import (
+    ACTIONS,
+    OBSERVATIONS,
+    FrozenExtractor,
+    LinearExtractor,
+    SmallCnn,
+    assert_same,
+    differ,
+    point_vec,
+    state,
+    tiny,
+)
 from torch import nn
 
 from sb3_sgmrl import SGMRL
@@ -20,7 +31,11 @@ from sb3_sgmrl.common.inference import ParallelPolicies
 SMALL_IMAGES = {"features_extractor_class": SmallCnn}
 KINDS = {
     "mlp": ("vector", "MlpPolicy", {}),
-    "two extractors": ("vector", "MlpPolicy", {"features_extractor_class": LinearExtractor, "share_features_extractor": False}),
+    "two extractors": (
+        "vector",
+        "MlpPolicy",
+        {"features_extractor_class": LinearExtractor, "share_features_extractor": False},
+    ),
     "custom": ("vector", "MlpPolicy", {"features_extractor_class": LinearExtractor}),
     "cnn": ("image", "CnnPolicy", SMALL_IMAGES),
     "nature cnn": ("image", "CnnPolicy", {"features_extractor_kwargs": {"features_dim": 4}}),
@@ -51,7 +66,9 @@ def draw(space, n, seed=0):
     space = copy.deepcopy(space)
     space.seed(seed)
     samples = [space.sample() for _ in range(n)]
-    return {k: np.stack([s[k] for s in samples]) for k in space.spaces} if isinstance(space, spaces.Dict) else np.stack(samples)
+    return (
+        {k: np.stack([s[k] for s in samples]) for k in space.spaces} if isinstance(space, spaces.Dict) else np.stack(samples)
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -108,7 +125,9 @@ def test_deepcopy_and_save_after_learning(kind, tmp_path):
     np.testing.assert_array_equal(expected, model.predict(observations, deterministic=True)[0])
     model.policy.save(tmp_path / "policy")
     model.save(tmp_path / "model")
-    np.testing.assert_array_equal(expected, type(model.policy).load(tmp_path / "policy").predict(observations, deterministic=True)[0])
+    np.testing.assert_array_equal(
+        expected, type(model.policy).load(tmp_path / "policy").predict(observations, deterministic=True)[0]
+    )
     assert_same(state(SGMRL.load(tmp_path / "model")), state(model))
 
 
@@ -121,6 +140,45 @@ def test_only_what_shapes_the_actions_is_adapted(kind):
     rest = {name for name, _ in policy.named_parameters()} - set(names)
     assert {"value_net.weight", "value_net.bias"} <= rest
     assert all("value" in name or "vf_features" in name for name in rest)
+
+
+@pytest.mark.parametrize("baseline", ["linear", "critic"])
+def test_what_is_frozen_is_neither_adapted_nor_trained(baseline):
+    kwargs = {"policy_kwargs": {"features_extractor_class": FrozenExtractor}, "baseline": baseline}
+    model = tiny(SGMRL, point_vec(2), **kwargs)
+    before = state(model)
+    assert "action_net.weight" in model.functional.adapted_names
+    assert "features_extractor.norm.weight" in model.functional.adapted_names
+    changed = differ(before, state(model.learn(1)))
+    assert changed and not any(name.endswith(("linear.weight", "linear.bias", "scale", "running_mean")) for name in changed)
+
+
+def test_a_fixed_standard_deviation():
+    policy = make()
+    policy.log_std.requires_grad_(False)
+    functional = FunctionalPolicy(policy)
+    assert "log_std" not in functional.adapted_names
+    observations = draw(policy.observation_space, 4)
+    with th.no_grad():
+        policy.log_std.fill_(-2.0)
+    mean, std = ParallelPolicies(functional, [functional.parameters()], 2, 2).distributions(np.arange(4), observations)
+    np.testing.assert_allclose(std, np.exp(-2.0), rtol=1e-6)
+    np.testing.assert_allclose(mean, parameters_of(policy, functional.to_tensor(observations))[0], rtol=1e-4, atol=1e-6)
+
+
+def test_what_is_loaded_later_counts():
+    """Also what is no parameter, or none that is adapted."""
+    model, other = (
+        tiny(SGMRL, point_vec(2), policy_kwargs={"features_extractor_class": FrozenExtractor}, seed=s) for s in (0, 1)
+    )
+    with th.no_grad():
+        model.policy.features_extractor.norm.running_mean.fill_(0.3)
+    for m in (model, other):
+        m.learn(1)
+    other.set_parameters(copy.deepcopy(model.get_parameters()))
+    assert_same(state(model), state(other))
+    other._entropy, other._iteration = model._entropy, model._iteration
+    assert_same(state(model.learn(1)), state(other.learn(1)))
 
 
 def test_threads_do_not_disturb_each_other():

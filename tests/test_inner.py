@@ -151,8 +151,12 @@ def test_second_derivative_of_the_surrogates(policy, kind):
     each = [flat(gradient(one, at, retain_graph=True)) for one in log_prob]
     path = gradient((samples.weights * log_prob).sum(), at, create_graph=True)
     along = sum((path[name] * v[name]).sum() for name in at)
-    expected = th.cat([g.flatten() if g is not None else th.zeros(p.numel()) for g, p in zip(
-        th.autograd.grad(along, list(at.values()), allow_unused=True), at.values(), strict=True)])  # fmt: skip
+    expected = th.cat(
+        [
+            g.flatten() if g is not None else th.zeros(p.numel())
+            for g, p in zip(th.autograd.grad(along, list(at.values()), allow_unused=True), at.values(), strict=True)
+        ]
+    )
     total, episode = th.zeros_like(each[0]), -1
     for g, weight, index in zip(each, samples.weights, samples.episode_index, strict=True):
         total = total if index == episode else th.zeros_like(g)
@@ -191,7 +195,13 @@ def test_first_order_takes_the_gradient_over(policy):
     assert back.score_term is None
     coefficients = th.tensor([0.5, -1.0, 2.0], dtype=th.float64)
     scored = pull_back(
-        policy, policy.parameters(), samples, v, inner_lr=LEARNING_RATE, first_order=True, score_coefficients=lambda x: coefficients
+        policy,
+        policy.parameters(),
+        samples,
+        v,
+        inner_lr=LEARNING_RATE,
+        first_order=True,
+        score_coefficients=lambda x: coefficients,
     )
     assert_close(scored.pathwise, v, 1e-15)
     assert_close(scored.score_term, score(policy, samples, coefficients))

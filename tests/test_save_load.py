@@ -13,7 +13,7 @@ import torch as th
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecNormalize
-from toys import ALGORITHMS, HORIZON, LinearExtractor, assert_same, differ, point, point_vec, state, tiny
+from toys import ALGORITHMS, HORIZON, LinearExtractor, assert_same, point, point_vec, state, tiny
 
 from sb3_sgmrl import MAML, SGMRL
 from sb3_sgmrl.common.saving import replace_when_complete
@@ -144,11 +144,24 @@ def test_what_is_in_the_file(tmp_path):
 
 def test_arguments_survive(tmp_path):
     given = {
-        "meta_batch_size": 2, "n_episodes": 3, "n_outer_episodes": 2, "n_inner_steps": 2, "inner_lr": 0.2, "gamma": 0.8,
-        "gae_lambda": 0.7, "baseline": "none", "normalize_advantage": False, "discount_from": "episode", "time_reduction": "sum",
-        "outer_advantage": {"gamma": 0.7}, "score_coef": 0.5, "control_variate": "leave_one_task_out", "max_grad_norm": None,
-        "vf_epochs": 3, "n_threads": 2,
-    }  # fmt: skip
+        "meta_batch_size": 2,
+        "n_episodes": 3,
+        "n_outer_episodes": 2,
+        "n_inner_steps": 2,
+        "inner_lr": 0.2,
+        "gamma": 0.8,
+        "gae_lambda": 0.7,
+        "baseline": "none",
+        "normalize_advantage": False,
+        "discount_from": "episode",
+        "time_reduction": "sum",
+        "outer_advantage": {"gamma": 0.7},
+        "score_coef": 0.5,
+        "control_variate": "leave_one_task_out",
+        "max_grad_norm": None,
+        "vf_epochs": 3,
+        "n_threads": 2,
+    }
     model = tiny(SGMRL, point_vec(2), **given)
     model.save(tmp_path / "model")
     loaded = SGMRL.load(tmp_path / "model")
@@ -231,12 +244,18 @@ def test_files_that_are_not_ours(tmp_path):
     with pytest.raises(ValueError, match=r"`path` .*file.zip .*was not saved by sb3_sgmrl"):
         SGMRL.load(tmp_path / "file.zip")
     for content in (b"", b"hello", b"PK\x03\x04"):
-        with pytest.raises(ValueError, match="`path` .*is not a saved model"):
+        with pytest.raises(ValueError, match=r"`path` .* is not a saved model"):
             load(tmp_path, content)
-    for name, content in (("other", b"{}"), ("data", b"not json"), ("data", b"\xff\xfe\x00"), ("data", b"[1]"), ("data", b"3")):
+    for name, content in (
+        ("other", b"{}"),
+        ("data", b"not json"),
+        ("data", b"\xff\xfe\x00"),
+        ("data", b"[1]"),
+        ("data", b"3"),
+    ):
         with zipfile.ZipFile(tmp_path / "file.zip", "w") as archive:
             archive.writestr(name, content)
-        with pytest.raises(ValueError, match="^`path` .*file.zip") as caught:
+        with pytest.raises(ValueError, match=r"^`path` .*file.zip") as caught:
             SGMRL.load(tmp_path / "file.zip")
         assert "\n" not in str(caught.value)
     with pytest.raises(ValueError, match="`path`"):
@@ -249,7 +268,7 @@ def test_a_file_of_another_algorithm(saved, tmp_path):
 
 
 def test_no_file(tmp_path):
-    with pytest.raises(FileNotFoundError, match="`path` .*missing.zip"):
+    with pytest.raises(FileNotFoundError, match=r"`path` .*missing.zip"):
         SGMRL.load(tmp_path / "missing")
 
 

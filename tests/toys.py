@@ -113,6 +113,19 @@ class LinearExtractor(BaseFeaturesExtractor):
         return th.tanh(self.linear(observations))
 
 
+class FrozenExtractor(LinearExtractor):
+    """As from an earlier training: it is not to be trained on, and has a scale and a batch norm."""
+
+    def __init__(self, observation_space: spaces.Box):
+        super().__init__(observation_space)
+        self.requires_grad_(False)
+        self.norm = nn.BatchNorm1d(self.features_dim)
+        self.register_buffer("scale", 1 + th.rand(self.features_dim))
+
+    def forward(self, observations: th.Tensor) -> th.Tensor:
+        return self.norm(super().forward(observations)) * self.scale
+
+
 def point(horizon: int | None = HORIZON, **kwargs: Any) -> TaskDistEnv:
     """The family as a single environment."""
     env = PointEnv(**kwargs)

@@ -17,6 +17,10 @@ from sb3_sgmrl.common.meta_gradient import MetaObjective, TaskPhase
 from sb3_sgmrl.common.sampling import OnStep, collect_phase
 from sb3_sgmrl.common.threads import single_torch_thread, thread_pool
 
+# In place of the iteration, the second part of the name of a random stream: numbers no training reaches, so that tasks and
+# episodes of an evaluation are not those of an iteration with the same seed.
+EVALUATION, ADAPTATION = 2**32 - 1, 2**32 - 2
+
 
 def task_phases(
     policy: FunctionalPolicy, settings: AdvantageSettings, phase: PhaseBatch, parameter_sets: Sequence[Parameters]

@@ -8,7 +8,7 @@ import pathlib
 import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback, EventCallback
 from stable_baselines3.common.type_aliases import GymEnv
-from stable_baselines3.common.vec_env import VecNormalize, sync_envs_normalization
+from stable_baselines3.common.vec_env import sync_envs_normalization, unwrap_vec_normalize
 
 from sb3_sgmrl.common.checks import check_positive
 from sb3_sgmrl.common.engines import as_task_vec_env
@@ -92,7 +92,7 @@ class MetaEvalCallback(EventCallback):
 
     def _evaluate(self) -> None:
         self.num_timesteps = self.model.num_timesteps
-        if isinstance(self.training_env, VecNormalize) and isinstance(self.eval_env, VecNormalize):
+        if unwrap_vec_normalize(self.training_env) is not None and unwrap_vec_normalize(self.eval_env) is not None:
             sync_envs_normalization(self.training_env, self.eval_env)
         n_steps = self.n_steps or self.model.n_inner_steps  # type: ignore[attr-defined]
         report = evaluate_adaptation(

@@ -23,7 +23,7 @@ def fit_critic(policy: FunctionalPolicy, phases: Sequence[TaskPhase], gamma: flo
     :return: mean squared error before the first step
     """
     module = policy.policy
-    own = [parameter for name, parameter in module.named_parameters() if name not in policy.adapted_names]
+    own = [p for name, p in module.named_parameters() if name not in policy.adapted_names and p.requires_grad]
     n_samples = sum(int(phase.batch.mask.sum()) for phase in phases)
     targets = [
         th.as_tensor(discounted_sum(p.batch.rewards, gamma)[p.batch.mask], dtype=policy.dtype, device=policy.device)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from stable_baselines3.common.type_aliases import GymEnv
 
-from sb3_sgmrl.common.adaptation import play_and_adapt
+from sb3_sgmrl.common.adaptation import EVALUATION, play_and_adapt
 from sb3_sgmrl.common.batch import PhaseBatch
 from sb3_sgmrl.common.checks import check_positive
 from sb3_sgmrl.common.engines import as_task_vec_env
@@ -108,7 +108,7 @@ def evaluate_adaptation(
         raise ValueError("`env` is missing, and the model has no environment of its own.")
     check_task_workers(vec_env)
     if tasks is None:
-        tasks = vec_env.env_method("sample_tasks", n_tasks, [seed, 3], "test", indices=0)[0]
+        tasks = vec_env.env_method("sample_tasks", n_tasks, [seed, EVALUATION, 0], "test", indices=0)[0]
     check_tasks(vec_env, tasks)
     columns: list[np.ndarray] = []
 
@@ -117,5 +117,7 @@ def evaluate_adaptation(
 
     counts = [n_episodes] * (n_steps + 1)
     with tasks_released_afterwards(vec_env):
-        play_and_adapt(vec_env, model.functional, model.objective, tasks, counts, [seed, 4], model.n_threads, on_phase=keep)
+        play_and_adapt(
+            vec_env, model.functional, model.objective, tasks, counts, [seed, EVALUATION, 1], model.n_threads, on_phase=keep
+        )
     return AdaptationReport(list(tasks), np.stack(columns, axis=1))

@@ -67,6 +67,9 @@ class FunctionalPolicy:
         self.device = policy.device
         self.dtype = next(policy.parameters()).dtype
         self._skeletons: list[_PolicyCall] = []
+        # what skeletons share with the policy, into which a file may be loaded later
+        frozen = {name: value for name, value in policy.named_parameters() if not value.requires_grad}
+        self._constants = {f"policy.{name}": value for name, value in [*frozen.items(), *policy.named_buffers()]}
         self.adapted_names = self._names_reached("log_prob")
 
     def _skeleton(self) -> _PolicyCall:
@@ -76,17 +79,18 @@ class FunctionalPolicy:
         return _PolicyCall(skeleton)
 
     def _names_reached(self, method: str) -> tuple[str, ...]:
-        """Names of the parameters the method depends on; the value net, for one, does not shape the actions."""
+        """Names of the trainable parameters the method depends on; the value net, for one, does not shape the actions."""
         space, action_space = self.policy.observation_space, self.policy.action_space
         obs_tensor, _ = self.policy.obs_to_tensor(space.sample())
         action = th.as_tensor(np.asarray(action_space.sample())[None], device=self.device)
-        parameters = {k: v.detach().clone().requires_grad_() for k, v in self.policy.named_parameters()}
+        trainable = {name: value for name, value in self.policy.named_parameters() if value.requires_grad}
+        parameters = {name: value.detach().clone().requires_grad_() for name, value in trainable.items()}
         output = self._call(parameters, method, obs_tensor, action)
         gradients = th.autograd.grad(output.sum(), list(parameters.values()), allow_unused=True)
         return tuple(name for name, gradient in zip(parameters, gradients, strict=True) if gradient is not None)
 
     def _call(self, parameters: Parameters, *args: Any) -> Any:
-        named = {f"policy.{name}": value for name, value in parameters.items()}
+        named = {**self._constants, **{f"policy.{name}": value for name, value in parameters.items()}}
         try:
             skeleton = self._skeletons.pop()
         except IndexError:

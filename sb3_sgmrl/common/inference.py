@@ -126,6 +126,7 @@ def _mlp_forward(policy: ActorCriticPolicy) -> Forward | None:
         and isinstance(action_space, (spaces.Box, spaces.Discrete))
         and not policy.squash_output
         and policy.device.type == "cpu"
+        and all(parameter.requires_grad for parameter in policy.parameters())
     )
     if not plain or not isinstance(policy.action_net, nn.Linear):
         return None

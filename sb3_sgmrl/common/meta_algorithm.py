@@ -22,7 +22,7 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedul
 from stable_baselines3.common.utils import check_for_correct_spaces, safe_mean
 from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 
-from sb3_sgmrl.common.adaptation import adapt_tasks, play_and_adapt, task_phases
+from sb3_sgmrl.common.adaptation import ADAPTATION, adapt_tasks, play_and_adapt, task_phases
 from sb3_sgmrl.common.advantages import AdvantageSettings
 from sb3_sgmrl.common.batch import PhaseBatch
 from sb3_sgmrl.common.checks import check_arguments, check_positive
@@ -222,6 +222,8 @@ class MetaOnPolicyAlgorithm(SafelySaved):
         self.policy = policy_class(
             self.observation_space, self.action_space, self.lr_schedule, use_sde=False, **policy_kwargs
         ).to(self.device)
+        # as functions of their parameters policies drop no units and change no running statistics: the critic must not either
+        self.policy.set_training_mode(False)
         self.functional = FunctionalPolicy(self.policy)
 
     def _excluded_save_params(self) -> list[str]:
@@ -464,11 +466,13 @@ class MetaOnPolicyAlgorithm(SafelySaved):
             check_task_workers(vec_env)
             task = vec_env.env_method("get_pinned_task", indices=0)[0] if task is None else task
             if task is None:
-                task = vec_env.env_method("sample_tasks", 1, seed, indices=0)[0][0]
+                task = vec_env.env_method("sample_tasks", 1, [seed, ADAPTATION, 0], indices=0)[0][0]
             check_tasks(vec_env, [task])
             counts = [n_episodes] * n_steps
             with tasks_released_afterwards(vec_env):
-                traces = play_and_adapt(vec_env, self.functional, objective, [task], counts, [seed, 2], self.n_threads)
+                traces = play_and_adapt(
+                    vec_env, self.functional, objective, [task], counts, [seed, ADAPTATION, 1], self.n_threads
+                )
             assert traces is not None
             last = [traces[0][-1]]
         adapted = adapt_tasks(self.functional, objective, last, [task], self.n_threads)[0]

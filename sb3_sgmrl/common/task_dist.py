@@ -296,7 +296,7 @@ class TaskDistEnv(gym.Wrapper, RecordConstructorArgs):
 
     @property
     def _max_episode_steps(self) -> int | None:
-        """Whoever looks for the attribute of a time limit is not to find that of the environment of a list that is played now."""
+        """Found in place of the attribute of a time limit below, which with a list is that of one environment only."""
         return self.horizon
 
     @property

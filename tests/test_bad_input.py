@@ -1,0 +1,316 @@
+"""What a person may get wrong: one sentence that names the argument, before anything is sampled or overwritten."""
+
+import warnings
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch as th
+from gymnasium.wrappers import TimeLimit
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.vec_env import DummyVecEnv
+from toys import ALGORITHMS, HORIZON, PointEnv, assert_same, point, point_vec, state, tiny
+
+from sb3_sgmrl import MAML, SGMRL, TaskDistEnv, evaluate_adaptation
+from sb3_sgmrl.common.batch import PhaseBatch
+
+PLAYED = []
+
+
+class Witness(PointEnv):
+    """Tells when it is played."""
+
+    def reset(self, **kwargs):
+        PLAYED.append("reset")
+        return super().reset(**kwargs)
+
+    def step(self, action):
+        PLAYED.append("step")
+        return super().step(action)
+
+
+def witness(n_envs=2):
+    return make_vec_env(lambda: TaskDistEnv(TimeLimit(Witness(), HORIZON)), n_envs)
+
+
+def refuses(match, function, *args, error=ValueError, **kwargs):
+    PLAYED.clear()
+    with pytest.raises(error, match=match) as caught:
+        function(*args, **kwargs)
+    text = str(caught.value)
+    assert "\n" not in text and text.endswith("."), text
+    assert PLAYED == []
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize(
+    "name", ["meta_batch_size", "n_episodes", "n_outer_episodes", "n_inner_steps", "vf_epochs", "n_threads"]
+)
+@pytest.mark.parametrize("value", [0, -1, 1.5, 2.0, float("nan"), True, "3"])
+def test_counts(algorithm, name, value):
+    refuses(f"`{name}` must be a positive integer, got {value!r}", tiny, algorithm, witness(), **{name: value})
+
+
+@pytest.mark.parametrize("value", [0, -1, 1.5])
+def test_the_number_of_workers(value):
+    refuses("`n_envs` must be a positive integer", tiny, SGMRL, point(), n_envs=value)
+    refuses("`n_envs` must be a positive integer", tiny, SGMRL, "Navigation2D-v0", n_envs=value)
+
+
+def test_a_vec_env_has_its_own_number_of_workers():
+    refuses("`n_envs` applies to a single environment", tiny, SGMRL, witness(), n_envs=3)
+
+
+def test_numpy_integers_are_integers():
+    model = tiny(SGMRL, point_vec(2), meta_batch_size=np.int64(2), n_episodes=np.int32(2))
+    model.learn(1)
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "match"),
+    [
+        ("inner_lr", [0, -0.1, float("inf"), float("nan"), "0.1", None], "positive and finite"),
+        ("max_grad_norm", [0, -1, float("nan"), "1"], "positive, or None"),
+        ("gamma", [-0.1, 1.1, float("nan"), "0.9"], r"lie in \[0, 1\]"),
+        ("gae_lambda", [-0.1, 1.1, None], r"lie in \[0, 1\]"),
+        ("baseline", ["linaer", None], "one of linear, critic, none"),
+        ("discount_from", ["start"], "one of step, episode"),
+        ("time_reduction", ["max"], "one of mean, sum"),
+        ("inner_surrogate", ["dcie"], "one of pathwise, lvc, dice"),
+        ("control_variate", ["loo"], "one of refitted, none, leave_one_task_out, leave_one_out_return, task_regression"),
+    ],
+)
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_numbers_and_choices(algorithm, name, values, match):
+    for value in values:
+        refuses(f"`{name}` must.* {match}", tiny, algorithm, witness(), **{name: value})
+
+
+def test_the_weight_of_the_score_term():
+    for value in (-0.1, 1.1, float("nan"), "1", None):
+        refuses("`score_coef` must lie in", tiny, SGMRL, witness(), score_coef=value)
+
+
+def test_settings_of_the_outer_surrogate():
+    refuses(
+        "`outer_advantage` may hold gamma, gae_lambda.*got 'normalise'",
+        tiny,
+        SGMRL,
+        witness(),
+        outer_advantage={"normalise": False},
+    )
+    refuses("`gamma` must lie in", tiny, SGMRL, witness(), outer_advantage={"gamma": 2})
+
+
+def test_leaving_one_out_of_one():
+    for variate in ("refitted", "leave_one_out_return"):
+        refuses(rf"`n_episodes` must be at least 2 .*{variate}", tiny, SGMRL, witness(), n_episodes=1, control_variate=variate)
+        tiny(SGMRL, point_vec(1), n_episodes=1, control_variate=variate, score_coef=0.0)
+    refuses(
+        "`meta_batch_size` must be at least 2", tiny, SGMRL, witness(), meta_batch_size=1, control_variate="leave_one_task_out"
+    )
+    tiny(SGMRL, point_vec(1), n_episodes=1, control_variate="none").learn(1)
+    tiny(MAML, point_vec(1), n_episodes=1).learn(1)
+    tiny(SGMRL, point_vec(1), meta_batch_size=1).learn(1)
+
+
+@pytest.mark.parametrize("kind", ["lvc", "dice"])
+def test_what_would_be_counted_twice(kind):
+    refuses(f"`inner_surrogate='{kind}'` .*score_coef=0", tiny, SGMRL, witness(), inner_surrogate=kind)
+    tiny(SGMRL, point_vec(1), inner_surrogate=kind, score_coef=0.0)
+    tiny(MAML, point_vec(1), inner_surrogate=kind)
+
+
+def test_first_order_with_a_score_term_is_warned_of():
+    with pytest.warns(UserWarning, match="`first_order=True` .*most biased") as caught:
+        SGMRL("MlpPolicy", point_vec(1), first_order=True)
+    assert caught[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tiny(MAML, point_vec(1), first_order=True)
+        tiny(SGMRL, point_vec(1), first_order=True, score_coef=0.0)
+        tiny(SGMRL, point_vec(1))
+
+
+# ----------------------------------------------------------------------------------------------------------- environments
+
+
+class Plain(Witness):
+    """Has no tasks."""
+
+    sample_tasks = set_task = None
+
+    def __init__(self):
+        super().__init__()
+        del self.task_space
+
+
+def plain_vec():
+    return DummyVecEnv([lambda: TimeLimit(Plain(), HORIZON)] * 2)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_an_environment_without_tasks(algorithm):
+    refuses("has no tasks, or no way to set one", tiny, algorithm, TimeLimit(Plain(), HORIZON))
+    refuses("has no tasks, or no way to set one", tiny, algorithm, "CartPole-v1")
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_workers_that_cannot_take_a_task(algorithm, tmp_path):
+    refuses("`env` must be a TaskDistEnv, or a VecEnv", tiny, algorithm, plain_vec())
+    mixed = DummyVecEnv([point, lambda: TimeLimit(Witness(), HORIZON)])
+    refuses("`env` must be a TaskDistEnv, or a VecEnv", tiny, algorithm, mixed)
+    model = tiny(algorithm, point_vec(2))
+    env = model.env
+    model.save(tmp_path / "model")
+    for call in (
+        lambda: model.set_env(plain_vec()),
+        lambda: model.adapt(plain_vec()),
+        lambda: evaluate_adaptation(model, plain_vec()),
+        lambda: algorithm.load(tmp_path / "model", env=plain_vec()),
+    ):
+        refuses("`env` must be a TaskDistEnv, or a VecEnv", call)
+    assert model.env is env
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_an_episode_that_might_never_end(algorithm, tmp_path):
+    def endless():
+        return make_vec_env(lambda: TaskDistEnv(Witness()), 2)
+
+    refuses("`env` has no time limit", tiny, algorithm, endless())
+    refuses("`env` has no time limit", tiny, algorithm, TaskDistEnv(Witness()))
+    model = tiny(algorithm, point_vec(2))
+    env = model.env
+    model.save(tmp_path / "model")
+    refuses("`env` has no time limit", model.set_env, endless())
+    refuses("`env` has no time limit", algorithm.load, tmp_path / "model", env=endless())
+    refuses("`env` has no time limit", model.adapt, endless(), task=[0.1, 0.1])
+    assert model.env is env
+
+
+def test_environments_of_a_list_with_different_spaces():
+    refuses(
+        "same spaces, but action_space of environment 1 is Discrete.4.", TaskDistEnv, [PointEnv(), PointEnv(action="discrete")]
+    )
+    refuses("same spaces, but observation_space", TaskDistEnv, [PointEnv(), PointEnv(observation="discrete")])
+
+
+def test_another_environment_with_different_spaces():
+    model = tiny(SGMRL, point_vec(2))
+    with pytest.raises(ValueError, match="Observation spaces do not match"):
+        model.set_env(point(observation="discrete"))
+    with pytest.raises(ValueError, match="Action spaces do not match"):
+        model.set_env(point(action="discrete"))
+    model.learn(1)
+
+
+@pytest.mark.parametrize("env", [5, [], "NoSuchFamily-v0"])
+def test_what_is_no_environment(env):
+    with pytest.raises((TypeError, ValueError, gym.error.Error)):
+        tiny(SGMRL, env)
+
+
+# ----------------------------------------------------------------------------------------------------------- tasks, counts
+
+BAD_TASKS = [[3.0, 0.0], [0.1], [[0.1, 0.2]], [np.nan, 0.0], "goal", {"goal": 1}]
+
+
+@pytest.mark.parametrize("kind", ["clones", "processes", "batched"])
+def test_a_task_that_does_not_fit(kind):
+    if kind == "batched":
+        env = TaskDistEnv("Navigation2D-v0", max_episode_steps=HORIZON)
+    else:
+        env = point_vec(1, subprocess=True) if kind == "processes" else witness()
+    model = tiny(SGMRL, env)
+    try:
+        for task in BAD_TASKS:
+            refuses("Task .* is not in the task space Box", model.adapt, task=task)
+            refuses("Task .* is not in the task space Box", evaluate_adaptation, model, tasks=[[0.1, 0.1], task])
+        # nothing broke
+        model.adapt(task=[0.1, 0.1])
+    finally:
+        model.env.close()
+
+
+def test_a_task_that_is_pinned():
+    env = point()
+    for task in BAD_TASKS:
+        refuses("Task .* is not in the task space Box", env.set_task, task)
+
+
+def test_counts_of_adapt_and_evaluation():
+    model = tiny(SGMRL, witness())
+    for value in (0, -1, 1.5, "2", True):
+        for name in ("n_steps", "n_episodes"):
+            refuses(f"`{name}` must be a positive integer", model.adapt, task=[0.1, 0.1], **{name: value})
+            refuses(f"`{name}` must be a positive integer", evaluate_adaptation, model, **{name: value})
+        refuses("`n_tasks` must be a positive integer", evaluate_adaptation, model, n_tasks=value)
+
+
+def episodes(n_tasks=1, size=3):
+    shape = (n_tasks, 2, 3)
+    ones = np.ones(shape)
+    return PhaseBatch(np.zeros((*shape, size), np.float32), np.zeros((*shape, 2), np.float32), ones, ones > 0, ones.sum(-1))
+
+
+def test_given_episodes():
+    model = tiny(SGMRL, witness())
+    refuses("`episodes` must be of one task", model.adapt, episodes=episodes(2))
+    refuses("`n_steps=1` only", model.adapt, episodes=episodes(), n_steps=2)
+    model.adapt(episodes=episodes())
+
+
+# --------------------------------------------------------------------------------------------------- numbers that explode
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_an_inner_step_that_explodes(algorithm):
+    model = tiny(algorithm, point_vec(2), inner_lr=1e39)
+    before = state(model)
+    with pytest.raises(
+        ValueError, match=r"^The inner step of task \[.*\] made parameters NaN or infinite; `inner_lr` should be smaller\.$"
+    ):
+        model.learn(1)
+    assert_same(before, state(model))
+    assert model._n_updates == 0
+    with pytest.raises(ValueError, match=r"The inner step of task \[0.1, 0.2\] made"):
+        model.adapt(task=[0.1, 0.2])
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_a_meta_gradient_that_explodes(algorithm):
+    model = tiny(algorithm, point_vec(2))
+    model.learn(1)
+    before, optimizer = state(model), str(model.policy.optimizer.state_dict())
+    estimate = model.meta_gradient
+
+    def explode(rollout):
+        found = estimate(rollout)
+        found.gradient["log_std"][0] = th.nan
+        return found
+
+    model.meta_gradient = explode
+    with pytest.raises(ValueError, match="The meta-gradient is NaN or infinite"):
+        model.learn(1)
+    assert_same(before, state(model))
+    assert optimizer == str(model.policy.optimizer.state_dict())
+    del model.meta_gradient
+    model.learn(1)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_rewards_that_are_not_finite_are_not_learnt_from(algorithm):
+    class Nan(PointEnv):
+        def step(self, action):
+            observation, reward, *rest = super().step(action)
+            return observation, (np.nan if self.goal[0] > 0.9 else reward), *rest
+
+    def make():
+        return TaskDistEnv(TimeLimit(Nan(), HORIZON), tasks=[np.zeros(2), np.array([0.95, 0.0])], set_task="goal")
+
+    model = tiny(algorithm, make_vec_env(make, 3), meta_batch_size=8)
+    before = state(model)
+    with pytest.raises(ValueError, match=r"The reward of worker \d, task \[0.95 0.  \], is NaN or infinite"):
+        model.learn(1)
+    assert_same(before, state(model))
