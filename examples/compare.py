@@ -87,9 +87,7 @@ def smooth(x, window):
 def table(arguments):
     means = {a: np.array([read_report(arguments.folder, a, s).mean(0) for s in arguments.seeds]) for a in arguments.algos}
     n_steps = next(iter(means.values())).shape[1]
-    print(
-        f"\n{arguments.env} after {arguments.timesteps:,} steps: mean return of the final model on {arguments.n_tasks} unseen tasks"
-    )
+    print(f"\n{arguments.env} after {arguments.timesteps:,} steps: mean return on {arguments.n_tasks} unseen tasks")
     print(f"{'algorithm':10}{'seed':>6}" + "".join(f"{f'{k} steps':>10}" for k in range(n_steps)))
     for algorithm, returns in means.items():
         for seed, row in zip(arguments.seeds, returns, strict=True):

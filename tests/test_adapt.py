@@ -9,7 +9,7 @@ from stable_baselines3.common.monitor import Monitor
 from toys import ALGORITHMS, HORIZON, PointEnv, assert_same, differ, point, point_vec, state, tiny
 
 from sb3_sgmrl import MAML, SGMRL, TaskDistEnv
-from sb3_sgmrl.common.adaptation import adapt_tasks, task_phases
+from sb3_sgmrl.common.adaptation import ADAPTATION, adapt_tasks, task_phases
 from sb3_sgmrl.common.sampling import collect_phase, tasks_released_afterwards
 
 GOAL = np.array([0.8, -0.3])
@@ -35,7 +35,7 @@ def test_adapt_takes_inner_steps_and_leaves_the_model_alone(algorithm, n_steps, 
     parameters = model.functional.parameters()
     for step in range(n_steps):
         with tasks_released_afterwards(model.env):
-            phase = collect_phase(model.env, model.functional, [parameters], [GOAL], 6, [7, 2, step])
+            phase = collect_phase(model.env, model.functional, [parameters], [GOAL], 6, [7, ADAPTATION, 1, step])
         phases = task_phases(model.functional, model.objective.inner, phase, [parameters])
         parameters = adapt_tasks(model.functional, model.objective, phases, [GOAL])[0]
     for name, value in parameters.items():
@@ -93,13 +93,15 @@ def test_adapt_to_a_random_task(kind):
     assert_same(policies[0], policies[1])
     assert differ(policies[0], policies[2])
     for seed in (1, 2):
-        assert_same(policies[seed], policy_state(model.adapt(task=sample(1, seed)[0], seed=seed)))
+        assert_same(policies[seed], policy_state(model.adapt(task=sample(1, [seed, ADAPTATION, 0])[0], seed=seed)))
 
 
 def test_adapt_to_given_episodes():
     model = tiny(MAML, point_vec(3))
     with tasks_released_afterwards(model.env):
-        episodes = collect_phase(model.env, model.functional, [model.functional.parameters()], [GOAL], 4, [0, 2, 0])
+        episodes = collect_phase(
+            model.env, model.functional, [model.functional.parameters()], [GOAL], 4, [0, ADAPTATION, 1, 0]
+        )
     model.set_env(point_vec(2))
     steps = model.env.step_async
     model.env.step_async = None  # nothing is played

@@ -43,13 +43,13 @@ SETTINGS = {
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_a_loaded_model_goes_on_as_if_it_had_never_stopped(algorithm, settings, tmp_path):
     model = tiny(algorithm, point_vec(3, end=0.2), **SETTINGS[settings])
-    model.learn(2 * SAMPLES)
+    model.learn(SAMPLES)
     model.save(tmp_path / "model")
     loaded = algorithm.load(tmp_path / "model", env=point_vec(4, end=0.2))
     assert_same(state(model), state(loaded))
     for _ in range(2):
-        model.learn(2 * SAMPLES, reset_num_timesteps=False)
-        loaded.learn(2 * SAMPLES, reset_num_timesteps=False)
+        model.learn(SAMPLES, reset_num_timesteps=False)
+        loaded.learn(SAMPLES, reset_num_timesteps=False)
         assert_same(state(model), state(loaded))
         assert_same(optimizer_state(model), optimizer_state(loaded))
         for name in ("num_timesteps", "_n_updates", "_iteration", "_entropy", "_current_progress_remaining"):
