@@ -18,6 +18,7 @@ import pathlib
 
 import matplotlib
 import numpy as np
+import scipy.stats
 import yaml
 from matplotlib.figure import Figure
 from stable_baselines3.common.logger import configure
@@ -84,6 +85,11 @@ def smooth(x, window):
     return np.convolve(x, np.ones(window) / window, mode="valid")
 
 
+def half_width(x):
+    """Half the width of a 95 % confidence interval of the mean."""
+    return scipy.stats.t.ppf(0.975, len(x) - 1) * scipy.stats.sem(x) if len(x) > 1 else float("nan")
+
+
 def table(arguments):
     means = {a: np.array([read_report(arguments.folder, a, s).mean(0) for s in arguments.seeds]) for a in arguments.algos}
     n_steps = next(iter(means.values())).shape[1]
@@ -93,11 +99,12 @@ def table(arguments):
         for seed, row in zip(arguments.seeds, returns, strict=True):
             print(f"{algorithm:10}{seed:>6}" + "".join(f"{x:10.2f}" for x in row))
         print(f"{algorithm:10}{'mean':>6}" + "".join(f"{x:10.2f}" for x in returns.mean(0)))
+        print(f"{algorithm:10}{'±':>6}" + "".join(f"{half_width(x):10.2f}" for x in returns.T))
     first, *others = arguments.algos
     for other in others:
         difference = means[first][:, 1] - means[other][:, 1]
-        error = difference.std(ddof=1) / np.sqrt(len(difference)) if len(difference) > 1 else float("nan")
-        print(f"{first} − {other} after one step, paired by seed: {difference.mean():+.2f} ± {error:.2f} (standard error)")
+        print(f"{first} − {other} after one step, paired by seed: {difference.mean():+.2f} ± {half_width(difference):.2f}")
+    print("±: 95 % confidence interval over seeds (Student's t)")
 
 
 def draw(arguments):

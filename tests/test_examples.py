@@ -44,3 +44,19 @@ def test_exact_gradient(tmp_path):
             assert max(row) < 1e-10, name
     assert min(errors["eq. (13) with the Hessian of eq. (9)"]) > 0.1
     assert min(errors["MAML (pathwise, no score term)"]) > 0.1
+
+
+def test_compare(tmp_path):
+    short = ["--timesteps", "1", "--seeds", "0", "1", "--set", "meta_batch_size=2", "n_episodes=2", "--n-tasks", "3"]
+    lines = run_example(tmp_path, "compare.py", *short, "--folder", "runs").splitlines()
+    rows = [line.split() for line in lines if line.startswith(("sgmrl ", "maml "))]
+    assert [row[1] for row in rows if len(row) == 6] == ["0", "1", "mean", "±"] * 2
+    assert (tmp_path / "runs" / "curves.png").exists()
+    assert any(line.startswith("sgmrl − maml after one step") for line in lines)
+
+
+def test_benchmark_speed(tmp_path):
+    output = run_example(tmp_path, "benchmark_speed.py", "--families", "Navigation2D-v0", "--repeats", "1")
+    for label in ("sampling", "meta-gradient", "total ÷ pure physics", "total ÷ MAML"):
+        row = next(line for line in output.splitlines() if line.startswith(label))
+        assert all(float(value) > 0 for value in row[26:].split())
