@@ -5,6 +5,7 @@ import os
 from sb3_sgmrl.common.callbacks import MetaEvalCallback
 from sb3_sgmrl.common.evaluation import AdaptationReport, evaluate_adaptation
 from sb3_sgmrl.common.task_dist import TaskDistEnv
+from sb3_sgmrl.common.vector_adapter import from_vector_env
 from sb3_sgmrl.envs import register_envs
 from sb3_sgmrl.maml import MAML
 from sb3_sgmrl.sgmrl import SGMRL
@@ -22,4 +23,5 @@ __all__ = [
     "TaskDistEnv",
     "__version__",
     "evaluate_adaptation",
+    "from_vector_env",
 ]

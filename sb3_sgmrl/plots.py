@@ -12,12 +12,9 @@ from matplotlib.figure import Figure
 from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 
-from sb3_sgmrl.common.adaptation import EVALUATION, play_and_adapt
-from sb3_sgmrl.common.batch import PhaseBatch
+from sb3_sgmrl.common.adaptation import EVALUATION
 from sb3_sgmrl.common.checks import check_positive
-from sb3_sgmrl.common.engines import as_task_vec_env
-from sb3_sgmrl.common.evaluation import AdaptationReport
-from sb3_sgmrl.common.sampling import check_task_workers, check_tasks, tasks_released_afterwards
+from sb3_sgmrl.common.evaluation import AdaptationReport, check_seed, check_task_list, env_to_adapt_in, play_inner_steps
 from sb3_sgmrl.envs.navigation import ARENA, Navigation2DEnv
 
 if TYPE_CHECKING:
@@ -61,32 +58,27 @@ def navigation_trajectories(
     :param n_episodes: episodes per inner step; as in training when None
     :param seed: seed of the episodes
     :return: one per goal
-    :raises ValueError: for non-positive counts, an environment without tasks or observations that are not positions
+    :raises ValueError: for non-positive counts, no tasks, an environment that has no tasks or does not go with the model, or
+        observations that are not positions
     """
     n_episodes = model.n_episodes if n_episodes is None else n_episodes
-    check_positive(n_tasks=len(tasks), n_steps=n_steps, n_episodes=n_episodes)
-    vec_env = model._wrap_env(as_task_vec_env(env, n_columns=len(tasks) * n_episodes))
-    check_task_workers(vec_env)
-    check_tasks(vec_env, tasks)
-    if vec_env.observation_space.shape != (2,):
-        raise ValueError(f"`env` must observe a position in the plane, but its observations are {vec_env.observation_space}.")
-    normalizer = unwrap_vec_normalize(vec_env)
+    check_positive(n_steps=n_steps, n_episodes=n_episodes)
+    check_seed(seed)
+    check_task_list(tasks)
     paths: list[list[list[np.ndarray]]] = [[] for _ in tasks]
-    returns: list[np.ndarray] = []
-
-    def keep(index: int, phase: PhaseBatch) -> None:
+    with env_to_adapt_in(model, env, len(tasks) * n_episodes) as vec_env:
+        if vec_env.observation_space.shape != (2,):
+            raise ValueError(
+                f"`env` must observe a position in the plane, but its observations are {vec_env.observation_space}."
+            )
+        normalizer = unwrap_vec_normalize(vec_env)
+        phases = play_inner_steps(model, vec_env, tasks, n_steps, n_episodes, [seed, EVALUATION, 2])
+    for phase in phases:
         positions = phase.observations if normalizer is None else normalizer.unnormalize_obs(phase.observations)
         assert isinstance(positions, np.ndarray)
         for i in range(phase.n_tasks):
             paths[i].append([episode[played] for episode, played in zip(positions[i], phase.mask[i], strict=True)])
-        returns.append(phase.episode_returns.mean(1))
-
-    counts = [n_episodes] * (n_steps + 1)
-    with tasks_released_afterwards(vec_env):
-        play_and_adapt(
-            vec_env, model.functional, model.objective, tasks, counts, [seed, EVALUATION, 2], model.n_threads, on_phase=keep
-        )
-    by_task = np.stack(returns, axis=1).tolist()
+    by_task = np.stack([phase.episode_returns.mean(1) for phase in phases], axis=1).tolist()
     return [Trajectories(np.asarray(task), *rest) for task, *rest in zip(tasks, paths, by_task, strict=True)]
 
 

@@ -205,10 +205,18 @@ class MetaExperimentManager(ExperimentManager):
 
         def make(_: list[Callable[[], gym.Env]]) -> VecEnv:
             env = _with_tasks(gym.make(self.env_name.gym_id, **env_kwargs))
-            return as_task_vec_env(env, wanted, columns, verbose)
+            return as_task_vec_env(env, wanted, columns, verbose=verbose)
 
         self.vec_env_class = make  # type: ignore[assignment]  # RL Zoo only calls it
         return super().create_envs(1, eval_env, no_log)
+
+    def _load_pretrained_agent(self, hyperparams: dict[str, Any], env: VecEnv) -> BaseAlgorithm:
+        # a seed would begin new random streams
+        seed, self.seed = self.seed, None  # type: ignore[assignment]
+        try:
+            return super()._load_pretrained_agent(hyperparams, env)
+        finally:
+            self.seed = seed
 
     def create_window(self) -> VecEnv:
         """

@@ -1,14 +1,17 @@
 """What a person may get wrong: one sentence that names the argument, before anything is sampled or overwritten."""
 
 import warnings
+from dataclasses import replace
 
 import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
 from gymnasium.wrappers import TimeLimit
+from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import DummyVecEnv
+from stable_baselines3.dqn.policies import DQNPolicy
 from toys import ALGORITHMS, HORIZON, PointEnv, assert_same, point, point_vec, state, tiny
 
 from sb3_sgmrl import MAML, SGMRL, TaskDistEnv, evaluate_adaptation
@@ -70,6 +73,8 @@ def test_numpy_integers_are_integers():
     ("name", "values", "match"),
     [
         ("inner_lr", [0, -0.1, float("inf"), float("nan"), "0.1", None], "positive and finite"),
+        ("inner_lr", [True], "positive and finite"),
+        ("learning_rate", [-1, float("inf"), float("nan"), "1"], "finite number that is not negative"),
         ("max_grad_norm", [0, -1, float("nan"), "1"], "positive, or None"),
         ("gamma", [-0.1, 1.1, float("nan"), "0.9"], r"lie in \[0, 1\]"),
         ("gae_lambda", [-0.1, 1.1, None], r"lie in \[0, 1\]"),
@@ -77,7 +82,6 @@ def test_numpy_integers_are_integers():
         ("discount_from", ["start"], "one of step, episode"),
         ("time_reduction", ["max"], "one of mean, sum"),
         ("inner_surrogate", ["dcie"], "one of pathwise, lvc, dice"),
-        ("control_variate", ["loo"], "one of refitted, none, leave_one_task_out, leave_one_out_return, task_regression"),
     ],
 )
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
@@ -86,7 +90,11 @@ def test_numbers_and_choices(algorithm, name, values, match):
         refuses(f"`{name}` must.* {match}", tiny, algorithm, witness(), **{name: value})
 
 
-def test_the_weight_of_the_score_term():
+def test_the_score_term():
+    choices = "one of refitted, none, leave_one_task_out, leave_one_out_return, task_regression"
+    refuses(f"`control_variate` must be {choices}", tiny, SGMRL, witness(), control_variate="loo")
+    with pytest.raises(TypeError, match="score_coef"):
+        tiny(MAML, witness(), score_coef=1.0)
     for value in (-0.1, 1.1, float("nan"), "1", None):
         refuses("`score_coef` must lie in", tiny, SGMRL, witness(), score_coef=value)
 
@@ -256,9 +264,47 @@ def episodes(n_tasks=1, size=3):
 
 def test_given_episodes():
     model = tiny(SGMRL, witness())
-    refuses("`episodes` must be of one task", model.adapt, episodes=episodes(2))
-    refuses("`n_steps=1` only", model.adapt, episodes=episodes(), n_steps=2)
-    model.adapt(episodes=episodes())
+    for wrong in (episodes(2), episodes().task(0), 5):
+        refuses("`episodes` must be a PhaseBatch of one task", model.adapt, episodes=wrong)
+    for more in ({"n_steps": 2}, {"task": [0.1, 0.2]}, {"env": point()}):
+        refuses("`episodes` are all there is", model.adapt, episodes=episodes(), **more)
+    given = episodes()
+    refuses("must hold observations of", model.adapt, episodes=replace(given, observations=given.observations[..., :2]))
+    refuses("must hold actions of", model.adapt, episodes=replace(given, actions=given.actions[..., :1]))
+    for name in ("observations", "actions", "rewards"):
+        refuses("must be finite", model.adapt, episodes=replace(given, **{name: np.full_like(getattr(given, name), np.nan)}))
+    model.adapt(episodes=given)
+
+
+# ------------------------------------------------------------------------------------------------------------ what else
+
+
+def test_policies_and_optimisers_that_cannot_be_adapted():
+    refuses("`policy` must be an ActorCriticPolicy that is not recurrent", tiny, SGMRL, witness(), policy=DQNPolicy)
+    refuses("not recurrent", tiny, SGMRL, witness(), policy=RecurrentActorCriticPolicy)
+    refuses("`use_sde`", tiny, SGMRL, witness(), policy_kwargs={"use_sde": True})
+    refuses("LBFGS", tiny, SGMRL, witness(), policy_kwargs={"optimizer_class": th.optim.LBFGS})
+
+
+def test_no_environment():
+    refuses("`env` is missing", tiny, SGMRL, None)
+
+
+def test_how_long_to_learn():
+    model = tiny(SGMRL, witness())
+    refuses("`total_timesteps` must not be negative", model.learn, -1)
+    refuses("`total_timesteps` must not be negative", model.learn, float("nan"))
+    refuses("`log_interval` must be a positive integer", model.learn, 1, log_interval=0)
+
+
+def test_settings_changed_afterwards(tmp_path):
+    model = tiny(SGMRL, witness())
+    model.save(tmp_path / "model")
+    model.n_episodes = 1
+    refuses("`n_episodes` must be at least 2", model.learn, 1)
+    refuses("`inner_lr` must", SGMRL.load, tmp_path / "model", env=witness(), inner_lr=-1)
+    refuses("`n_envs` cannot be changed", SGMRL.load, tmp_path / "model", env=witness(), n_envs=3)
+    refuses("`baseline` must be one of", SGMRL.load, tmp_path / "model", custom_objects={"baseline": "x"})
 
 
 # --------------------------------------------------------------------------------------------------- numbers that explode
@@ -314,3 +360,18 @@ def test_rewards_that_are_not_finite_are_not_learnt_from(algorithm):
     with pytest.raises(ValueError, match=r"The reward of worker \d, task \[0.95 0.  \], is NaN or infinite"):
         model.learn(1)
     assert_same(before, state(model))
+
+
+def test_more_than_the_machine_has_memory_for():
+    refuses(r"A meta-iteration would take \d+ GiB .*`meta_batch_size`", tiny, SGMRL, witness(), meta_batch_size=10**9)
+
+
+def test_workers_that_disagree_about_the_task():
+    env = point_vec(2)
+    model = tiny(SGMRL, env)
+    env.env_method("set_task", [0.1, 0.2], indices=1)
+    with pytest.raises(ValueError, match="`task` must be given: the workers of `env` have different tasks pinned"):
+        model.adapt()
+    env.env_method("set_task", [0.1, 0.2], indices=0)
+    model.adapt()
+    refuses("`seed` must be a non-negative integer", model.adapt, seed=-1)

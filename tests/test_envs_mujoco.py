@@ -15,6 +15,8 @@ import pytest
 from gymnasium.utils.env_checker import check_env as gymnasium_check_env
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
+from sb3_sgmrl import TaskDistEnv
+from sb3_sgmrl.common.workers import edited_model_fields
 from sb3_sgmrl.envs.mujoco_registry import FAMILIES, HORIZON, register_mujoco
 
 needs_batch = pytest.mark.skipif(
@@ -379,6 +381,8 @@ def test_making_an_env_leaves_no_log_and_no_handler_behind(tmp_path, monkeypatch
 RENDER = """
 import sys
 import gymnasium as gym, mujoco, numpy as np
+from sb3_sgmrl import TaskDistEnv
+from sb3_sgmrl.common.workers import edited_model_fields
 from sb3_sgmrl.envs.mujoco_registry import register_mujoco
 try:
     context = mujoco.GLContext(64, 64)
@@ -410,3 +414,61 @@ def test_single_and_batched_form_render_the_same():
     if run.returncode == 77:
         pytest.skip("no OpenGL")
     assert run.returncode == 0, run.stderr
+
+
+# Tasks that change the robot
+
+
+@pytest.mark.parametrize("robot", ["Hopper", "Walker2d"])
+def test_factors_of_one_are_gymnasiums_robot_and_others_are_another(robot):
+    ours, theirs = gym.make(f"{robot}RandParams-v0").unwrapped, gym.make(f"{robot}-v5").unwrapped
+    size = ours.task_space.shape[0]
+    assert size == ours.model.nbody - 1 + ours.model.nv + ours.model.ngeom
+    actions = draw_actions(theirs.action_space, 10, 1)[:, 0] * 0.1
+
+    def play(env, task=None):
+        if task is not None:
+            env.set_task(task)
+        observation, _ = env.reset(seed=4)
+        played = [env.step(np.clip(action, -1, 1)) for action in actions]
+        return np.array([observation, *(step[0] for step in played)]), [step[1] for step in played]
+
+    heavy, plain = np.ones(size), np.ones(size)
+    heavy[0] = 3.0
+    before = play(ours, plain)
+    observations, rewards = play(theirs)
+    np.testing.assert_array_equal(before[0], observations)
+    np.testing.assert_allclose(before[1], rewards, rtol=1e-9)  # Gymnasium's cost is of float32 actions
+    assert np.abs(play(ours, heavy)[0] - before[0]).max() > 1e-3
+    assert ours.model.body_mass[1] == 3.0 * theirs.model.body_mass[1]
+    np.testing.assert_array_equal(play(ours, plain)[0], before[0])  # nothing is left behind
+
+
+def test_factors_are_log_uniform_and_checked():
+    env = gym.make("HopperRandParams-v0").unwrapped
+    tasks = np.log(env.sample_tasks(2000, np.random.default_rng(0))) / np.log(1.5)
+    assert abs(tasks.mean()) < 0.05 and abs(tasks.std() - 6 / np.sqrt(12)) < 0.05 and np.abs(tasks).max() <= 3 + 1e-9
+    assert env.task_space.contains(env.sample_tasks(1, np.random.default_rng(0))[0])
+    with pytest.raises(ValueError, match="must lie in"):
+        env.set_task(np.full(15, 4.0))
+    with pytest.raises(ValueError, match="positive factors"):
+        gym.make("HopperRandParams-v0", task_range=(0.0, 1.0))
+
+
+@needs_batch
+def test_a_pickled_batch_keeps_its_robots():
+    env = gym.make_vec("HopperRandParams-v0", num_envs=3)
+    env.set_tasks(env.sample_tasks(3, np.random.default_rng(0)))
+    env.reset(seed=0)
+    copy = pickle.loads(pickle.dumps(env))
+    for action in draw_actions(env.single_action_space, 5, 3):
+        np.testing.assert_array_equal(env.step(action)[0], copy.step(action)[0])
+
+
+@needs_batch
+def test_the_robot_of_a_task_is_no_edit():
+    task_env = TaskDistEnv("HopperRandParams-v0")
+    task_env.reset(seed=0)
+    assert edited_model_fields(task_env) == []
+    task_env.unwrapped.model.opt.gravity[2] = -5
+    assert edited_model_fields(task_env) == ["opt.gravity"]

@@ -1,10 +1,14 @@
 """The estimator that training uses, against exact gradients: over every batch, in float64."""
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
 from gymnasium import spaces
+from gymnasium.wrappers import TimeLimit
+from toys import tiny
 
+from sb3_sgmrl import SGMRL, TaskDistEnv
 from sb3_sgmrl.common.advantages import AdvantageSettings
 from sb3_sgmrl.common.control_variates import TaskRegression, leave_one_out_return, leave_one_task_out, none
 from sb3_sgmrl.common.meta_gradient import (
@@ -14,7 +18,16 @@ from sb3_sgmrl.common.meta_gradient import (
     refitted_coefficients,
     return_coefficients,
 )
-from sb3_sgmrl.theory import TabularMDP, exact_gradient, exact_return, expected_gradient, relative_error, softmax_policy
+from sb3_sgmrl.common.meta_algorithm import MetaRollout
+from sb3_sgmrl.theory import (
+    TabularMDP,
+    exact_gradient,
+    exact_value,
+    expectation,
+    expected_gradient,
+    relative_error,
+    softmax_policy,
+)
 
 GAMMA = 0.9
 PAPER = AdvantageSettings(
@@ -44,14 +57,19 @@ def predicted(task_returns):
     return lambda outer, inner: np.broadcast_to(values[:, None], inner.shape)
 
 
-def exact_difference(policy, goal):
-    """Formula (C) with the true difference J(ψ) − J(U(θ, D∖τ_j)) in place of its linearisation."""
+def exact_difference(policy, goal, n_inner_steps):
+    """Formula (C) with the true difference V(ψ) − V(U(θ, D∖τ_j)) of what the remaining steps reach, not its linearisation."""
+
+    def value(parameters, remaining):
+        # exact_value differentiates through its steps
+        leaves = {name: value.detach().requires_grad_() for name, value in parameters.items()}
+        return exact_value(policy, leaves, MDP, goal, 2, remaining).detach()
 
     def make(traces):
         def coefficients(step: InnerStep) -> th.Tensor:
-            reached = exact_return(policy, step.adapted, MDP, GAMMA)
-            without = leave_one_out_parameters(policy, step, goal, SPACE)
-            return th.stack([(reached - exact_return(policy, p, MDP, GAMMA)).detach() for p in without])
+            remaining = n_inner_steps - 1 - step.stage
+            reached = value(step.adapted, remaining)
+            return th.stack([reached - value(p, remaining) for p in leave_one_out_parameters(policy, step, goal, SPACE)])
 
         return coefficients
 
@@ -69,22 +87,47 @@ def test_exact_forms_have_no_bias(policy, rule, baseline, n_inner_steps):
 
 
 @pytest.mark.parametrize("n_inner_steps", [1, 2])
+@pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("baseline", [leave_one_task_out, leave_one_out_return])
-def test_forms_that_use_other_tasks_have_no_bias(policy, baseline, n_inner_steps):
+def test_forms_that_use_other_tasks_have_no_bias(policy, baseline, rule, n_inner_steps):
     horizon = 2 if n_inner_steps == 1 else 1
     mdps = [TabularMDP.random(2, 2, horizon, np.random.default_rng(seed), deterministic=True) for seed in (1, 2)]
-    goal = objective("practical")
+    goal = objective(rule)
     exact = exact_gradient(policy, mdps, goal, 2, n_inner_steps)
     estimate = expected_gradient(policy, mdps, goal, 2, n_inner_steps, lambda t: return_coefficients(t, GAMMA, baseline))
     assert relative_error(estimate, exact) < 1e-10
 
 
+@pytest.mark.parametrize("n_inner_steps", [1, 2])
 @pytest.mark.parametrize("rule", RULES)
-def test_refitted_form_with_the_true_difference_has_no_bias(policy, rule):
+def test_refitted_form_with_the_true_difference_has_no_bias(policy, rule, n_inner_steps):
     goal = objective(rule)
-    exact = exact_gradient(policy, [MDP], goal, 2, 1)
-    estimate = expected_gradient(policy, [MDP], goal, 2, 1, exact_difference(policy, goal))
+    exact = exact_gradient(policy, [MDP], goal, 2, n_inner_steps)
+    estimate = expected_gradient(policy, [MDP], goal, 2, n_inner_steps, exact_difference(policy, goal, n_inner_steps))
     assert relative_error(estimate, exact) < 1e-10
+
+
+@pytest.mark.parametrize("discounts", [(0.9, 0.9), (0.5, 0.9)], ids=str)
+@pytest.mark.parametrize("variate", ["none", "leave_one_task_out", "leave_one_out_return", "task_regression"])
+def test_the_algorithm_itself_has_no_bias(policy, variate, discounts):
+    """Through the method that ``train`` calls, with its own settings; inner and outer discount factors may differ."""
+    inner, outer = discounts
+    paper = {"gae_lambda": 1.0, "baseline": "none", "normalize": False, "discount_from": "episode", "time_reduction": "sum"}
+    model = tiny(
+        SGMRL,
+        TaskDistEnv(TimeLimit(gym.make("sb3_sgmrl:TabularMDP-v0", n_states=2, n_actions=2), 2)),
+        gamma=inner,
+        inner_lr=0.4,
+        outer_advantage={"gamma": outer, **paper},
+        control_variate=variate,
+    )
+    model.policy = policy.policy
+    tasks = model.env.env_method("sample_tasks", 2, 0, indices=0)[0]
+    mdps = [TabularMDP.random(2, 2, 1, np.random.default_rng(seed), deterministic=True) for seed in (1, 2)]
+    estimate = expectation(
+        policy, mdps, model.objective, [2, 1], lambda traces: model.meta_gradient(MetaRollout(tasks, traces)).gradient
+    )
+    assert relative_error(estimate, exact_gradient(policy, mdps, model.objective, 2, 1)) < 1e-10
 
 
 @pytest.mark.parametrize("rule", RULES)

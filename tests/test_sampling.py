@@ -11,10 +11,10 @@ from gymnasium.wrappers import TimeLimit
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.policies import ActorCriticPolicy
-from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecMonitor
-from toys import ACTIONS, HORIZON, OBSERVATIONS, PointEnv, point, point_vec
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecMonitor, VecNormalize
+from toys import ACTIONS, HORIZON, OBSERVATIONS, PointEnv, point, point_vec, tiny
 
-from sb3_sgmrl import TaskDistEnv
+from sb3_sgmrl import SGMRL, TaskDistEnv
 from sb3_sgmrl.common.actions import draw_noise
 from sb3_sgmrl.common.engines import as_task_vec_env
 from sb3_sgmrl.common.functional import FunctionalPolicy
@@ -232,7 +232,7 @@ class Broken(PointEnv):
     def step(self, action):
         observation, reward, *rest = super().step(action)
         self.steps += 1
-        if self.where == "observation" and self.steps == 2:
+        if self.steps == {"observation": 2, "last observation": HORIZON}.get(self.where):
             observation = self.spoil(observation)
         if self.where == "reward" and self.steps == 3 and np.array_equal(self.goal, self.bad_task):
             reward = self.value
@@ -247,31 +247,37 @@ class Broken(PointEnv):
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-@pytest.mark.parametrize("where", ["first observation", "observation", "reward"])
-@pytest.mark.parametrize("action", ["box", "discrete"])
-def test_bad_observations_and_rewards_are_named(where, value, action):
+@pytest.mark.parametrize("where", ["first observation", "observation", "last observation", "reward"])
+@pytest.mark.parametrize(("action", "normalize"), [("box", False), ("discrete", False), ("box", True)])
+def test_bad_observations_and_rewards_are_named(where, value, action, normalize):
     # of 12 episodes, worker 1 of 3 plays the second, fifth, …: the second task begins with the fifth
     env = make_vec_env(lambda: TaskDistEnv(TimeLimit(Broken(where, value, action=action), HORIZON)), 3)
-    what = where.split()[-1]
+    env = VecNormalize(env) if normalize else env
+    what = where.removeprefix("first ")
     with pytest.raises(ValueError, match=rf"^The {what} of worker 1, task \[-0.5  0.2\], is NaN or infinite\.$"):
         collect(env)
+    if normalize:
+        # all that came before was learnt from, and nothing of the step that is at fault
+        assert round(env.obs_rms.count) == round(env.ret_rms.count) + 3 >= 3 * HORIZON
+        assert np.isfinite([*env.obs_rms.mean, *env.obs_rms.var, env.ret_rms.mean, env.ret_rms.var, *env.returns]).all()
     # the workers are free again
     assert env.env_method("get_pinned_task") == [None] * 3
     env.reset()
     assert not np.array_equal(env.env_method("get_task", indices=0)[0], TASKS[1])
 
 
-def test_bad_observations_in_a_dictionary_are_named():
+@pytest.mark.parametrize("where", ["observation", "last observation"])
+def test_bad_observations_in_a_dictionary_are_named(where):
     from toys import tiny
 
     from sb3_sgmrl import MAML
 
     def make():
-        return TaskDistEnv(TimeLimit(Broken("observation", observation="dict"), HORIZON))
+        return TaskDistEnv(TimeLimit(Broken(where, observation="dict"), HORIZON))
 
     small = {"features_extractor_kwargs": {"cnn_output_dim": 4}}
     model = tiny(MAML, make_vec_env(make, 2), "MultiInputPolicy", policy_kwargs=small)
-    with pytest.raises(ValueError, match=r"The observation of worker 0, task \[-0.5  0.2\], is NaN"):
+    with pytest.raises(ValueError, match=rf"The {where} of worker 0, task \[-0.5  0.2\], is NaN"):
         collect(model.env, model.functional)
 
 
@@ -352,6 +358,42 @@ def test_the_news_is_what_happened_in_a_worker_that_died():
         remote.close()
 
 
+@pytest.mark.parametrize("worker", [0, 1, 2])
+@pytest.mark.parametrize("call", [1, 4, 9])
+def test_an_interrupt_leaves_no_answers_in_the_pipes(worker, call):
+    """When some workers have answered and others have not: to questions, to ``reset`` or to a step."""
+
+    class Interrupted:
+        """The connection to a worker, waiting for which somebody presses Ctrl-C."""
+
+        calls = 0
+
+        def __init__(self, remote):
+            self.send, self.recv_answer = remote.send, remote.recv
+
+        def recv(self):
+            self.calls += 1
+            if self.calls == call:
+                raise KeyboardInterrupt
+            return self.recv_answer()
+
+    env = point_vec(3, subprocess=True)
+    remotes = env.remotes
+    try:
+        env.remotes = [Interrupted(remote) if i == worker else remote for i, remote in enumerate(remotes)]
+        with pytest.raises(KeyboardInterrupt):
+            collect(env)
+        env.remotes = remotes
+        assert not env.waiting and not any(remote.poll(0.05) for remote in remotes)
+        assert env.env_method("get_pinned_task") == [None] * 3
+        # tasks are drawn again
+        env.reset()
+        assert not any(np.array_equal(task, TASKS[0]) for task in env.env_method("get_task"))
+        assert_same_phase(collect(point_vec(3)), collect(env))
+    finally:
+        env.close()
+
+
 def test_the_space_of_actions_is_respected_by_all():
     """The environment itself asserts that each action it gets is one of its space."""
     narrow = spaces.Box(-0.01, 0.01, (2,), np.float32)
@@ -363,3 +405,11 @@ def test_the_space_of_actions_is_respected_by_all():
 
     phase = collect(make_vec_env(lambda: TaskDistEnv(TimeLimit(Narrow(), 3)), 2))
     assert np.abs(phase.actions).max() > 0.01
+
+
+def test_the_horizon_is_that_of_the_longest_episodes():
+    env = DummyVecEnv([lambda: Monitor(point(3)), lambda: Monitor(point(6))])
+    assert find_horizon(env) == 6
+    tiny(SGMRL, env).learn(1)
+    with pytest.raises(ValueError, match="`env` has no time limit"):
+        find_horizon(DummyVecEnv([lambda: Monitor(point(3)), lambda: Monitor(point(None))]))

@@ -13,7 +13,7 @@ import torch as th
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecNormalize
-from toys import ALGORITHMS, HORIZON, LinearExtractor, assert_same, point, point_vec, state, tiny
+from toys import ALGORITHMS, HORIZON, LinearExtractor, assert_same, differ, point, point_vec, state, tiny
 
 from sb3_sgmrl import MAML, SGMRL
 from sb3_sgmrl.common.saving import replace_when_complete
@@ -42,6 +42,8 @@ SETTINGS = {
 @pytest.mark.parametrize("settings", SETTINGS)
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_a_loaded_model_goes_on_as_if_it_had_never_stopped(algorithm, settings, tmp_path):
+    if settings == "regression" and algorithm is MAML:
+        pytest.skip("MAML has no score term")
     model = tiny(algorithm, point_vec(3, end=0.2), **SETTINGS[settings])
     model.learn(SAMPLES)
     model.save(tmp_path / "model")
@@ -66,12 +68,11 @@ def test_running_statistics_go_on_too(tmp_path):
     model.save(tmp_path / "model")
     env.save(tmp_path / "statistics")
     loaded = SGMRL.load(tmp_path / "model", env=VecNormalize.load(tmp_path / "statistics", point_vec(3)))
-    # the reset at the beginning of ``learn`` draws a task and goes into the statistics
     for other in (model, loaded):
-        other.env.seed(5)
-        other._last_obs = None
         other.learn(1, reset_num_timesteps=False)
     assert_same(state(model), state(loaded))
+    assert_same(vars(model.env.obs_rms), vars(loaded.env.obs_rms))
+    assert_same(vars(model.env.ret_rms), vars(loaded.env.ret_rms))
 
 
 def test_statistics_of_episodes_go_on_too(tmp_path):
@@ -337,3 +338,35 @@ def test_the_last_steps_may_fail_too(name, tmp_path, monkeypatch):
         file.write(b"after")
         assert path.read_bytes() == b"before"
     assert snapshot(tmp_path) == {"file": b"after"}
+
+
+def test_a_seed_begins_new_streams(tmp_path):
+    model = tiny(SGMRL, point_vec(2))
+    start = state(model)
+    model.save(tmp_path / "model")
+
+    def learned(**kwargs):
+        return state(SGMRL.load(tmp_path / "model", env=point_vec(2), **kwargs).learn(1))
+
+    assert_same(learned(), state(model.learn(1)))
+    assert differ(learned(), learned(seed=9))
+    assert_same(learned(seed=9), learned(seed=np.int64(9)))
+    model.set_parameters({"policy": {name: th.as_tensor(value) for name, value in start.items()}}, exact_match=False)
+    model.set_random_seed(9)
+    model.policy.optimizer.state.clear()
+    assert_same(learned(seed=9), state(model.learn(1)))
+
+
+def test_links_and_permissions_stay(tmp_path):
+    model = tiny(SGMRL, point_vec(2))
+    model.save(tmp_path / "target")
+    (tmp_path / "target.zip").chmod(0o600)
+    (tmp_path / "link.zip").symlink_to(tmp_path / "target.zip")
+    model.learn(1).save(tmp_path / "link")
+    assert (tmp_path / "link.zip").is_symlink() and (tmp_path / "target.zip").stat().st_mode & 0o777 == 0o600
+    assert_same(state(SGMRL.load(tmp_path / "target")), state(model))
+
+
+def test_a_folder_is_no_model(tmp_path):
+    with pytest.raises(FileNotFoundError, match="There is no model at `path`"):
+        SGMRL.load(tmp_path)

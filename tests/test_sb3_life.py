@@ -27,7 +27,8 @@ from stable_baselines3.common.vec_env import (
 )
 from toys import ALGORITHMS, HORIZON, PointEnv, SmallCnn, assert_same, differ, point, point_vec, state, tiny
 
-from sb3_sgmrl import SGMRL, TaskDistEnv
+from sb3_sgmrl import SGMRL, TaskDistEnv, evaluate_adaptation
+from sb3_sgmrl.plots import navigation_trajectories
 
 SAMPLES = 2 * 3 * 4 * HORIZON
 GOAL = np.array([0.8, -0.3])
@@ -177,6 +178,58 @@ def test_a_function_as_callback_and_an_error_in_it():
     model.learn(1)
 
 
+@pytest.mark.parametrize("kind", ["workers", "batched", "wrapped", "other wrappers"])
+def test_workers_in_the_middle_of_a_phase_are_lent_to_nobody(kind):
+    """Their tasks would be lost, and training go on with whatever comes."""
+
+    def make():
+        family = TaskDistEnv("Navigation2D-v0", max_episode_steps=HORIZON)
+        workers = make_vec_env("Navigation2D-v0", 4, wrapper_class=TaskDistEnv, env_kwargs={"max_episode_steps": HORIZON})
+        return {"workers": workers, "batched": family}.get(kind, VecNormalize(workers))
+
+    played = []
+
+    class Borrow(BaseCallback):
+        def _all(self):
+            model, env = self.model, self.training_env
+            if kind == "other wrappers":
+                env = VecNormalize(env.venv)
+            yield lambda: navigation_trajectories(model, env, [[0.1, 0.2]])
+            for given in (env,) if kind == "other wrappers" else (None, env):
+                yield lambda given=given: evaluate_adaptation(model, given, n_tasks=2)
+                yield lambda given=given: model.adapt(given)
+
+        def _on_rollout_start(self):
+            played.extend(borrow() for borrow in self._all())
+
+        _on_rollout_end = _on_rollout_start
+
+        def _on_step(self):
+            if self.n_calls in (1, 7):
+                for borrow in [*self._all(), lambda: self.model.learn(1)]:
+                    with pytest.raises(ValueError, match=r"^`env` is being played by learn\(\): pass another environment\.$"):
+                        borrow()
+                # another one
+                evaluate_adaptation(self.model, make(), n_tasks=2)
+            return True
+
+    model = tiny(SGMRL, make()).learn(1, callback=Borrow())
+    assert len(played) == (6 if kind == "other wrappers" else 10)
+    assert_same(state(model), state(tiny(SGMRL, make()).learn(1)))
+    # afterwards they are free
+    evaluate_adaptation(model, n_tasks=2)
+
+
+def test_workers_are_lent_again_after_an_error_in_a_phase():
+    def callback(local_variables, global_variables):
+        raise KeyboardInterrupt
+
+    model = tiny(SGMRL, point_vec(4))
+    with pytest.raises(KeyboardInterrupt):
+        model.learn(1, callback=callback)
+    evaluate_adaptation(model, n_tasks=2)
+
+
 @pytest.mark.filterwarnings("ignore:rich is experimental")
 def test_progress_bar():
     pytest.importorskip("tqdm")
@@ -305,6 +358,22 @@ def test_get_and_set_parameters(algorithm):
     other.set_parameters(partial, exact_match=False)
     assert other.policy.log_std.tolist() == [-1, -1]
     assert (other.functional.parameters()["log_std"] == -1).all()
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_another_policy_in_the_place_of_the_first(algorithm):
+    """Sampling, gradients and the critic follow it."""
+    model, usual = (tiny(algorithm, point_vec(2), baseline="critic") for _ in range(2))
+    other = tiny(algorithm, point_vec(2), seed=5)
+    usual.set_parameters(other.get_parameters())
+    left = model.policy
+    before = deepcopy(left.state_dict())
+    model.policy = other.policy
+    assert model.functional.policy is other.policy and model.functional is model.functional
+    assert_same(state(model.learn(1)), state(usual.learn(1)))
+    for name, value in left.state_dict().items():
+        assert th.equal(value, before[name])
+    assert th.equal(model.adapt(task=GOAL).action_net.weight, usual.adapt(task=GOAL).action_net.weight)
 
 
 def test_predict():

@@ -748,3 +748,34 @@ def test_a_split_parts_the_list(data, n, fraction, seed):
     train, test = (set(env.sample_tasks(600, 0, split)) for split in ("train", "test"))
     assert not train & test and train | test == set(range(1, n + 1))
     assert abs(len(test) - fraction * n) <= 1
+
+
+# What a person gives goes before what the environment has
+
+
+def test_listed_tasks_with_a_set_task_need_not_lie_in_the_space_of_the_environment():
+    goals = {"left": np.array([-0.4, 0.0]), "right": np.array([0.4, 0.0])}
+    env = TaskDistEnv(
+        "Navigation2D-v0", tasks=["left", "right"], set_task=lambda base, task: base.unwrapped.set_task(goals[task])
+    )
+    env.set_task("left")
+    env.reset()
+    np.testing.assert_array_equal(env.unwrapped.get_task(), goals["left"])
+
+
+def test_test_tasks_must_be_tasks_the_environment_takes():
+    outside = spaces.Box(0.6, 0.7, (2,), np.float64)
+    with pytest.raises(ValueError, match=r"^`test_tasks` must be tasks the environment takes: task must lie in Box"):
+        TaskDistEnv("Navigation2D-v0", test_tasks=outside)
+    with pytest.raises(ValueError, match="`test_tasks` must be tasks"):
+        TaskDistEnv("Navigation2D-v0", test_tasks=[[0.1, 0.1], [0.6, 0.1]])
+    base = gym.make("Navigation2D-v0")
+    base.unwrapped.set_task([0.2, 0.3])
+    TaskDistEnv(base, test_tasks=[[0.1, 0.1]])
+    assert base.unwrapped.get_task().tolist() == [0.2, 0.3]
+
+
+def test_one_environment_cannot_be_two_tasks():
+    env = gym.make("CartPole-v1")
+    with pytest.raises(ValueError, match="must be different objects"):
+        TaskDistEnv([env, env])

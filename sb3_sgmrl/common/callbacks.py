@@ -4,16 +4,35 @@ from __future__ import annotations
 
 import os
 import pathlib
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from copy import deepcopy
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from gymnasium.utils.env_checker import data_equivalence
 from stable_baselines3.common.callbacks import BaseCallback, EventCallback
 from stable_baselines3.common.type_aliases import GymEnv
-from stable_baselines3.common.vec_env import sync_envs_normalization, unwrap_vec_normalize
+from stable_baselines3.common.vec_env import unwrap_vec_normalize
 
 from sb3_sgmrl.common.checks import check_positive
-from sb3_sgmrl.common.engines import as_task_vec_env
-from sb3_sgmrl.common.evaluation import AdaptationReport, evaluate_adaptation
+from sb3_sgmrl.common.evaluation import (
+    AdaptationReport,
+    check_seed,
+    draw_test_tasks,
+    evaluate_adaptation,
+    fit_to_model,
+    make_task_env,
+)
 from sb3_sgmrl.common.saving import replace_when_complete
+
+if TYPE_CHECKING:
+    from sb3_sgmrl.common.meta_algorithm import MetaOnPolicyAlgorithm
+
+# of the algorithms, for the number of columns while the model is not known
+_USUAL_EPISODES = 20
+_OTHER_FOLDER = "choose another `log_path` or move the file away"
 
 
 class MetaEvalCallback(EventCallback):
@@ -21,10 +40,15 @@ class MetaEvalCallback(EventCallback):
     Evaluate adaptation every ``eval_freq`` meta-iterations and at the end, always on the same tasks, and keep the model with
     the best return after the last inner step.
 
-    ``evaluations.npz`` in ``log_path`` holds ``timesteps`` (n_evaluations,), ``results`` (n_evaluations, n_tasks, n_steps + 1)
-    and ``tasks`` (n_tasks, ...). A training that goes on adds to it.
+    It evaluates before a meta-iteration begins, and is therefore passed to ``learn`` itself, alone or in a list: inside an
+    event such as ``EveryNTimesteps(n_steps, ...)`` it would never evaluate, and raises a ValueError. A meta-iteration has
+    ``meta_batch_size * (n_inner_steps * n_episodes + n_outer_episodes)`` episodes.
 
-    :param eval_env: where to evaluate: as for the algorithms
+    ``evaluations.npz`` in ``log_path`` holds ``timesteps`` (n_evaluations,), ``results`` (n_evaluations, n_tasks, n_steps + 1)
+    and ``tasks`` (n_tasks, ...). A training that goes on adds to it. A new one, from timestep 0, replaces ``best_model.zip``,
+    but keeps ``evaluations.npz`` as ``evaluations_1.npz`` and so on.
+
+    :param eval_env: where to evaluate: as for the algorithms, in a VecNormalize when training is
     :param callback_on_new_best: called when the return after adaptation is better than ever
     :param callback_after_eval: called after each evaluation
     :param n_tasks: number of tasks, from the test tasks when the environment keeps some
@@ -35,7 +59,12 @@ class MetaEvalCallback(EventCallback):
     :param best_model_save_path: folder of ``best_model.zip``; None keeps none
     :param seed: seed of tasks and episodes
     :param verbose: 1 prints each evaluation
+    :raises ValueError: for non-positive counts, a negative seed, paths that are no folders, or an environment without tasks or
+        time limit; at the beginning of ``learn`` for an environment that does not go with the model or an ``evaluations.npz``
+        that cannot be continued
     """
+
+    model: MetaOnPolicyAlgorithm
 
     def __init__(
         self,
@@ -52,9 +81,18 @@ class MetaEvalCallback(EventCallback):
         verbose: int = 1,
     ) -> None:
         super().__init__(callback_after_eval, verbose)
-        check_positive(n_tasks=n_tasks, eval_freq=eval_freq, n_steps=n_steps or 1, n_episodes=n_episodes or 1)
-        self.eval_env = as_task_vec_env(eval_env)
+        given = {"n_steps": n_steps, "n_episodes": n_episodes}
+        counts = {name: value for name, value in given.items() if value is not None}
+        check_positive(n_tasks=n_tasks, eval_freq=eval_freq, **counts)
+        check_seed(seed)
+        for name, path in (("log_path", log_path), ("best_model_save_path", best_model_save_path)):
+            if path is not None and os.path.isfile(path):
+                raise ValueError(f"`{name}` must be a folder, but {path} is a file.")
+        with _called_eval_env():
+            self.eval_env = make_task_env(eval_env, n_tasks * (n_episodes or _USUAL_EPISODES))
         self.callback_on_new_best = callback_on_new_best
+        if callback_on_new_best is not None:
+            callback_on_new_best.parent = self
         self.n_tasks = n_tasks
         self.n_steps = n_steps
         self.n_episodes = n_episodes
@@ -69,14 +107,73 @@ class MetaEvalCallback(EventCallback):
         self._n_rollouts = 0
         self._go_on = True
 
+    @property
+    def _file(self) -> pathlib.Path | None:
+        return None if self.log_path is None else pathlib.Path(self.log_path) / "evaluations.npz"
+
+    def _n_steps(self) -> int:
+        return self.model.n_inner_steps if self.n_steps is None else self.n_steps
+
     def _init_callback(self) -> None:
+        with _called_eval_env():
+            fit_to_model(self.model, self.eval_env)
+        self._tasks = draw_test_tasks(self.eval_env, self.n_tasks, self.seed)
+        self._go_on = True
+        if self.model.num_timesteps == 0:
+            self._start_anew()
+        else:
+            self._continue()
         if self.callback_on_new_best is not None:
             self.callback_on_new_best.init_callback(self.model)
-        file = None if self.log_path is None else pathlib.Path(self.log_path) / "evaluations.npz"
-        if file is not None and file.exists() and self.model.num_timesteps > 0 and not self._results:
-            with np.load(file) as earlier:
-                self._timesteps, self._results = list(earlier["timesteps"]), list(earlier["results"])
-            self.best_mean_reward = max(float(result[:, -1].mean()) for result in self._results)
+
+    def _start_anew(self) -> None:
+        self._timesteps, self._results, self._n_rollouts = [], [], 0
+        self.best_mean_reward = -np.inf
+        if self._file is not None:
+            _move_aside(self._file)
+
+    def _continue(self) -> None:
+        if self._file is not None and self._file.exists():
+            self._timesteps, self._results = self._read(self._file)
+            self.best_mean_reward = max([float(result[:, -1].mean()) for result in self._results], default=-np.inf)
+        rows = list(zip(self._timesteps, self._results, strict=True))
+        kept = [row for row in rows if row[0] <= self.model.num_timesteps]
+        if len(kept) == len(rows):
+            return
+        # the model is older than the last rows, which become those of another training
+        self._timesteps, self._results = [timestep for timestep, _ in kept], [result for _, result in kept]
+        if self._file is not None:
+            _move_aside(self._file)
+            self._write(self._file)
+
+    def _read(self, file: pathlib.Path) -> tuple[list[int], list[np.ndarray]]:
+        try:
+            with open(file, "rb") as stream, np.load(stream, allow_pickle=True) as saved:
+                timesteps, results, tasks = saved["timesteps"].tolist(), saved["results"], saved["tasks"]
+            shape = (len(timesteps), self.n_tasks, self._n_steps() + 1)
+        # a broken file may raise anything
+        except Exception as error:
+            raise ValueError(
+                f"`log_path` holds {file}, which is broken or was not written by a MetaEvalCallback: {_OTHER_FOLDER}."
+            ) from error
+        if results.shape != shape or not data_equivalence(tasks, _task_array(self._tasks)):
+            raise ValueError(
+                f"`log_path` holds {file} with other tasks or inner steps than `eval_env`, `n_tasks={self.n_tasks}`, "
+                f"`n_steps={self._n_steps()}` and `seed={self.seed}` give: keep to those of before, or {_OTHER_FOLDER}."
+            )
+        return timesteps, list(results)
+
+    def _write(self, path: pathlib.Path) -> None:
+        with replace_when_complete(path) as file:
+            np.savez(file, timesteps=self._timesteps, results=self._results, tasks=_task_array(self._tasks))
+
+    def _on_training_start(self) -> None:
+        super()._on_training_start()
+        if isinstance(self.parent, EventCallback):
+            raise ValueError(
+                f"A MetaEvalCallback inside {type(self.parent).__name__} would never evaluate: pass it to "
+                "`learn(callback=...)` itself, and say by `eval_freq` every how many meta-iterations."
+            )
 
     def _on_rollout_start(self) -> None:
         if self._n_rollouts % self.eval_freq == 0:
@@ -87,23 +184,21 @@ class MetaEvalCallback(EventCallback):
         return self._go_on
 
     def _on_training_end(self) -> None:
-        if not self._timesteps or self._timesteps[-1] != self.num_timesteps:
-            self._evaluate()
+        self._evaluate()
 
     def _evaluate(self) -> None:
         self.num_timesteps = self.model.num_timesteps
-        if unwrap_vec_normalize(self.training_env) is not None and unwrap_vec_normalize(self.eval_env) is not None:
-            sync_envs_normalization(self.training_env, self.eval_env)
-        n_steps = self.n_steps or self.model.n_inner_steps  # type: ignore[attr-defined]
+        if self.num_timesteps in self._timesteps:
+            return
+        self._synchronise_statistics()
         report = evaluate_adaptation(
-            self.model, self.eval_env, self.n_tasks, n_steps, self.n_episodes, seed=self.seed  # type: ignore[arg-type]
+            self.model, self.eval_env, n_steps=self._n_steps(), n_episodes=self.n_episodes, tasks=self._tasks, seed=self.seed
         )
         self.last_report = report
         self._timesteps.append(self.num_timesteps)
         self._results.append(report.returns)
-        if self.log_path is not None:
-            with replace_when_complete(os.path.join(self.log_path, "evaluations.npz")) as file:
-                np.savez(file, timesteps=self._timesteps, results=self._results, tasks=np.array(report.tasks))
+        if self._file is not None:
+            self._write(self._file)
         means = report.mean_returns
         for k, mean in enumerate(means):
             self.logger.record(f"eval/mean_reward_after_{k}", float(mean))
@@ -121,3 +216,43 @@ class MetaEvalCallback(EventCallback):
                 self._go_on = self.callback_on_new_best.on_step() and self._go_on
         if self.callback is not None:
             self._go_on = self._on_event() and self._go_on
+
+    def _synchronise_statistics(self) -> None:
+        training, evaluation = self.model.get_vec_normalize_env(), unwrap_vec_normalize(self.eval_env)
+        if training is None or evaluation is None:
+            return
+        # SB3's sync_envs_normalization would want the same wrappers around and below
+        for name in ("obs_rms", "ret_rms"):
+            if hasattr(training, name):
+                setattr(evaluation, name, deepcopy(getattr(training, name)))
+
+
+@contextmanager
+def _called_eval_env() -> Iterator[None]:
+    """Errors about an environment name the argument of the callback."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(str(error).replace("`env`", "`eval_env`")) from error
+
+
+def _task_array(tasks: Sequence[Any]) -> np.ndarray:
+    """Shape (n_tasks, …), or (n_tasks,) of type object where tasks are not numbers or do not stack."""
+    with suppress(ValueError):
+        stacked = np.array(tasks)
+        if stacked.dtype.kind in "biuf":
+            return stacked
+    array = np.empty(len(tasks), dtype=object)
+    for i, task in enumerate(tasks):
+        array[i] = task
+    return array
+
+
+def _move_aside(file: pathlib.Path) -> None:
+    if not file.exists():
+        return
+    number = 1
+    while (aside := file.with_name(f"{file.stem}_{number}{file.suffix}")).exists():
+        number += 1
+    file.rename(aside)
+    warnings.warn(f"`log_path` holds {file.name} of another training, which is kept as {aside}.", stacklevel=2)

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import math
+import os
 import warnings
 from dataclasses import fields
 from numbers import Integral, Real
 from typing import Any
 
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
+from stable_baselines3.common.policies import ActorCriticPolicy
+
 from sb3_sgmrl.common.advantages import AdvantageSettings
+from sb3_sgmrl.common.batch import PhaseBatch
 from sb3_sgmrl.common.control_variates import CONTROL_VARIATES, LEAVE_ONE_OUT
 from sb3_sgmrl.common.inner import INNER_SURROGATES
 
@@ -35,7 +43,7 @@ def check_choice(name: str, value: Any, allowed: tuple[str, ...]) -> None:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, Real)
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def check_arguments(model: Any) -> None:
@@ -53,10 +61,11 @@ def check_arguments(model: Any) -> None:
         n_inner_steps=model.n_inner_steps,
         vf_epochs=model.vf_epochs,
     )
+    rate = model.learning_rate
+    if not callable(rate) and not (_is_number(rate) and math.isfinite(rate) and rate >= 0):
+        raise ValueError(f"`learning_rate` must be a finite number that is not negative, or a function, got {rate!r}.")
     if not (_is_number(model.inner_lr) and math.isfinite(model.inner_lr) and model.inner_lr > 0):
         raise ValueError(f"`inner_lr` must be positive and finite, got {model.inner_lr!r}.")
-    if not (_is_number(model.score_coef) and 0 <= model.score_coef <= 1):
-        raise ValueError(f"`score_coef` must lie in [0, 1], got {model.score_coef!r}.")
     if model.max_grad_norm is not None and not (_is_number(model.max_grad_norm) and model.max_grad_norm > 0):
         raise ValueError(f"`max_grad_norm` must be positive, or None for no clipping, got {model.max_grad_norm!r}.")
     settings = tuple(setting.name for setting in fields(AdvantageSettings))
@@ -64,7 +73,76 @@ def check_arguments(model: Any) -> None:
         if name not in settings:
             raise ValueError(f"`outer_advantage` may hold {', '.join(settings)}, got {name!r}.")
     check_choice("inner_surrogate", model.inner_surrogate, INNER_SURROGATES)
+
+
+def check_policy(policy_class: Any, policy_kwargs: dict[str, Any]) -> None:
+    """
+    :param policy_class: of the policy
+    :param policy_kwargs: its further arguments
+    :raises ValueError: for a policy that does not map an observation to a distribution of actions, or an optimiser that steps
+        by itself
+    """
+    if not issubclass(policy_class, ActorCriticPolicy) or issubclass(policy_class, RecurrentActorCriticPolicy):
+        raise ValueError(f"`policy` must be an ActorCriticPolicy that is not recurrent, got {policy_class.__name__}.")
+    if policy_kwargs.get("use_sde"):
+        raise ValueError("`policy_kwargs` must not ask for `use_sde`: noise that lasts for several steps has no score.")
+    optimizer = policy_kwargs.get("optimizer_class")
+    if isinstance(optimizer, type) and issubclass(optimizer, th.optim.LBFGS):
+        raise ValueError("`policy_kwargs` must not hold the optimizer LBFGS, which evaluates the objective more than once.")
+
+
+def check_memory(n_episodes: int, n_steps: int, observation_space: spaces.Space, action_space: spaces.Space) -> None:
+    """
+    :param n_episodes: episodes of a meta-iteration, all of which are kept until it ends
+    :param n_steps: steps of the longest
+    :param observation_space: of the environment
+    :param action_space: of the environment
+    :raises ValueError: when they are more than the machine has memory for
+    """
+    if not hasattr(os, "sysconf"):
+        return
+    parts = observation_space.spaces.values() if isinstance(observation_space, spaces.Dict) else [observation_space]
+    per_step = sum(math.prod(part.shape or ()) * np.dtype(part.dtype).itemsize for part in parts)
+    # an action, and a reward, a weight and a flag
+    per_step += math.prod(action_space.shape or ()) * 4 + 8 + 8 + 1
+    needed, there_is = n_episodes * n_steps * per_step, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > there_is:
+        raise ValueError(
+            f"A meta-iteration would take {needed / 2**30:.0f} GiB and the machine has {there_is / 2**30:.0f}: "
+            "`meta_batch_size`, `n_episodes` or the time limit of `env` must be smaller."
+        )
+
+
+def check_episodes(episodes: Any, observation_space: spaces.Space, action_space: spaces.Space) -> None:
+    """
+    :param episodes: given to be adapted to
+    :param observation_space: of the policy
+    :param action_space: of the policy
+    :raises ValueError: when they are not finite episodes of one task that fit the policy
+    """
+    if not isinstance(episodes, PhaseBatch) or episodes.n_tasks != 1:
+        raise ValueError("`episodes` must be a PhaseBatch of one task.")
+    observations = episodes.observations if isinstance(episodes.observations, dict) else {None: episodes.observations}
+    of_keys = observation_space.spaces if isinstance(observation_space, spaces.Dict) else {None: observation_space}
+    shapes = {key: array.shape[3:] for key, array in observations.items()}
+    wanted = {key: space.shape for key, space in of_keys.items()}
+    if shapes != wanted:
+        raise ValueError(f"`episodes` must hold observations of {observation_space}, got {shapes}.")
+    if episodes.actions.shape[3:] != action_space.shape:
+        raise ValueError(f"`episodes` must hold actions of {action_space}, got shape {episodes.actions.shape[3:]}.")
+    for array in (episodes.actions, episodes.rewards, *observations.values()):
+        if not np.isfinite(array[episodes.mask]).all():
+            raise ValueError("`episodes` must be finite, but hold NaN or infinity.")
+
+
+def check_score_term(model: Any) -> None:
+    """
+    :param model: an algorithm with a score term whose constructor arguments are set as attributes
+    :raises ValueError: for an argument outside its range, or that does not go together with a score term
+    """
     check_choice("control_variate", model.control_variate, CONTROL_VARIATES)
+    if not (_is_number(model.score_coef) and 0 <= model.score_coef <= 1):
+        raise ValueError(f"`score_coef` must lie in [0, 1], got {model.score_coef!r}.")
     if model.score_coef == 0:
         return
     if model.inner_surrogate != "pathwise":
@@ -82,5 +160,5 @@ def check_arguments(model: Any) -> None:
         warnings.warn(
             "`first_order=True` together with a score term is the most biased combination: the second-order term and the "
             "score term largely cancel, so keep both or neither.",
-            stacklevel=4,
+            stacklevel=5,
         )

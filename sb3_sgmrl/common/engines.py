@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import gymnasium as gym
@@ -11,49 +12,65 @@ from stable_baselines3.common.env_util import is_wrapped
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_sgmrl.common.checks import check_positive
+from sb3_sgmrl.common.checks import check_choice, check_positive
+from sb3_sgmrl.common.processes import ProcessVecEnv
 from sb3_sgmrl.common.task_dist import TaskDistEnv
 from sb3_sgmrl.common.vec_tasks import TaskVecEnv
 from sb3_sgmrl.common.workers import edited_model_fields, make_task_vec_env
 from sb3_sgmrl.envs.vector import TaskVectorEnv
 
+ENGINES = ("auto", "batched", "in_process", "subprocess")
+
 # in one process more workers cost no more per step, and the policy is asked fewer times
 DEFAULT_WORKERS = 16
+# with a message per process and step, more are better
+DEFAULT_PROCESS_WORKERS = 64
 DEFAULT_COLUMNS = 400
 
 
-def as_task_vec_env(env: Any, n_envs: int | None = None, n_columns: int | None = None, verbose: int = 0) -> VecEnv:
+def as_task_vec_env(
+    env: Any, n_envs: int | None = None, n_columns: int | None = None, engine: str = "auto", verbose: int = 0
+) -> VecEnv:
     """
     :param env: a TaskDistEnv, an environment with tasks of its own, the id of a registered family, or a VecEnv
     :param n_envs: number of workers; None chooses. A VecEnv has its own
-    :param n_columns: episodes that can be played side by side, the default number of columns of a batched family
+    :param n_columns: episodes that can be played side by side; more workers are not made unless asked for
+    :param engine: ``batched``, the batched form of a registered family; ``in_process``, clones in this process;
+        ``subprocess``, clones in one process per processor; ``auto``, the batched form where there is one, else clones in this
+        process
     :param verbose: 1 prints the choice
-    :return: a VecEnv as it was given; the batched form of a registered family; or clones of the environment in this process
-    :raises ValueError: for an environment without tasks
+    :return: a VecEnv as it was given, or what the engine makes
+    :raises ValueError: for an environment without tasks, or an engine that the environment lacks
     """
+    check_choice("engine", engine, ENGINES)
     if n_envs is not None:
         check_positive(n_envs=n_envs)
     if isinstance(env, VecEnv):
-        if n_envs is not None:
-            raise ValueError(
-                "`n_envs` applies to a single environment; the VecEnv given as `env` has its own number of workers."
-            )
+        for name, given in (("n_envs", n_envs is not None), ("engine", engine != "auto")):
+            if given:
+                raise ValueError(f"`{name}` applies to a single environment; the VecEnv given as `env` has its own workers.")
         return env
     if isinstance(env, str) or not is_wrapped(env, TaskDistEnv):
         env = TaskDistEnv(env)
-    template = env.env if isinstance(env, Monitor) else env
     vec_env: VecEnv | None = None
-    if isinstance(template, TaskDistEnv) and template.sets_own_tasks:
-        vec_env = _batched(template, n_envs or n_columns or DEFAULT_COLUMNS)
-    if vec_env is None:
+    if engine in ("auto", "batched"):
+        vec_env = _batched(env.env if isinstance(env, Monitor) else env, n_envs or n_columns or DEFAULT_COLUMNS)
+    if vec_env is None and engine == "batched":
+        raise ValueError(f"`engine='batched'` is there for the registered task families only, not for {env}: leave it out.")
+    if vec_env is None and engine == "subprocess":
+        n_workers = n_envs or min(DEFAULT_PROCESS_WORKERS, n_columns or DEFAULT_PROCESS_WORKERS)
+        vec_env = make_task_vec_env(env, n_workers, vec_env_cls=ProcessVecEnv)
+    elif vec_env is None:
         vec_env = make_task_vec_env(env, n_envs or min(DEFAULT_WORKERS, n_columns or DEFAULT_WORKERS))
     if verbose >= 1:
         print(f"Playing {vec_env.num_envs} environments side by side in a {type(vec_env).__name__}.")
     return vec_env
 
 
-def _batched(env: TaskDistEnv, n_columns: int) -> VecEnv | None:
+def _batched(env: gym.Env, n_columns: int) -> VecEnv | None:
     """The batched form of a registered family with the same options; None when there is none."""
+    if not isinstance(env, TaskDistEnv) or not env.sets_own_tasks:
+        return None
     layer = env.env
     while isinstance(layer, (OrderEnforcing, PassiveEnvChecker, TimeLimit)):
         layer = layer.env
@@ -65,6 +82,8 @@ def _batched(env: TaskDistEnv, n_columns: int) -> VecEnv | None:
             f"The MuJoCo model of {spec.id} was edited ({', '.join(edited)}), which its batched form would not see: pass "
             "make_vec_env(<a function that makes the edited environment>, n_envs=...) as `env`."
         )
+    # a TimeLimit put on top is in the spec, also where the one below is shorter
+    spec = replace(spec, max_episode_steps=env.horizon)
     try:
         vector_env = gym.make_vec(spec, num_envs=n_columns, vectorization_mode="vector_entry_point")
     except ImportError as error:

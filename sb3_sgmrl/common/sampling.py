@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from functools import partial
 from typing import Any
 
 import numpy as np
 from gymnasium import spaces
-from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv, unwrap_vec_normalize
 
 from sb3_sgmrl.common.actions import draw_noise, env_actions, sample_actions
 from sb3_sgmrl.common.batch import Observations, PhaseBatch, index_observations
 from sb3_sgmrl.common.buffers import TaskDictRolloutBuffer, TaskRolloutBuffer
 from sb3_sgmrl.common.functional import FunctionalPolicy, Parameters
 from sb3_sgmrl.common.inference import ParallelPolicies
+from sb3_sgmrl.common.normalization import LearnsFromPlayers, frozen_statistics
 from sb3_sgmrl.common.task_dist import TaskDistEnv
 
 # called after every step with the locals SB3's callbacks read by name and the number of samples; false stops the phase
@@ -49,25 +49,25 @@ def check_tasks(env: VecEnv, tasks: Sequence[Any]) -> None:
 
 def find_horizon(env: VecEnv) -> int:
     """
-    Longest possible episode, from the time limits of the first worker.
+    Longest possible episode of any worker, from their time limits.
 
     :param env: a vectorised environment of tasks
     :return: number of steps
     :raises ValueError: when no time limit is known
     """
-    limits = [env.get_attr("horizon", 0)[0]]
+    limits = [env.get_attr("horizon")]
     # time limits outside the TaskDistEnv
     if env.has_attr("_max_episode_steps"):
-        limits.append(env.get_attr("_max_episode_steps", 0)[0])
-    if env.has_attr("spec") and (spec := env.get_attr("spec", 0)[0]) is not None:
-        limits.append(spec.max_episode_steps)
-    known = [int(limit) for limit in limits if limit is not None]
-    if not known:
+        limits.append(env.get_attr("_max_episode_steps"))
+    if env.has_attr("spec"):
+        limits.append([None if spec is None else spec.max_episode_steps for spec in env.get_attr("spec")])
+    known = [[int(limit) for limit in of_worker if limit is not None] for of_worker in zip(*limits, strict=True)]
+    if not all(known):
         raise ValueError(
             "`env` has no time limit, so an episode might never end: wrap it in gymnasium.wrappers.TimeLimit(env, n_steps) or "
             "register it with max_episode_steps."
         )
-    return min(known)
+    return max(map(min, known))
 
 
 def collect_phase(
@@ -81,7 +81,8 @@ def collect_phase(
 ) -> PhaseBatch | None:
     """
     Play ``n_episodes`` complete episodes of each task. An episode is seeded by its task and trajectory index and the entropy,
-    and so is the noise of its actions: the number and kind of workers make no difference.
+    and so is the noise of its actions: the number and kind of workers make no difference. A VecNormalize learns from the steps
+    of these episodes only.
 
     :param env: workers that take tasks
     :param policy: the policy as a function
@@ -91,9 +92,10 @@ def collect_phase(
     :param entropy: names the phase, e.g. (seed, iteration, phase)
     :param on_step: called after each step
     :return: the episodes, or None when ``on_step`` asked to stop
-    :raises ValueError: when an observation, a reward or an action is not finite
+    :raises ValueError: when an observation, a reward or an action is not finite; a VecNormalize has not learnt from it
     """
-    n_total, n_workers = len(tasks) * n_episodes, env.num_envs
+    seats = _Seats(tasks, n_episodes, env.num_envs)
+    n_total, n_workers, current = seats.n_total, env.num_envs, seats.current
     buffer_class: type[TaskRolloutBuffer] = (
         TaskDictRolloutBuffer if isinstance(env.observation_space, spaces.Dict) else TaskRolloutBuffer
     )
@@ -102,40 +104,43 @@ def collect_phase(
     seeds = np.random.SeedSequence([*entropy, 0]).generate_state(n_total)
     noise: list[np.ndarray] = []
     lengths, returns = np.zeros(n_total, dtype=int), np.zeros(n_total)
+    normalizer = unwrap_vec_normalize(env)
+    player = env if normalizer is None else LearnsFromPlayers(env, normalizer, seats.look)
+    # returns are those before normalisation
+    original_rewards = buffer.rewards if normalizer is None else np.zeros_like(buffer.rewards)
 
-    # worker w plays the episodes w, w + n_workers, …
     for worker in range(n_workers):
         schedule = [(tasks[e // n_episodes], int(seeds[e])) for e in range(worker, n_total, n_workers)]
         env.env_method("set_schedule", schedule, indices=worker)
-    current, step = np.arange(n_workers), np.zeros(n_workers, dtype=int)
-    new_obs: Any = env.reset()
-    while len(workers := np.nonzero(current < n_total)[0]):
+    step = np.zeros(n_workers, dtype=int)
+    new_obs: Any = player.reset()
+    while len(workers := seats.workers()):
         episodes, steps = current[workers], step[workers]
         observations = index_observations(new_obs, workers)
-        task_index = episodes // n_episodes
-        check_finite = partial(_check_finite, workers, tasks, task_index)
-        check_finite("observation", observations)
+        seats.check_finite("observation", workers, episodes, observations)
         while len(noise) <= steps.max():
             noise.append(draw_noise(env.action_space, n_total, np.random.default_rng([*entropy, 1, len(noise)])))
         chosen_noise = noise[steps[0]][episodes] if (steps == steps[0]).all() else _gather(noise, steps, episodes)
         distribution = policies.distributions(episodes, observations)
         # categories would be drawn from logits that are not finite, too
-        check_finite("action", *distribution)
+        seats.check_finite("action", workers, episodes, *distribution)
         chosen = sample_actions(env.action_space, distribution, chosen_noise)
         # idle workers get some valid action; they do not play it
         actions = np.repeat(chosen[:1], n_workers, axis=0)
         actions[workers] = chosen
-        new_obs, rewards, dones, infos = env.step(env_actions(env.action_space, actions))
-        check_finite("reward", rewards[workers])
+        new_obs, rewards, dones, infos = player.step(env_actions(env.action_space, actions))
+        seats.check_step(rewards, dones, infos)
         _hide_idle(np.nonzero(current >= n_total)[0], dones, infos)
         if steps.max() >= buffer.buffer_size:
             raise ValueError(f"An episode went on after the time limit of {buffer.buffer_size} steps known for `env`.")
         buffer.record(steps, episodes, observations, chosen, rewards[workers])
+        if normalizer is not None:
+            original_rewards[steps, episodes] = normalizer.get_original_reward()[workers]
         ended = workers[dones[workers]]
         lengths[current[ended]] = step[ended] + 1
         for worker in ended:
             info = infos[worker].get("episode")
-            returns[current[worker]] = info["r"] if info else buffer.rewards[: step[worker] + 1, current[worker]].sum()
+            returns[current[worker]] = info["r"] if info else original_rewards[: step[worker] + 1, current[worker]].sum()
         step[workers] += 1
         current[ended] += n_workers
         step[ended] = 0
@@ -145,21 +150,72 @@ def collect_phase(
     return buffer.phase(len(tasks), lengths, returns)
 
 
+# innermost ones, which several wrappers may share
+_being_played: set[VecEnv] = set()
+
+
+@contextmanager
+def being_played(env: VecEnv) -> Iterator[None]:
+    """
+    Within a ``with`` statement, :func:`tasks_released_afterwards` does not lend the workers to anybody else.
+
+    :param env: workers that take tasks
+    """
+    _being_played.add(env.unwrapped)
+    try:
+        yield
+    finally:
+        _being_played.discard(env.unwrapped)
+
+
 @contextmanager
 def tasks_released_afterwards(env: VecEnv) -> Iterator[None]:
     """
     Let the workers draw their own tasks again at the end of a ``with`` statement, also after an error.
 
     :param env: workers that take tasks
+    :raises ValueError: when they are in the middle of a phase, which would lose its tasks
     """
+    if env.unwrapped in _being_played:
+        raise ValueError("`env` is being played by learn(): pass another environment.")
     try:
         yield
     except BaseException:
         # what happened is the news, and not that a worker which died of it does not answer
         with suppress(Exception):
+            _drop_answers(env.unwrapped)
             env.env_method("set_schedule", None)
         raise
     env.env_method("set_schedule", None)
+
+
+@contextmanager
+def borrowed_workers(env: VecEnv) -> Iterator[None]:
+    """
+    What is played within a ``with`` statement is not training: a VecNormalize learns nothing from it, and the workers draw
+    their own tasks again afterwards.
+
+    :param env: workers that take tasks
+    :raises ValueError: when they are in the middle of a phase
+    """
+    with tasks_released_afterwards(env), frozen_statistics(env):
+        yield
+
+
+def _drop_answers(env: VecEnv) -> None:
+    """An interrupt leaves answers in some of the pipes of SB3's processes, where each later question would find them."""
+    if not isinstance(env, SubprocVecEnv):
+        return
+    for remote in env.remotes:
+        remote.send(("get_spaces", None))
+    for remote in env.remotes:
+        while not _are_spaces(remote.recv()):
+            pass
+    env.waiting = False
+
+
+def _are_spaces(answer: Any) -> bool:
+    return isinstance(answer, tuple) and len(answer) == 2 and all(isinstance(part, spaces.Space) for part in answer)
 
 
 def _gather(noise: list[np.ndarray], steps: np.ndarray, episodes: np.ndarray) -> np.ndarray:
@@ -173,9 +229,48 @@ def _hide_idle(idle: np.ndarray, dones: np.ndarray, infos: Sequence[dict[str, An
         infos[worker].clear()
 
 
-def _check_finite(workers: np.ndarray, tasks: Sequence[Any], task_index: np.ndarray, what: str, *values: Observations) -> None:
-    for value in values:
-        for array in value.values() if isinstance(value, dict) else (value,):
-            if array.dtype.kind == "f" and not np.isfinite(array).all():
-                bad = int(np.nonzero(~np.isfinite(array).reshape(len(array), -1).all(1))[0][0])
-                raise ValueError(f"The {what} of worker {workers[bad]}, task {tasks[task_index[bad]]}, is NaN or infinite.")
+class _Seats:
+    """Worker w plays the episodes w, w + n_workers, …; ``current`` has the one each is at, and there are ``n_total``."""
+
+    def __init__(self, tasks: Sequence[Any], n_episodes: int, n_workers: int) -> None:
+        self.tasks, self.n_episodes = tasks, n_episodes
+        self.n_total = len(tasks) * n_episodes
+        self.current = np.arange(n_workers)
+
+    def workers(self) -> np.ndarray:
+        """Those that play, shape (n,)."""
+        return np.nonzero(self.current < self.n_total)[0]
+
+    def look(
+        self,
+        observations: Observations,
+        rewards: np.ndarray | None = None,
+        dones: np.ndarray | None = None,
+        infos: Sequence[dict[str, Any]] = (),
+    ) -> np.ndarray:
+        """What a VecNormalize is about to learn from must be finite; gives the workers that play on, shape (n,)."""
+        episodes = self.current
+        if rewards is not None and dones is not None:
+            self.check_step(rewards, dones, infos)
+            episodes = episodes + dones * len(episodes)
+        playing = np.nonzero(episodes < self.n_total)[0]
+        self.check_finite("observation", playing, episodes[playing], index_observations(observations, playing))
+        return playing
+
+    def check_step(self, rewards: np.ndarray, dones: np.ndarray, infos: Sequence[dict[str, Any]]) -> None:
+        """The rewards of a step, and the last observations of episodes, which nobody acts on."""
+        workers = self.workers()
+        self.check_finite("reward", workers, self.current[workers], rewards[workers])
+        for worker in workers[dones[workers]][:, None]:
+            last = infos[worker[0]].get("terminal_observation")
+            for part in last.values() if isinstance(last, dict) else (last,):
+                self.check_finite("last observation", worker, self.current[worker], np.asarray(part)[None])
+
+    def check_finite(self, what: str, workers: np.ndarray, episodes: np.ndarray, *values: Observations) -> None:
+        """The first row that is not finite is an error, which names the worker and the task."""
+        for value in values:
+            for array in value.values() if isinstance(value, dict) else (value,):
+                if array.dtype.kind == "f" and not np.isfinite(array).all():
+                    bad = int(np.nonzero(~np.isfinite(array).reshape(len(array), -1).all(1))[0][0])
+                    task = self.tasks[episodes[bad] // self.n_episodes]
+                    raise ValueError(f"The {what} of worker {workers[bad]}, task {task}, is NaN or infinite.")

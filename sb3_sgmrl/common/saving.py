@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pathlib
+import shutil
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
@@ -31,7 +32,7 @@ def replace_when_complete(path: str | pathlib.Path) -> Iterator[IO[bytes]]:
     :param path: the file
     :return: the file to write to, to be used in a ``with`` statement
     """
-    target = pathlib.Path(path)
+    target = pathlib.Path(path).resolve()  # a link stays one
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     try:
@@ -39,6 +40,8 @@ def replace_when_complete(path: str | pathlib.Path) -> Iterator[IO[bytes]]:
             yield file
             file.flush()
             os.fsync(file.fileno())
+        if target.exists():
+            shutil.copymode(target, partial)
         os.replace(partial, target)
     finally:
         partial.unlink(missing_ok=True)
@@ -63,9 +66,9 @@ def saved_algorithm(path: SavePath) -> str:
     :raises ValueError: when the file is cut off or is not a model of this package
     """
     file = path if isinstance(path, io.BufferedIOBase) else pathlib.Path(path)
-    if isinstance(file, pathlib.Path) and not file.exists():
+    if isinstance(file, pathlib.Path) and not file.is_file():
         file = with_zip_suffix(file)
-        if not file.exists():
+        if not file.is_file():
             raise FileNotFoundError(f"There is no model at `path` {file}.")
     try:
         with zipfile.ZipFile(file) as archive:  # type: ignore[arg-type]
@@ -84,6 +87,11 @@ def saved_algorithm(path: SavePath) -> str:
 
 class SafelySaved(BaseAlgorithm):
     """A BaseAlgorithm whose files are complete and known to be its own."""
+
+    def check_settings(self) -> None:
+        """
+        :raises ValueError: for the first attribute that is outside its range
+        """
 
     def save(self, path: SavePath, exclude: Iterable[str] | None = None, include: Iterable[str] | None = None) -> None:
         """
@@ -109,10 +117,20 @@ class SafelySaved(BaseAlgorithm):
         :param path: file
         :param env: environment to go on with
         :param args: as for SB3's ``load``
-        :param kwargs: as for SB3's ``load``, e.g. ``device``, ``custom_objects``
+        :param kwargs: as for SB3's ``load``, e.g. ``device``, ``custom_objects``, or attributes to change, e.g. ``inner_lr``;
+            ``seed`` begins new random streams
         :return: the model
-        :raises ValueError: when the file is cut off, is not a model of this package or belongs to another algorithm
+        :raises ValueError: when the file is cut off, is not a model of this package or belongs to another algorithm, or an
+            attribute is outside its range
         """
         if (saved := saved_algorithm(path)) != cls.__name__:
             raise ValueError(f"`path` holds a model of {saved}, not of {cls.__name__}: use {saved}.load.")
-        return super().load(path, env, *args, **kwargs)
+        if "n_envs" in kwargs:
+            raise ValueError("`n_envs` cannot be changed by load: pass make_vec_env(..., n_envs=...) as `env`.")
+        seed = kwargs.pop("seed", None)
+        model = super().load(path, env, *args, **kwargs)
+        model.check_settings()
+        if seed is not None:
+            model.seed = int(seed)
+            model.set_random_seed(model.seed)
+        return model

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
-from numbers import Number
 from typing import Any, SupportsFloat
 
 import gymnasium as gym
@@ -13,11 +11,20 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.utils import RecordConstructorArgs
+from stable_baselines3.common.env_util import is_wrapped
 
-from sb3_sgmrl.common.tasks import Sampler, Task, TaskDistribution
-
-EnvLike = gym.Env | str | EnvSpec | Callable[..., gym.Env]
-SetTask = Callable[[Any, Any], Any] | str | Sequence[str]
+from sb3_sgmrl.common.task_sources import (
+    Attributes,
+    EnvLike,
+    SetTask,
+    find_tasks,
+    make_env,
+    make_members,
+    make_setter,
+    own_attribute,
+    time_limit,
+)
+from sb3_sgmrl.common.tasks import Task, TaskDistribution
 
 # ``reset(seed=s)`` draws its task from a stream of its own: the initial state is drawn from the stream named ``s``, and
 # the two must not be correlated.
@@ -92,13 +99,16 @@ class TaskDistEnv(gym.Wrapper, RecordConstructorArgs):
                 raise ValueError(
                     "With a list of environments the task is the index: leave out task_space, set_task and tasks."
                 )
-            self.members = _make_members(env, env_kwargs)
+            self.members = make_members(env, env_kwargs)
             gym.Wrapper.__init__(self, self.members[0])
             task_space, tasks = spaces.Discrete(len(self.members)), list(range(len(self.members)))
         else:
-            gym.Wrapper.__init__(self, _make(env, env_kwargs))
-            sampler, task_space = _find_tasks(self.env, task_space, tasks, set_task)
-            self._set_task = _make_setter(self.unwrapped, set_task)
+            gym.Wrapper.__init__(self, make_env(env, env_kwargs))
+            sampler, task_space = find_tasks(self.env, task_space, tasks, set_task)
+            self._set_task = make_setter(self.unwrapped, set_task)
+        for made in self.members or [self.env]:
+            if is_wrapped(made, TaskDistEnv):
+                raise ValueError(f"env must not be a TaskDistEnv already, got {made}.")
         self._distribution = TaskDistribution(
             space=task_space,
             tasks=tasks,
@@ -108,9 +118,11 @@ class TaskDistEnv(gym.Wrapper, RecordConstructorArgs):
             split=split,
             split_seed=split_seed,
         )
-        if isinstance(self._set_task, _Attributes) and sampler is None:
+        if isinstance(self._set_task, Attributes) and sampler is None:
             # A task that does not fit the attributes is found here and not at the first reset.
             self._set_task.values(self.unwrapped, self.sample_tasks(1, 0)[0])
+        if self.sets_own_tasks and test_tasks is not None:
+            self._check_test_tasks(1 if isinstance(test_tasks, spaces.Space) else len(test_tasks))
 
         self._pinned: Task = None
         self._task: Task = None
@@ -211,7 +223,7 @@ class TaskDistEnv(gym.Wrapper, RecordConstructorArgs):
             environment if it can tell, or ``None``
         """
         task = self._task if self._pinned is None or self._schedule is not None else self._pinned
-        if task is None and callable(own := _attribute(self.env, "get_task")):
+        if task is None and callable(own := own_attribute(self.env, "get_task")):
             task = own()
         return deepcopy(task)
 
@@ -264,7 +276,7 @@ class TaskDistEnv(gym.Wrapper, RecordConstructorArgs):
         task_options = self._apply(task)
         self._task, self._idle = task, False
         self._last_obs, info = self.env.reset(seed=seed, options={**(options or {}), **task_options} or options)
-        if isinstance(self._set_task, _Attributes):
+        if isinstance(self._set_task, Attributes):
             self._set_task.verify(self.unwrapped, task)
         info["task"] = deepcopy(task)
         return self._last_obs, info
@@ -290,7 +302,7 @@ class TaskDistEnv(gym.Wrapper, RecordConstructorArgs):
     @property
     def horizon(self) -> int | None:
         """Number of steps after which every episode is truncated; ``None`` if no time limit is found."""
-        limits = [_time_limit(env) for env in self.members or [self.env]]
+        limits = [time_limit(env) for env in self.members or [self.env]]
         known = [limit for limit in limits if limit is not None]
         return max(known) if len(known) == len(limits) else None
 
@@ -305,6 +317,19 @@ class TaskDistEnv(gym.Wrapper, RecordConstructorArgs):
         return None if self.members is not None else super().spec
 
     # Inside
+
+    def _check_test_tasks(self, n: int) -> None:
+        """The environment may refuse tasks that lie outside its own range."""
+        own = own_attribute(self.env, "get_task")
+        before = deepcopy(own()) if callable(own) else None
+        try:
+            for task in self.sample_tasks(n, 0, split="test"):
+                self._apply(task)
+        except ValueError as error:
+            raise ValueError(f"`test_tasks` must be tasks the environment takes: {error}") from error
+        finally:
+            if before is not None:
+                self._apply(before)
 
     def _apply(self, task: Task) -> dict[str, Any]:
         """Put a task in force; return the options with which the environment is to be reset."""
@@ -332,130 +357,3 @@ class TaskDistEnv(gym.Wrapper, RecordConstructorArgs):
             self._last_obs, _ = self.env.reset()
         self._idle = True
         return self._last_obs
-
-
-class _Attributes:
-    """
-    Puts a task into attributes of the base environment.
-
-    :param names: one name, or as many as the task has numbers
-    :param env: the base environment
-    """
-
-    def __init__(self, names: Sequence[str], env: gym.Env):
-        self.names = names
-        for name in names:
-            if not isinstance(name, str) or not hasattr(env, name):
-                raise ValueError(f"set_task names {name!r}, but {type(env).__name__} has no such attribute.")
-
-    def __call__(self, env: gym.Env, task: Task) -> None:
-        for name, value in self.values(env, task).items():
-            setattr(env, name, value)
-
-    def verify(self, env: gym.Env, task: Task) -> None:
-        """
-        Check that ``reset`` left the task in force.
-
-        :param env: the base environment
-        :param task: the task
-        :raises RuntimeError: when an attribute has another value
-        """
-        for name, value in self.values(env, task).items():
-            if not np.array_equal(getattr(env, name), value):
-                raise RuntimeError(
-                    f"set_task names {name!r}, which reset of {type(env).__name__} overwrites: set_task must be something "
-                    "that reset keeps, such as a callable that changes what reset reads."
-                )
-
-    def values(self, env: gym.Env, task: Task) -> dict[str, Any]:
-        """The values by name, each a number or an array as its attribute is."""
-        parts = [task] if len(self.names) == 1 else np.ravel(np.asarray(task)).tolist()
-        if len(parts) != len(self.names):
-            raise ValueError(f"set_task must name {len(parts)} attributes, one per number of a task, got {self.names}.")
-        return {name: self._like(getattr(env, name), name, part) for name, part in zip(self.names, parts, strict=True)}
-
-    @staticmethod
-    def _like(current: Any, name: str, value: Any) -> Any:
-        if not isinstance(current, (Number, np.ndarray)):
-            return value
-        shape, array = np.asarray(current).shape, np.asarray(value)
-        if array.size != math.prod(shape):
-            raise ValueError(f"set_task names {name!r} of shape {shape}, which does not take a task of shape {array.shape}.")
-        return array.reshape(shape) if isinstance(current, np.ndarray) else array.item()
-
-
-def _find_tasks(
-    env: gym.Env, task_space: Any, tasks: list[Task] | None, set_task: SetTask | None
-) -> tuple[Sampler | None, spaces.Space | None]:
-    """The environment's own sampler, if tasks come from there, and the space of tasks, given or the environment's own."""
-    if task_space is not None and not isinstance(task_space, spaces.Space):
-        raise TypeError(f"task_space must be a gymnasium space, got {task_space!r}.")
-    given = task_space is not None or tasks is not None
-    sampler, own_space = _attribute(env, "sample_tasks"), _attribute(env, "task_space")
-    if task_space is None and isinstance(own_space, spaces.Space):
-        task_space = own_space
-    has_tasks = tasks is not None or task_space is not None or callable(sampler)
-    if not has_tasks or (set_task is None and not callable(_attribute(env, "set_task"))):
-        raise ValueError(
-            f"{env} has no tasks, or no way to set one: it needs either methods sample_tasks(n, rng) and set_task(task) of "
-            "its own, or task_space=<a gymnasium space> and set_task=<a callable or attribute names>, or tasks=<a list> and "
-            "set_task=<a callable or attribute names>."
-        )
-    return sampler if callable(sampler) and not given else None, task_space
-
-
-def _make_setter(env: gym.Env, set_task: SetTask | None) -> Callable[[Any, Task], Any] | None:
-    if set_task is None or callable(set_task):
-        return set_task
-    return _Attributes([set_task] if isinstance(set_task, str) else list(set_task), env)
-
-
-def _attribute(env: gym.Env, name: str) -> Any:
-    return env.get_wrapper_attr(name) if env.has_wrapper_attr(name) else None
-
-
-def _make(env: Any, env_kwargs: dict[str, Any]) -> gym.Env:
-    if isinstance(env, gym.Env):
-        if env_kwargs:
-            raise TypeError(
-                f"{', '.join(env_kwargs)} cannot be passed to an environment that is made: pass an id or a callable."
-            )
-        made = env
-    elif isinstance(env, (str, EnvSpec)):
-        made = gym.make(env, **env_kwargs)
-    elif callable(env):
-        made = env(**env_kwargs)
-    else:
-        raise TypeError(f"env must be a gymnasium.Env, a registered id, a callable returning one, or a list, got {env!r}.")
-    if not isinstance(made, gym.Env):
-        raise TypeError(f"env must return a gymnasium.Env when called, got {made!r}.")
-    layer = made
-    while isinstance(layer, gym.Wrapper):
-        if isinstance(layer, TaskDistEnv):
-            raise ValueError(f"env must not be a TaskDistEnv already, got {made}.")
-        layer = layer.env
-    return made
-
-
-def _make_members(envs: Sequence[Any], env_kwargs: dict[str, Any]) -> list[gym.Env]:
-    if not envs:
-        raise ValueError("The list of environments must not be empty.")
-    members = [_make(env, env_kwargs) for env in envs]
-    for i, env in enumerate(members):
-        for name in ("observation_space", "action_space"):
-            if getattr(env, name) != getattr(members[0], name):
-                raise ValueError(
-                    f"All environments must have the same spaces, but {name} of environment {i} is {getattr(env, name)} "
-                    f"and that of environment 0 is {getattr(members[0], name)}."
-                )
-    return members
-
-
-def _time_limit(env: gym.Env) -> int | None:
-    limits = [env.spec.max_episode_steps if env.spec is not None else None]
-    layer: Any = env
-    while isinstance(layer, gym.Wrapper):
-        # By attribute, because RL Zoo replaces the class TimeLimit.
-        limits.append(getattr(layer, "_max_episode_steps", None))
-        layer = layer.env
-    return min((limit for limit in limits if limit is not None), default=None)

@@ -153,8 +153,8 @@ class TaskVecEnv(VecEnv):
                 self.vector_env.set_task(column, task)
         self._pinned[column] = task
 
-    def _get_task(self, column: int) -> np.ndarray:
-        return self.vector_env.tasks[column].copy()
+    def _get_task(self, column: int) -> Any:
+        return deepcopy(self.vector_env.tasks[column])
 
     def _get_pinned_task(self, column: int) -> Any:
         return deepcopy(self._pinned[column])

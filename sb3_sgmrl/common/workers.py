@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -11,17 +11,22 @@ import gymnasium as gym
 import numpy as np
 from stable_baselines3.common.env_util import is_wrapped
 from stable_baselines3.common.monitor import Monitor
-from stable_baselines3.common.vec_env import DummyVecEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from sb3_sgmrl.common.task_dist import TaskDistEnv
 
 _ADVICE = "pass make_vec_env(<a function that makes it>, n_envs=...) instead of one environment"
 
 
-def make_task_vec_env(env: gym.Env, n_envs: int, seed: int | None = None) -> DummyVecEnv:
+def make_task_vec_env(
+    env: gym.Env,
+    n_envs: int,
+    seed: int | None = None,
+    vec_env_cls: Callable[[list[Callable[[], gym.Env]]], VecEnv] = DummyVecEnv,
+) -> VecEnv:
     """
-    Copy one environment to several workers in this process, each under a ``Monitor``. The environment itself is not among
-    them and stays as it is.
+    Copy one environment to several workers, each under a ``Monitor``. The environment itself is not among them and stays as it
+    is.
 
     Copies are made by pickling. They share the state of the random generators of the original, so each is seeded anew, at
     random if ``seed`` is not given.
@@ -29,6 +34,7 @@ def make_task_vec_env(env: gym.Env, n_envs: int, seed: int | None = None) -> Dum
     :param env: the environment, usually a :class:`TaskDistEnv`
     :param n_envs: number of workers
     :param seed: worker ``i`` is seeded by ``seed + i``, as in Stable-Baselines3
+    :param vec_env_cls: what makes the VecEnv of the functions that make the workers
     :return: the vectorised environment
     :raises ValueError: when ``n_envs`` is not positive, or the copies could not be made or would differ from the environment
     """
@@ -36,20 +42,22 @@ def make_task_vec_env(env: gym.Env, n_envs: int, seed: int | None = None) -> Dum
         raise ValueError(f"n_envs must be a positive integer, got {n_envs}.")
     try:
         pickled = cloudpickle.dumps(env)
-        workers = [cloudpickle.loads(pickled) for _ in range(n_envs)]
+        cloudpickle.loads(pickled).close()
     except Exception as error:
         raise ValueError(f"{env} cannot be copied to {n_envs} workers ({_one_line(error)}): {_ADVICE}.") from error
     if edited := edited_model_fields(env):
         raise ValueError(f"The MuJoCo model of {env} was edited ({', '.join(edited)}) and its copies would not be: {_ADVICE}.")
-    vec_env = DummyVecEnv([partial(_monitored, worker) for worker in workers])
-    for worker, worker_seed in zip(workers, vec_env.seed(seed), strict=True):
-        # The seeds just set come into force at the next reset; nothing must be drawn from a shared state before.
-        worker.np_random = np.random.default_rng(worker_seed)
-        worker.action_space.seed(worker_seed)
+    seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
+    vec_env = vec_env_cls([partial(_copy, pickled, seed + i) for i in range(n_envs)])
+    vec_env.seed(seed)
     return vec_env
 
 
-def _monitored(env: gym.Env) -> gym.Env:
+def _copy(pickled: bytes, seed: int) -> gym.Env:
+    env = cloudpickle.loads(pickled)
+    # seeds of a VecEnv come into force at the next reset; nothing must be drawn from a shared state before
+    env.np_random = np.random.default_rng(seed)
+    env.action_space.seed(seed)
     return env if is_wrapped(env, Monitor) else Monitor(env)
 
 

@@ -63,23 +63,38 @@ class MujocoTaskVectorEnv(TaskVectorEnv):
         self._batch = Batch(self._single.model, self.num_envs, nthread=self._n_threads or 0)
         self._qpos, self._qvel, self._ctrl = (self._batch.bind(field) for field in ("qpos", "qvel", "ctrl"))
         self._position = self._single.position(self._batch.bind)
+        self._model_fields = {
+            name: self._batch.expand(name) for name in self._single.family.model_values(self._single.family.default_task[None])
+        }
 
     # A Batch cannot be pickled, but the rows of its state can.
     def __getstate__(self) -> dict[str, Any]:
-        views = ("_batch", "_qpos", "_qvel", "_ctrl", "_position")
-        return {**{name: value for name, value in vars(self).items() if name not in views}, "rows": self._batch.state.copy()}
+        views = ("_batch", "_qpos", "_qvel", "_ctrl", "_position", "_model_fields")
+        return {
+            **{name: value for name, value in vars(self).items() if name not in views},
+            "rows": self._batch.state.copy(),
+            "fields": {name: value.copy() for name, value in self._model_fields.items()},
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        rows = state.pop("rows")
+        rows, fields = state.pop("rows"), state.pop("fields")
         vars(self).update(state)
         self._make_batch()
+        self._set_model(np.arange(self.num_envs), fields)
         self._batch.state[:] = rows
+
+    def _set_model(self, columns: np.ndarray, values: dict[str, np.ndarray]) -> None:
+        for name, value in values.items():
+            self._model_fields[name][columns] = value
+        if values:
+            self._batch.set_const(columns)
 
     def _reset_columns(self, columns: np.ndarray) -> np.ndarray:
         qpos = np.empty((len(columns), self._qpos.shape[1]))
         qvel = np.empty((len(columns), self._qvel.shape[1]))
         for row, column in enumerate(columns.tolist()):
             qpos[row], qvel[row] = self._single.draw_state(self.column_rng(column))
+        self._set_model(columns, self._single.family.model_values(self.tasks[columns]))
         self._batch.reset(columns, stage=mujoco.mjtStage.mjSTAGE_NONE)
         self._qpos[columns], self._qvel[columns] = qpos, qvel
         self._batch.forward(columns)

@@ -21,6 +21,8 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "HopperVel-v0": ("Hopper", {"task": "velocity", "task_range": (0.0, 2.0), "healthy_reward": 2.0}),
     "Walker2dDir-v0": ("Walker2d", {"task": "direction"}),
     "Walker2dVel-v0": ("Walker2d", {"task": "velocity", "task_range": (0.0, 3.0), "healthy_reward": 3.0}),
+    "HopperRandParams-v0": ("Hopper", {"task": "dynamics"}),
+    "Walker2dRandParams-v0": ("Walker2d", {"task": "dynamics"}),
     "AntDir-v0": ("Ant", {"task": "direction"}),
     "AntVel-v0": (
         "Ant",

@@ -19,7 +19,7 @@ from gymnasium.envs.mujoco.swimmer_v5 import SwimmerEnv
 from gymnasium.envs.mujoco.walker2d_v5 import Walker2dEnv
 from gymnasium.utils import EzPickle
 
-from sb3_sgmrl.envs.mujoco_tasks import Range, make_tasks
+from sb3_sgmrl.envs.mujoco_tasks import MujocoTasks, Range, make_tasks
 from sb3_sgmrl.envs.vector import TaskMixin
 
 # Gives a field of MjData by its name, with one row per column.
@@ -36,7 +36,8 @@ class MujocoTaskEnv(TaskMixin, MujocoEnv, EzPickle):
     Dynamics, observations, resets and the end of an episode are Gymnasium's. The methods that take arrays with one row per
     column are the only place where these things are computed; the batched form calls them, too.
 
-    :param task: "direction", "velocity", "velocity_wrong_sign", "angle" or "goal", see ``sb3_sgmrl.envs.mujoco_tasks``
+    :param task: "direction", "velocity", "velocity_wrong_sign", "angle", "goal" or "dynamics", see
+        ``sb3_sgmrl.envs.mujoco_tasks``
     :param task_range: the range of the tasks, see there; ``None`` for the default
     :param action_bound: if given, the action space is [-action_bound, action_bound] and mapped linearly onto the
         simulator's, as Gymnasium's ``RescaleAction`` does
@@ -52,6 +53,7 @@ class MujocoTaskEnv(TaskMixin, MujocoEnv, EzPickle):
     velocity_limit = np.inf
     # World coordinates, the first of qpos, which Gymnasium hides from the policy.
     n_world_coordinates = 2
+    family: MujocoTasks
     # Set by Gymnasium's environments where they apply.
     _forward_reward_weight: float
     _ctrl_cost_weight: float
@@ -65,9 +67,9 @@ class MujocoTaskEnv(TaskMixin, MujocoEnv, EzPickle):
     ):
         if action_bound is not None and not action_bound > 0:
             raise ValueError(f"action_bound must be positive or None, got {action_bound}.")
-        family = make_tasks(task, task_range)
         with _quiet_compiler():
             super().__init__(**self.fixed_kwargs, **kwargs)
+        family = make_tasks(task, task_range, self.model)
         EzPickle.__init__(self, task, task_range, action_bound, **kwargs)
         self._init_tasks(family)
         self._task_reward = family.reward
@@ -169,6 +171,11 @@ class MujocoTaskEnv(TaskMixin, MujocoEnv, EzPickle):
     # -- one environment -------------------------------------------------------------------------------------------
 
     def reset_model(self) -> np.ndarray:
+        if values := self.family.model_values(self.tasks):
+            for name, value in values.items():
+                getattr(self.model, name)[:] = value[0]
+            mujoco.mj_setConst(self.model, self.data)
+            mujoco.mj_resetData(self.model, self.data)
         self.set_state(*self.draw_state(self.np_random))
         return self._get_obs()
 

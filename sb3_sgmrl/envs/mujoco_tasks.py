@@ -16,7 +16,7 @@ Range = tuple[float, float]
 
 class MujocoTasks(TaskFamily):
     """
-    A family of tasks that differ in the reward for moving.
+    A family of tasks that differ in the reward for moving, or in the robot itself.
 
     :param low: lower bounds of a task, shape (k,)
     :param high: upper bounds of a task, shape (k,)
@@ -34,6 +34,15 @@ class MujocoTasks(TaskFamily):
         :return: rewards, shape (n,)
         """
         raise NotImplementedError
+
+    def model_values(self, tasks: np.ndarray) -> dict[str, np.ndarray]:
+        """
+        What the robot is made of, where tasks differ in that.
+
+        :param tasks: tasks, shape (n, k)
+        :return: fields of MjModel by name, shape (n, ...); they are put in force when an episode begins
+        """
+        return {}
 
 
 class Direction(MujocoTasks):
@@ -119,29 +128,70 @@ class Goal(MujocoTasks):
         return -(np.abs(positions[:, 0] - tasks[:, 0]) + np.abs(positions[:, 1] - tasks[:, 1]))
 
 
+class Dynamics(MujocoTasks):
+    """
+    Run forward with a body that is not observed: the reward is v. A task holds factors of the masses (with the inertias) of
+    the bodies, of the damping of the joints and of the friction of the geoms, in this order, each log-uniform, as in the
+    parameter randomisation of ProMP and PEARL.
+
+    :param task_range: smallest and greatest factor
+    :param model: the robot
+    """
+
+    def __init__(self, task_range: Range = (1.5**-3, 1.5**3), *, model: Any):
+        self._sizes = model.nbody - 1, model.nv, model.ngeom
+        size = sum(self._sizes)
+        super().__init__([task_range[0]] * size, [task_range[1]] * size, [1.0] * size)
+        names = ("body_mass", "body_inertia", "dof_damping", "geom_friction")
+        self._original = {name: getattr(model, name).copy() for name in names}
+
+    def sample_tasks(self, n: int, rng: np.random.Generator) -> list[np.ndarray]:
+        low, high = np.log(self.task_space.low), np.log(self.task_space.high)
+        factors = np.exp(rng.uniform(low, high, size=(n, sum(self._sizes))))
+        return list(np.clip(factors, self.task_space.low, self.task_space.high))
+
+    def reward(self, tasks: np.ndarray, velocities: np.ndarray, positions: np.ndarray) -> np.ndarray:
+        return velocities[:, 0]
+
+    def model_values(self, tasks: np.ndarray) -> dict[str, np.ndarray]:
+        masses, dampings, frictions = np.split(tasks, np.cumsum(self._sizes)[:-1], axis=1)
+        masses = np.concatenate([np.ones((len(tasks), 1)), masses], axis=1)  # the world's
+        return {
+            "body_mass": self._original["body_mass"] * masses,
+            "body_inertia": self._original["body_inertia"] * masses[..., None],
+            "dof_damping": self._original["dof_damping"] * dampings,
+            "geom_friction": self._original["geom_friction"] * frictions[..., None],
+        }
+
+
 TASKS: dict[str, Callable[..., MujocoTasks]] = {
     "direction": Direction,
     "velocity": Velocity,
     "velocity_wrong_sign": WrongSignVelocity,
     "angle": Angle,
     "goal": Goal,
+    "dynamics": Dynamics,
 }
 
 
-def make_tasks(task: str, task_range: Range | None = None) -> MujocoTasks:
+def make_tasks(task: str, task_range: Range | None, model: Any) -> MujocoTasks:
     """
     :param task: what is asked of the robot, a key of ``TASKS``
     :param task_range: see the class in ``TASKS``; ``None`` for its default
+    :param model: the robot
     :return: the family of tasks
     :raises ValueError: if there is no such task, it has no range, or the range is empty
     """
     if task not in TASKS:
         raise ValueError(f"task must be one of {list(TASKS)}, got {task!r}.")
+    of_robot = {"model": model} if task == "dynamics" else {}
     if task_range is None:
-        return TASKS[task]()
+        return TASKS[task](**of_robot)
     if task == "direction":
         raise ValueError(f"task_range must be None for the task 'direction', got {task_range}.")
     low, high = task_range
     if not low < high:
         raise ValueError(f"task_range must be (low, high) with low < high, got {task_range}.")
-    return TASKS[task]((float(low), float(high)))
+    if task == "dynamics" and not low > 0:
+        raise ValueError(f"task_range must hold positive factors for the task 'dynamics', got {task_range}.")
+    return TASKS[task]((float(low), float(high)), **of_robot)

@@ -303,7 +303,7 @@ class TaskVectorEnv(VectorEnv):
                 playing, take_columns(np.asarray(actions), playing)
             )
         self._elapsed += ~self.idle
-        truncations = self._elapsed >= self._step_limit
+        truncations = self._truncations()
         dones = terminations | truncations
         if isinstance(playing, np.ndarray):
             infos["idle"] = infos["_idle"] = self.idle.copy()
@@ -324,6 +324,12 @@ class TaskVectorEnv(VectorEnv):
         return tuple(map(self._render_column, range(self.num_envs) if columns is None else columns))
 
     # -- internals -------------------------------------------------------------------------------------------------
+
+    def _truncations(self) -> np.ndarray:
+        """
+        :return: per column, whether the step just played was the last that is allowed
+        """
+        return self._elapsed >= self._step_limit
 
     def _rows(self, values: np.ndarray, columns: np.ndarray) -> np.ndarray:
         """

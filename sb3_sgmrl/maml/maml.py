@@ -1,9 +1,8 @@
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from stable_baselines3.common.policies import ActorCriticPolicy
-from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
+from stable_baselines3.common.type_aliases import MaybeCallback
 
 from sb3_sgmrl.common.meta_algorithm import MetaOnPolicyAlgorithm
 
@@ -18,13 +17,8 @@ class MAML(MetaOnPolicyAlgorithm):
     biased for the return after adaptation by sampled gradients; see :class:`~sb3_sgmrl.SGMRL`. ``first_order=True`` gives
     FO-MAML. Paper: https://arxiv.org/abs/1703.03400 (Finn, Abbeel, Levine 2017).
 
-    :param policy: the policy, ``MlpPolicy``, ``CnnPolicy``, ``MultiInputPolicy`` or a class
-    :param env: a :class:`~sb3_sgmrl.TaskDistEnv`, a VecEnv of them, or the id of a registered task family
-    :param kwargs: as for :class:`~sb3_sgmrl.common.meta_algorithm.MetaOnPolicyAlgorithm`, but without the score term
+    Arguments are those of :class:`~sb3_sgmrl.common.meta_algorithm.MetaOnPolicyAlgorithm`.
     """
-
-    def __init__(self, policy: str | type[ActorCriticPolicy], env: GymEnv | str | None, **kwargs: Any) -> None:
-        super().__init__(policy, env, score_coef=0.0, **kwargs)
 
     def learn(
         self: SelfMAML,

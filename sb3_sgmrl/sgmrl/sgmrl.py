@@ -2,10 +2,15 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
+import numpy as np
+import torch as th
 from stable_baselines3.common.policies import ActorCriticPolicy
-from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 
-from sb3_sgmrl.common.meta_algorithm import MetaOnPolicyAlgorithm
+from sb3_sgmrl.common.checks import check_score_term
+from sb3_sgmrl.common.control_variates import RETURN_CONTROL_VARIATES, TaskRegression
+from sb3_sgmrl.common.meta_algorithm import MetaOnPolicyAlgorithm, MetaRollout
+from sb3_sgmrl.common.meta_gradient import ScoreCoefficients, refitted_coefficients, return_coefficients
 
 SelfSGMRL = TypeVar("SelfSGMRL", bound="SGMRL")
 
@@ -22,23 +27,141 @@ class SGMRL(MetaOnPolicyAlgorithm):
     first order, with the baseline and the normalisation refitted; the other forms are exact and noisier.
 
     :param policy: the policy, ``MlpPolicy``, ``CnnPolicy``, ``MultiInputPolicy`` or a class
-    :param env: a :class:`~sb3_sgmrl.TaskDistEnv`, a VecEnv of them, or the id of a registered task family
+    :param env: a :class:`~sb3_sgmrl.TaskDistEnv` or a VecEnv of them, or the id of a registered task family
+    :param learning_rate: step size of the meta-optimiser, a number or a function of the remaining progress
+    :param meta_batch_size: number of tasks per meta-iteration
+    :param n_episodes: episodes per task in each adaptation phase
+    :param n_outer_episodes: episodes per task of the adapted policy; ``n_episodes`` when None
+    :param n_inner_steps: number ζ of inner steps
+    :param inner_lr: step size α of an inner step
+    :param gamma: discount factor
+    :param gae_lambda: λ of generalised advantage estimation
+    :param baseline: ``linear`` (features of observation and time, fitted per task and phase), ``critic`` (the policy's value
+        net, trained on all episodes) or ``none``
+    :param normalize_advantage: normalise the advantages of each task and phase
+    :param discount_from: ``step``: rewards-to-go are discounted from their step, as is customary; ``episode``: from the start
+        of the episode, as in eq. (4) of the paper
+    :param time_reduction: ``mean``: surrogates are means over all steps; ``sum``: sums over the steps of an episode, means
+        over episodes, as in the paper
+    :param outer_advantage: settings of :class:`~sb3_sgmrl.common.advantages.AdvantageSettings` that differ in the outer
+        surrogate
+    :param inner_surrogate: ``pathwise``, ``lvc`` or ``dice``
+    :param first_order: leave the second derivatives out
     :param score_coef: weight λ of the score term; 1 is SG-MRL, 0 is MAML
-    :param control_variate: form of the score term: ``refitted``, or the exact return times score with ``none``,
+    :param control_variate: form of the score term: ``refitted`` (formula C), or the exact return times score with ``none``,
         ``leave_one_task_out``, ``leave_one_out_return`` or ``task_regression`` subtracted
-    :param kwargs: as for :class:`~sb3_sgmrl.common.meta_algorithm.MetaOnPolicyAlgorithm`
+    :param max_grad_norm: the norm the meta-gradient is clipped at; None leaves it alone
+    :param vf_epochs: gradient steps on the value loss per meta-iteration, with ``baseline="critic"``
+    :param n_envs: number of workers made from a single environment; None chooses
+    :param engine: what plays a single environment: ``batched``, the batched form of a registered family; ``in_process``,
+        clones in this process; ``subprocess``, clones in one process per processor; ``auto``, the batched form where there is
+        one, else clones in this process
+    :param n_threads: threads for gradients; None takes one per processor
+    :param stats_window_size: number of episodes the rollout statistics average over
+    :param tensorboard_log: folder of TensorBoard logs; None writes none
+    :param policy_kwargs: further arguments of the policy; ``ortho_init`` is False when not given
+    :param verbose: 0 no output, 1 info, 2 debug
+    :param seed: seed of everything random; None draws one
+    :param device: device of the policy
+    :param _init_setup_model: whether to build the network at construction
+    :raises ValueError: for an argument outside its range, naming it
     """
 
     def __init__(
         self,
         policy: str | type[ActorCriticPolicy],
         env: GymEnv | str | None,
-        *,
+        learning_rate: float | Schedule = 1e-3,
+        meta_batch_size: int = 20,
+        n_episodes: int = 20,
+        n_outer_episodes: int | None = None,
+        n_inner_steps: int = 1,
+        inner_lr: float = 0.1,
+        gamma: float = 0.99,
+        gae_lambda: float = 0.997,
+        baseline: str = "linear",
+        normalize_advantage: bool = True,
+        discount_from: str = "step",
+        time_reduction: str = "mean",
+        outer_advantage: dict[str, Any] | None = None,
+        inner_surrogate: str = "pathwise",
+        first_order: bool = False,
         score_coef: float = 1.0,
         control_variate: str = "refitted",
-        **kwargs: Any,
+        max_grad_norm: float | None = 0.5,
+        vf_epochs: int = 10,
+        n_envs: int | None = None,
+        engine: str = "auto",
+        n_threads: int | None = None,
+        stats_window_size: int = 100,
+        tensorboard_log: str | None = None,
+        policy_kwargs: dict[str, Any] | None = None,
+        verbose: int = 0,
+        seed: int | None = None,
+        device: th.device | str = "auto",
+        _init_setup_model: bool = True,
     ) -> None:
-        super().__init__(policy, env, score_coef=score_coef, control_variate=control_variate, **kwargs)
+        self.score_coef = score_coef
+        self.control_variate = control_variate
+        self._task_regression = TaskRegression()
+        super().__init__(
+            policy,
+            env,
+            learning_rate=learning_rate,
+            meta_batch_size=meta_batch_size,
+            n_episodes=n_episodes,
+            n_outer_episodes=n_outer_episodes,
+            n_inner_steps=n_inner_steps,
+            inner_lr=inner_lr,
+            gamma=gamma,
+            gae_lambda=gae_lambda,
+            baseline=baseline,
+            normalize_advantage=normalize_advantage,
+            discount_from=discount_from,
+            time_reduction=time_reduction,
+            outer_advantage=outer_advantage,
+            inner_surrogate=inner_surrogate,
+            first_order=first_order,
+            max_grad_norm=max_grad_norm,
+            vf_epochs=vf_epochs,
+            n_envs=n_envs,
+            engine=engine,
+            n_threads=n_threads,
+            stats_window_size=stats_window_size,
+            tensorboard_log=tensorboard_log,
+            policy_kwargs=policy_kwargs,
+            verbose=verbose,
+            seed=seed,
+            device=device,
+            _init_setup_model=_init_setup_model,
+        )
+
+    def check_settings(self) -> None:
+        super().check_settings()
+        check_score_term(self)
+
+    def score_coefficients(self, rollout: MetaRollout) -> ScoreCoefficients | None:
+        if self.score_coef == 0:
+            return None
+        if self.control_variate == "refitted":
+            return refitted_coefficients(self.objective.inner, self.observation_space)
+        gamma = self.objective.outer.gamma
+        if self.control_variate == "task_regression":
+            predicted = self._task_regression.predict(self._task_features(rollout))
+            return return_coefficients(
+                rollout.traces, gamma, lambda _, inner: np.broadcast_to(predicted[:, None], inner.shape)
+            )
+        return return_coefficients(rollout.traces, gamma, RETURN_CONTROL_VARIATES[self.control_variate])
+
+    def train(self, rollout: MetaRollout) -> None:
+        super().train(rollout)
+        if self.score_coef > 0 and self.control_variate == "task_regression":
+            gamma = self.objective.outer.gamma
+            outer = np.array([trace[-1].batch.returns(gamma).mean() for trace in rollout.traces])
+            self._task_regression.observe(self._task_features(rollout), outer)
+
+    def _task_features(self, rollout: MetaRollout) -> np.ndarray:
+        return np.stack([self.env.env_method("task_features", task, indices=0)[0] for task in rollout.tasks])
 
     def learn(
         self: SelfSGMRL,

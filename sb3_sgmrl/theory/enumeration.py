@@ -91,7 +91,7 @@ def exact_value(
     :return: a scalar
     """
     if n_inner_steps == 0:
-        return exact_return(policy, parameters, mdp, objective.inner.gamma)
+        return exact_return(policy, parameters, mdp, objective.outer.gamma)
     batch, _ = mdp.trajectories()
     probabilities = trajectory_probabilities(policy, parameters, mdp)
     value = th.zeros((), dtype=policy.dtype)
@@ -171,17 +171,38 @@ def expected_gradient(
     :param n_outer_episodes: episodes of the outer batch
     :return: by name
     """
+
+    def estimate(traces: Sequence[Sequence[TaskPhase]]) -> Parameters:
+        score = None if make_score is None else make_score(traces)
+        return meta_gradient(policy, objective, score, traces).gradient
+
+    return expectation(policy, mdps, objective, [*[n_episodes] * n_inner_steps, n_outer_episodes], estimate)
+
+
+def expectation(
+    policy: FunctionalPolicy,
+    mdps: Sequence[TabularMDP],
+    objective: MetaObjective,
+    n_episodes: Sequence[int],
+    estimate: Callable[[Sequence[Sequence[TaskPhase]]], Parameters],
+) -> Parameters:
+    """
+    Expectation of an estimate over all batches of all tasks.
+
+    :param policy: the policy as a function
+    :param mdps: the tasks of the meta-batch
+    :param objective: the inner step
+    :param n_episodes: episodes per task in each phase
+    :param estimate: function of the phases of every task
+    :return: by name
+    """
     parameters = policy.parameters()
-    counts = [*[n_episodes] * n_inner_steps, n_outer_episodes]
-    per_task = [list(_traces(policy, parameters, mdp, objective, counts)) for mdp in mdps]
+    per_task = [list(_traces(policy, parameters, mdp, objective, n_episodes)) for mdp in mdps]
     total = {name: th.zeros_like(value) for name, value in parameters.items()}
     for combination in itertools.product(*per_task):
-        traces = [trace for _, trace in combination]
         probability = math.prod(p for p, _ in combination)
-        score = None if make_score is None else make_score(traces)
-        gradient = meta_gradient(policy, objective, score, traces).gradient
-        for name in total:
-            total[name] += probability * gradient[name]
+        for name, value in estimate([trace for _, trace in combination]).items():
+            total[name] += probability * value
     return total
 
 
