@@ -115,22 +115,28 @@ def pure_physics(model, n_samples):
 
 
 def compare(family, settings, repeats):
-    """Interleaved meta-iterations of several settings, in turning order, each followed by the pure physics of its samples."""
+    """Interleaved meta-iterations of several settings, in turning order, and the pure physics of as many samples."""
     models = {name: make_model(family=family, **setting) for name, setting in settings.items()}
     times = {name: defaultdict(list) for name in models}
     names = list(models)
     for repeat in range(repeats + 1):
         turn = repeat % len(names)
+        physics: dict[int, float] = {}  # once per repeat and number of samples
         for name in names[turn:] + names[:turn]:
             model = models[name]
             watch = Stopwatch()
             with watch.watch(model.env.vector_env):
+                processor = time.process_time()
                 seconds, samples = iterate(model)
+                processor = time.process_time() - processor
             if repeat == 0:  # warm-up
                 continue
+            if samples not in physics:
+                physics[samples] = pure_physics(model, samples)
             times[name]["total"].append(seconds)
+            times[name]["processor time"].append(processor)
             times[name]["samples per second"].append(samples / seconds)
-            times[name]["pure physics"].append(pure_physics(model, samples))
+            times[name]["pure physics"].append(physics[samples])
             for part in PARTS:
                 times[name][part].append(watch.seconds[part])
     return times
@@ -147,12 +153,16 @@ def show(family, times):
         print(f"{key:26}" + "".join(f"{values[key]:16.3f}" for values in median.values()))
     print(f"{'pure physics':26}" + "".join(f"{values['pure physics']:16.3f}" for values in median.values()))
     first = next(iter(times))
-    for label, reference in (("total ÷ pure physics", "pure physics"), (f"total ÷ {first}", None)):
-        ratios = [
-            np.median(np.divide(columns["total"], columns[reference] if reference else times[first]["total"]))
-            for columns in times.values()
-        ]
-        print(f"{label:26}" + "".join(f"{ratio:16.3f}" for ratio in ratios))
+    ratios = {
+        "total ÷ pure physics": [np.divide(columns["total"], columns["pure physics"]) for columns in times.values()],
+        f"total ÷ {first}": [np.divide(columns["total"], times[first]["total"]) for columns in times.values()],
+        f"processor time ÷ {first}": [
+            np.divide(columns["processor time"], times[first]["processor time"]) for columns in times.values()
+        ],
+    }
+    for label, of_setting in ratios.items():
+        print(f"{label:26}" + "".join(f"{np.median(ratio):16.3f}" for ratio in of_setting))
+        print(f"{'  lowest, highest':26}" + "".join(f"{f'{ratio.min():.3f}, {ratio.max():.3f}':>16}" for ratio in of_setting))
     print(f"{'samples per second':26}" + "".join(f"{values['samples per second']:16.0f}" for values in median.values()))
 
 
@@ -194,7 +204,13 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--families", nargs="+", default=list(SIZES), choices=list(SIZES), help="which families")
     parser.add_argument("--repeats", type=int, default=5, help="interleaved repeats after one warm-up")
-    parser.add_argument("--growth", action="store_true", help="also how time and memory grow; several minutes")
+    parser.add_argument(
+        "--tables",
+        nargs="+",
+        default=["algorithms", "inner-steps"],
+        choices=["algorithms", "inner-steps", "growth"],
+        help="what to compare; growth is that of time and memory with tasks, episodes, steps and parameters",
+    )
     parser.add_argument("--measure", nargs=6, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.measure:
@@ -205,10 +221,12 @@ def main():
             "SGMRL": {"algorithm": SGMRL},
             "first order": {"algorithm": MAML, "first_order": True},
         }
-        show(family, compare(family, settings, arguments.repeats))
+        if "algorithms" in arguments.tables:
+            show(family, compare(family, settings, arguments.repeats))
         steps = {f"SGMRL, ζ = {n}": {"algorithm": SGMRL, "n_inner_steps": n} for n in (1, 2, 3)}
-        show(family, compare(family, steps, arguments.repeats))
-    if arguments.growth:
+        if "inner-steps" in arguments.tables:
+            show(family, compare(family, steps, arguments.repeats))
+    if "growth" in arguments.tables:
         growth()
 
 

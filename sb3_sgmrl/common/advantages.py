@@ -63,8 +63,8 @@ class WeightedEpisodes:
     scale: float
 
 
-# features of as many tasks at a time as fit into this many numbers
-_CHUNK = 2**23
+# features of as many tasks at a time as fit into this many numbers, which should stay in the processor's cache
+_CHUNK = 2**18
 
 
 def flatten_observations(space: spaces.Space, observations: Observations) -> np.ndarray | None:

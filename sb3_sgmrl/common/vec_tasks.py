@@ -58,6 +58,8 @@ class TaskVecEnv(VecEnv):
         self._returns = np.zeros(vector_env.num_envs)
         self._lengths = np.zeros(vector_env.num_envs, dtype=np.int64)
         self._start_time = time.time()
+        # hundreds of new dictionaries per step would cost as much as the policy
+        self._blank_infos: list[dict[str, Any]] = [{} for _ in range(vector_env.num_envs)]
         super().__init__(vector_env.num_envs, vector_env.single_observation_space, vector_env.single_action_space)
         self.metadata = template.metadata
 
@@ -91,12 +93,14 @@ class TaskVecEnv(VecEnv):
         """
         assert self._actions is not None, "step_wait() needs a step_async() before."
         observations, rewards, terminations, truncations, batch_infos = self.vector_env.step(self._actions)
-        infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
+        if any(self._blank_infos):  # somebody wrote into them
+            self._blank_infos = [{} for _ in range(self.num_envs)]
+        infos = self._blank_infos.copy()
         self._returns += rewards
         self._lengths += 1
         if "idle" in batch_infos:
             for column in np.flatnonzero(batch_infos["idle"]).tolist():
-                infos[column]["idle"] = True
+                infos[column] = {"idle": True}
         if "final_obs" not in batch_infos:
             return observations, rewards.astype(np.float32), np.zeros(self.num_envs, dtype=bool), infos
         dones = terminations | truncations
