@@ -1,7 +1,7 @@
 """
 What a meta-iteration costs, beside its physics alone, in one interleaved run.
 
-    python examples/benchmark_speed.py                # every family, about twenty minutes on two cores
+    python examples/benchmark_speed.py                # every family, about half an hour on two cores
     python examples/benchmark_speed.py --families HalfCheetahDir-v0 --repeats 3
 
 Ratios are medians over interleaved repeats; the machine's clock may drift, the ratios hardly do. The step size of the
@@ -166,6 +166,26 @@ def show(family, times):
     print(f"{'samples per second':26}" + "".join(f"{values['samples per second']:16.0f}" for values in median.values()))
 
 
+def vec_env_alone(family, repeats):
+    """A step of all columns through the VecEnv beside that of the physics alone."""
+    model = make_model(MAML, family)
+    env, n_steps = model.env, 50
+    env.reset()
+    actions = np.random.default_rng(0).standard_normal((20, env.num_envs, *env.action_space.shape)).astype(np.float32)
+    ratios = []
+    for repeat in range(repeats + 1):
+        start = time.perf_counter()
+        for t in range(n_steps):
+            env.step(np.clip(actions[t % 20], env.action_space.low, env.action_space.high))
+        seconds = time.perf_counter() - start
+        physics = pure_physics(model, n_steps * env.num_envs)
+        env.reset()
+        if repeat > 0:
+            ratios.append(seconds / physics)
+    print(f"\n{family}: VecEnv ÷ pure physics, {env.num_envs} columns: {np.median(ratios):.3f}")
+    print(f"  lowest, highest {min(ratios):.3f}, {max(ratios):.3f}")
+
+
 def memory_and_time(family, n_tasks, n_episodes, horizon, width, n_inner_steps):
     """Peak memory above the idle process in MiB and seconds of the second meta-iteration, in a process of its own."""
     command = [sys.executable, __file__, "--measure", family, *map(str, (n_tasks, n_episodes, horizon, width, n_inner_steps))]
@@ -208,8 +228,9 @@ def main():
         "--tables",
         nargs="+",
         default=["algorithms", "inner-steps"],
-        choices=["algorithms", "inner-steps", "growth"],
-        help="what to compare; growth is that of time and memory with tasks, episodes, steps and parameters",
+        choices=["algorithms", "inner-steps", "vec-env", "growth"],
+        help="what to compare; vec-env is the environment without a policy, growth that of time and memory with tasks, "
+        "episodes, steps and parameters",
     )
     parser.add_argument("--measure", nargs=6, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -224,6 +245,8 @@ def main():
         if "algorithms" in arguments.tables:
             show(family, compare(family, settings, arguments.repeats))
         steps = {f"SGMRL, ζ = {n}": {"algorithm": SGMRL, "n_inner_steps": n} for n in (1, 2, 3)}
+        if "vec-env" in arguments.tables:
+            vec_env_alone(family, arguments.repeats)
         if "inner-steps" in arguments.tables:
             show(family, compare(family, steps, arguments.repeats))
     if "growth" in arguments.tables:
