@@ -59,6 +59,7 @@ def test_benchmark_speed(tmp_path):
     output = run_example(
         tmp_path, "benchmark_speed.py", "--families", "Navigation2D-v0", "--repeats", "1", "--tables", "algorithms"
     )
+    assert "VecEnv ÷ pure physics, 400 columns" in output
     for label in ("sampling", "meta-gradient", "total ÷ pure physics", "total ÷ MAML"):
         row = next(line for line in output.splitlines() if line.startswith(label))
         assert all(float(value) > 0 for value in row[26:].split())

@@ -1,6 +1,7 @@
 """What works with SB3's own algorithms works with these: callbacks, wrappers, environments, parameters, policies."""
 
 from copy import deepcopy
+from functools import partial
 
 import numpy as np
 import pytest
@@ -97,8 +98,9 @@ def test_a_false_return_stops_without_a_training_step(algorithm, stop_at):
 @pytest.mark.filterwarnings("ignore:Training and eval env are not of the same type")
 @pytest.mark.parametrize("env_id", ["point", "Navigation2D-v0"])
 def test_eval_callback_scores_the_meta_policy(env_id, tmp_path):
-    env = point_vec(4) if env_id == "point" else TaskDistEnv(env_id, max_episode_steps=5)
-    eval_env = Monitor(point() if env_id == "point" else TaskDistEnv(env_id, max_episode_steps=5))
+    navigation = partial(TaskDistEnv, "Navigation2D-v0", max_episode_steps=5, early_end=False)
+    env = point_vec(4) if env_id == "point" else navigation()
+    eval_env = Monitor(point() if env_id == "point" else navigation())
     model = tiny(SGMRL, env)
     first = state(model)
     callback = EvalCallback(
