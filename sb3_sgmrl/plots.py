@@ -14,7 +14,9 @@ from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 
 from sb3_sgmrl.common.adaptation import EVALUATION
 from sb3_sgmrl.common.checks import check_positive
-from sb3_sgmrl.common.evaluation import AdaptationReport, check_seed, check_task_list, env_to_adapt_in, play_inner_steps
+from sb3_sgmrl.common.adaptation_env import env_to_adapt_in
+from sb3_sgmrl.common.checks import check_seed
+from sb3_sgmrl.common.evaluation import AdaptationReport, check_task_list, play_inner_steps
 from sb3_sgmrl.envs.navigation import ARENA, Navigation2DEnv
 
 if TYPE_CHECKING:

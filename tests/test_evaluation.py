@@ -170,7 +170,7 @@ def test_to_csv(tmp_path):
 def made(monkeypatch):
     """The VecEnvs that evaluation made or took, and those of them that were closed."""
     found, closed = [], []
-    make = evaluation.as_task_vec_env
+    make = adaptation_env.as_task_vec_env
 
     def note(env, **kwargs):
         vec_env = make(env, **kwargs)
@@ -180,7 +180,7 @@ def made(monkeypatch):
         found.append(vec_env)
         return vec_env
 
-    monkeypatch.setattr(evaluation, "as_task_vec_env", note)
+    monkeypatch.setattr(adaptation_env, "as_task_vec_env", note)
     return found, closed
 
 

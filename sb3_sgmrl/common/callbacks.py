@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from copy import deepcopy
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from gymnasium.utils.env_checker import data_equivalence
@@ -16,19 +16,11 @@ from stable_baselines3.common.callbacks import BaseCallback, EventCallback
 from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.vec_env import unwrap_vec_normalize
 
-from sb3_sgmrl.common.checks import check_positive
-from sb3_sgmrl.common.evaluation import (
-    AdaptationReport,
-    check_seed,
-    draw_test_tasks,
-    evaluate_adaptation,
-    fit_to_model,
-    make_task_env,
-)
+from sb3_sgmrl.common.adaptation_env import fit_to_model, make_task_env
+from sb3_sgmrl.common.checks import check_positive, check_seed
+from sb3_sgmrl.common.evaluation import AdaptationReport, draw_test_tasks, evaluate_adaptation
+from sb3_sgmrl.common.meta_model import MetaModel
 from sb3_sgmrl.common.saving import replace_when_complete
-
-if TYPE_CHECKING:
-    from sb3_sgmrl.common.meta_algorithm import MetaOnPolicyAlgorithm
 
 # of the algorithms, for the number of columns while the model is not known
 _USUAL_EPISODES = 20
@@ -64,7 +56,7 @@ class MetaEvalCallback(EventCallback):
         that cannot be continued
     """
 
-    model: MetaOnPolicyAlgorithm
+    model: MetaModel
 
     def __init__(
         self,

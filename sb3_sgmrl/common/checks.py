@@ -31,6 +31,15 @@ def check_positive(**counts: Any) -> None:
             raise ValueError(f"`{name}` must be a positive integer, got {value!r}.")
 
 
+def check_seed(seed: Any) -> None:
+    """
+    :param seed: what was given as ``seed``
+    :raises ValueError: when it is not a non-negative integer
+    """
+    if isinstance(seed, bool) or not isinstance(seed, Integral) or seed < 0:
+        raise ValueError(f"`seed` must be a non-negative integer, got {seed!r}.")
+
+
 def check_choice(name: str, value: Any, allowed: tuple[str, ...]) -> None:
     """
     :param name: of the argument

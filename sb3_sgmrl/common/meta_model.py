@@ -21,11 +21,11 @@ from stable_baselines3.common.utils import check_for_correct_spaces
 from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 
 from sb3_sgmrl.common.adaptation import ADAPTATION, adapt_tasks, play_and_adapt, task_phases
+from sb3_sgmrl.common.adaptation_env import env_to_adapt_in
 from sb3_sgmrl.common.advantages import AdvantageSettings
 from sb3_sgmrl.common.batch import PhaseBatch
-from sb3_sgmrl.common.checks import check_arguments, check_episodes, check_memory, check_policy, check_positive
+from sb3_sgmrl.common.checks import check_arguments, check_episodes, check_memory, check_policy, check_positive, check_seed
 from sb3_sgmrl.common.engines import as_task_vec_env
-from sb3_sgmrl.common.evaluation import check_seed, env_to_adapt_in
 from sb3_sgmrl.common.functional import FunctionalPolicy
 from sb3_sgmrl.common.meta_gradient import MetaObjective
 from sb3_sgmrl.common.sampling import borrowed_workers, check_task_workers, check_tasks, find_horizon
