@@ -24,7 +24,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecMoni
 from toys import HORIZON, PointEnv, SmallCnn, assert_same, point, point_vec, state, tiny
 
 from sb3_sgmrl import SGMRL, AdaptationReport, MetaEvalCallback, TaskDistEnv, evaluate_adaptation
-from sb3_sgmrl.common import callbacks, evaluation
+from sb3_sgmrl.common import adaptation_env, callbacks
 from sb3_sgmrl.common.adaptation import EVALUATION, adapt_tasks, task_phases
 from sb3_sgmrl.common.sampling import borrowed_workers, collect_phase
 from sb3_sgmrl.common.vec_tasks import TaskVecEnv
