@@ -57,7 +57,7 @@ def test_compare(tmp_path):
 
 def test_benchmark_speed(tmp_path):
     output = run_example(
-        tmp_path, "benchmark_speed.py", "--families", "Navigation2D-v0", "--repeats", "1", "--tables", "algorithms"
+        tmp_path, "benchmark_speed.py", "--families", "Navigation2D-v0", "--repeats", "1", "--tables", "algorithms", "vec-env"
     )
     assert "VecEnv ÷ pure physics, 400 columns" in output
     for label in ("sampling", "meta-gradient", "total ÷ pure physics", "total ÷ MAML"):
