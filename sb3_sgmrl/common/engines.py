@@ -10,7 +10,7 @@ import gymnasium as gym
 from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
 from stable_baselines3.common.env_util import is_wrapped
 from stable_baselines3.common.monitor import Monitor
-from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from sb3_sgmrl.common.checks import check_choice, check_positive
 from sb3_sgmrl.common.processes import ProcessVecEnv
@@ -21,10 +21,8 @@ from sb3_sgmrl.envs.vector import TaskVectorEnv
 
 ENGINES = ("auto", "batched", "in_process", "subprocess")
 
-# in one process more workers cost no more per step, and the policy is asked fewer times
-DEFAULT_WORKERS = 16
-# with a message per process and step, more are better
-DEFAULT_PROCESS_WORKERS = 64
+# more workers cost no more per step, and the policy and other processes are asked fewer times
+DEFAULT_WORKERS = 64
 DEFAULT_COLUMNS = 400
 
 
@@ -57,11 +55,9 @@ def as_task_vec_env(
         vec_env = _batched(env.env if isinstance(env, Monitor) else env, n_envs or n_columns or DEFAULT_COLUMNS)
     if vec_env is None and engine == "batched":
         raise ValueError(f"`engine='batched'` is there for the registered task families only, not for {env}: leave it out.")
-    if vec_env is None and engine == "subprocess":
-        n_workers = n_envs or min(DEFAULT_PROCESS_WORKERS, n_columns or DEFAULT_PROCESS_WORKERS)
-        vec_env = make_task_vec_env(env, n_workers, vec_env_cls=ProcessVecEnv)
-    elif vec_env is None:
-        vec_env = make_task_vec_env(env, n_envs or min(DEFAULT_WORKERS, n_columns or DEFAULT_WORKERS))
+    if vec_env is None:
+        n_workers = n_envs or min(DEFAULT_WORKERS, n_columns or DEFAULT_WORKERS)
+        vec_env = make_task_vec_env(env, n_workers, vec_env_cls=ProcessVecEnv if engine == "subprocess" else DummyVecEnv)
     if verbose >= 1:
         print(f"Playing {vec_env.num_envs} environments side by side in a {type(vec_env).__name__}.")
     return vec_env

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -13,6 +14,7 @@ from stable_baselines3.common.env_util import is_wrapped
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
+from sb3_sgmrl.common.quiet import quiet_compiler
 from sb3_sgmrl.common.task_dist import TaskDistEnv
 
 _ADVICE = "pass make_vec_env(<a function that makes it>, n_envs=...) instead of one environment"
@@ -42,7 +44,7 @@ def make_task_vec_env(
         raise ValueError(f"n_envs must be a positive integer, got {n_envs}.")
     try:
         pickled = cloudpickle.dumps(env)
-        cloudpickle.loads(pickled).close()
+        _load(pickled).close()
     except Exception as error:
         raise ValueError(f"{env} cannot be copied to {n_envs} workers ({_one_line(error)}): {_ADVICE}.") from error
     if edited := edited_model_fields(env):
@@ -53,8 +55,13 @@ def make_task_vec_env(
     return vec_env
 
 
+def _load(pickled: bytes) -> gym.Env:
+    with quiet_compiler() if b"mujoco" in pickled else nullcontext():
+        return cloudpickle.loads(pickled)
+
+
 def _copy(pickled: bytes, seed: int) -> gym.Env:
-    env = cloudpickle.loads(pickled)
+    env = _load(pickled)
     # seeds of a VecEnv come into force at the next reset; nothing must be drawn from a shared state before
     env.np_random = np.random.default_rng(seed)
     env.action_space.seed(seed)

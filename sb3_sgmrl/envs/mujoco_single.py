@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import mujoco
@@ -19,6 +17,7 @@ from gymnasium.envs.mujoco.swimmer_v5 import SwimmerEnv
 from gymnasium.envs.mujoco.walker2d_v5 import Walker2dEnv
 from gymnasium.utils import EzPickle
 
+from sb3_sgmrl.common.quiet import quiet_compiler
 from sb3_sgmrl.envs.mujoco_tasks import MujocoTasks, Range, make_tasks
 from sb3_sgmrl.envs.vector import TaskMixin
 
@@ -67,7 +66,7 @@ class MujocoTaskEnv(TaskMixin, MujocoEnv, EzPickle):
     ):
         if action_bound is not None and not action_bound > 0:
             raise ValueError(f"action_bound must be positive or None, got {action_bound}.")
-        with _quiet_compiler():
+        with quiet_compiler():
             super().__init__(**self.fixed_kwargs, **kwargs)
         family = make_tasks(task, task_range, self.model)
         EzPickle.__init__(self, task, task_range, action_bound, **kwargs)
@@ -274,21 +273,3 @@ class HumanoidTaskEnv(MujocoTaskEnv, HumanoidEnv):
 
 def _inside(values: np.ndarray, bounds: Range) -> np.ndarray:
     return (bounds[0] < values) & (values < bounds[1])
-
-
-@contextmanager
-def _quiet_compiler() -> Iterator[None]:
-    """
-    MuJoCo 4 reports that Gymnasium's half_cheetah.xml uses the deprecated attribute ``settotalmass``, on the terminal and in
-    a file MUJOCO_LOG.TXT in the working directory, once per environment. Drop this message, and no other, for a while.
-    """
-    messages: list[str] = []
-    previous = mujoco.get_mju_user_warning()
-    mujoco.set_mju_user_warning(messages.append)
-    try:
-        yield
-    finally:
-        mujoco.set_mju_user_warning(previous)
-    for message in messages:
-        if "settotalmass" not in message:
-            warnings.warn(f"MuJoCo: {message}", RuntimeWarning, stacklevel=4)
