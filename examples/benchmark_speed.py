@@ -162,7 +162,7 @@ def show(family, times):
     }
     for label, of_setting in ratios.items():
         print(f"{label:26}" + "".join(f"{np.median(ratio):16.3f}" for ratio in of_setting))
-        print(f"{'  lowest, highest':26}" + "".join(f"{f'{ratio.min():.3f}, {ratio.max():.3f}':>16}" for ratio in of_setting))
+        print(f"{'  lowest, highest':26}" + "".join(f"{f'{ratio.min():.3g}, {ratio.max():.3g}':>16}" for ratio in of_setting))
     print(f"{'samples per second':26}" + "".join(f"{values['samples per second']:16.0f}" for values in median.values()))
 
 
