@@ -119,6 +119,8 @@ def compare(family, settings, repeats):
     models = {name: make_model(family=family, **setting) for name, setting in settings.items()}
     times = {name: defaultdict(list) for name in models}
     names = list(models)
+    for model in models.values():  # the physics of one batch may be faster than that of another, by its place in memory
+        model.set_env(models[names[0]].env)
     for repeat in range(repeats + 1):
         turn = repeat % len(names)
         physics: dict[int, float] = {}  # once per repeat and number of samples
