@@ -13,9 +13,8 @@ from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 
 from sb3_sgmrl.common.adaptation import EVALUATION
-from sb3_sgmrl.common.checks import check_positive
 from sb3_sgmrl.common.adaptation_env import env_to_adapt_in
-from sb3_sgmrl.common.checks import check_seed
+from sb3_sgmrl.common.checks import check_positive, check_seed
 from sb3_sgmrl.common.evaluation import AdaptationReport, check_task_list, play_inner_steps
 from sb3_sgmrl.envs.navigation import ARENA, Navigation2DEnv
 

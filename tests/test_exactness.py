@@ -11,6 +11,7 @@ from toys import tiny
 from sb3_sgmrl import SGMRL, TaskDistEnv
 from sb3_sgmrl.common.advantages import AdvantageSettings
 from sb3_sgmrl.common.control_variates import TaskRegression, leave_one_out_return, leave_one_task_out, none
+from sb3_sgmrl.common.meta_algorithm import MetaRollout
 from sb3_sgmrl.common.meta_gradient import (
     InnerStep,
     MetaObjective,
@@ -18,7 +19,6 @@ from sb3_sgmrl.common.meta_gradient import (
     refitted_coefficients,
     return_coefficients,
 )
-from sb3_sgmrl.common.meta_algorithm import MetaRollout
 from sb3_sgmrl.theory import (
     TabularMDP,
     exact_gradient,

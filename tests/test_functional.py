@@ -8,6 +8,7 @@ import pytest
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.policies import ActorCriticCnnPolicy, ActorCriticPolicy, MultiInputActorCriticPolicy
+from torch import nn
 from toys import (
     ACTIONS,
     OBSERVATIONS,
@@ -20,7 +21,6 @@ from toys import (
     state,
     tiny,
 )
-from torch import nn
 
 from sb3_sgmrl import SGMRL
 from sb3_sgmrl.common import inference
