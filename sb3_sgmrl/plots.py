@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -16,10 +16,8 @@ from sb3_sgmrl.common.adaptation import EVALUATION
 from sb3_sgmrl.common.adaptation_env import env_to_adapt_in
 from sb3_sgmrl.common.checks import check_positive, check_seed
 from sb3_sgmrl.common.evaluation import AdaptationReport, check_task_list, play_inner_steps
+from sb3_sgmrl.common.meta_model import MetaModel
 from sb3_sgmrl.envs.navigation import ARENA, Navigation2DEnv
-
-if TYPE_CHECKING:
-    from sb3_sgmrl.common.meta_algorithm import MetaOnPolicyAlgorithm
 
 _BEFORE = "0.65"
 _PATHS_SHOWN = 3
@@ -42,7 +40,7 @@ class Trajectories:
 
 
 def navigation_trajectories(
-    model: MetaOnPolicyAlgorithm,
+    model: MetaModel,
     env: GymEnv | str,
     tasks: Sequence[Any],
     n_steps: int = 1,

@@ -207,6 +207,8 @@ def test_processes_end_with_the_vec_env_and_scripts_need_no_guard(tmp_path):
 
         env = TaskDistEnv(gym.make("Pendulum-v1", max_episode_steps=5), task_space=spaces.Box(5, 15, (1,)), set_task=set_task)
         model = SGMRL("MlpPolicy", env, engine="subprocess", n_envs=4, meta_batch_size=2, n_episodes=2).learn(1)
+        import sys
+        assert "multiprocessing.popen_spawn_posix" in sys.modules  # what starting a process imported is still there
         processes = model.env._processes
         assert len(processes) >= 1
         del model

@@ -1,4 +1,4 @@
-"""The meta-iteration of every algorithm of the package: learn, collect_rollouts, train, adapt."""
+"""The meta-iteration of every algorithm of the package: learn, collect_rollouts, train."""
 
 from __future__ import annotations
 
@@ -17,17 +17,10 @@ from sb3_sgmrl.common.adaptation import play_and_adapt
 from sb3_sgmrl.common.batch import PhaseBatch
 from sb3_sgmrl.common.checks import check_positive
 from sb3_sgmrl.common.critic import fit_critic
-from sb3_sgmrl.common.meta_gradient import (
-    MetaGradient,
-    ScoreCoefficients,
-    TaskPhase,
-    meta_gradient,
-)
+from sb3_sgmrl.common.meta_gradient import MetaGradient, ScoreCoefficients, TaskPhase, meta_gradient
 from sb3_sgmrl.common.meta_model import MetaModel
 from sb3_sgmrl.common.normalization import frozen_statistics
-from sb3_sgmrl.common.sampling import (
-    tasks_released_afterwards,
-)
+from sb3_sgmrl.common.sampling import tasks_released_afterwards
 from sb3_sgmrl.common.threads import thread_pool
 
 SelfMetaAlgorithm = TypeVar("SelfMetaAlgorithm", bound="MetaOnPolicyAlgorithm")

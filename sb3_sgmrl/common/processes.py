@@ -16,7 +16,6 @@ from functools import partial
 from multiprocessing.connection import Connection
 from types import ModuleType
 from typing import Any
-from unittest import mock
 
 import cloudpickle
 import gymnasium as gym
@@ -272,8 +271,12 @@ class _Raised:
 @contextmanager
 def _main_left_out() -> Iterator[None]:
     """New processes need not run the user's script: what they get of it is pickled by value."""
-    with mock.patch.dict(sys.modules, {"__main__": ModuleType("__main__")}):
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
         yield
+    finally:  # this one name and no other: what was imported meanwhile stays
+        sys.modules["__main__"] = main
 
 
 def _serve(remote: Connection, pickled: bytes, mark: _Mark) -> None:
