@@ -1,24 +1,30 @@
 """
 What a meta-iteration costs, beside its physics alone, in one interleaved run.
 
-    python examples/benchmark_speed.py                # every family, about half an hour on two cores
-    python examples/benchmark_speed.py --families HalfCheetahDir-v0 --repeats 3
+    python examples/benchmark_speed.py                # every family and table, about an hour on two cores
+    python examples/benchmark_speed.py --families HalfCheetahDir-v0 --tables algorithms --repeats 3
 
 Ratios are medians over interleaved repeats; the machine's clock may drift, the ratios hardly do. The step size of the
 meta-optimiser is 0, so that all settings play the same episodes: robots that fall cost more physics than robots that run.
+Tables and a picture of where the time goes are written to a folder.
 """
 
 import argparse
 import contextlib
+import os
+import platform
 import resource
 import subprocess
 import sys
 import time
 from collections import defaultdict
+from importlib.metadata import version
+from pathlib import Path
 from unittest import mock
 
 import gymnasium as gym
 import numpy as np
+from threadpoolctl import threadpool_info
 
 from sb3_sgmrl import MAML, SGMRL, TaskDistEnv
 from sb3_sgmrl.common import adaptation, meta_algorithm, sampling
@@ -32,7 +38,7 @@ SIZES = {
     "SwimmerVel-v0": (40, 20),
     "AntDir-v0": (40, 20),
 }
-PARTS = ("physics", "inference", "sampling", "advantages", "inner step", "meta-gradient")
+PARTS = ("physics", "inference", "rest of sampling", "advantages", "inner step", "meta-gradient")
 
 
 class Stopwatch:
@@ -139,36 +145,84 @@ def compare(family, settings, repeats):
             times[name]["processor time"].append(processor)
             times[name]["samples per second"].append(samples / seconds)
             times[name]["pure physics"].append(physics[samples])
-            for part in PARTS:
-                times[name][part].append(watch.seconds[part])
+            for part, spent in watch.seconds.items():
+                times[name][part].append(spent)
     return times
 
 
-def show(family, times):
-    print(f"\n{family}: seconds per meta-iteration, medians of interleaved runs")
-    print(f"{'':26}" + "".join(f"{name:>16}" for name in times))
+class Report:
+    """Tables that are printed and, with a picture, written to a folder."""
+
+    def __init__(self, folder):
+        self.folder = Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.text, self.parts = "", {}
+        blas = ", ".join(
+            f"{i['internal_api']} for {i.get('architecture')}" for i in threadpool_info() if i["user_api"] == "blas"
+        )
+        packages = ", ".join(
+            f"{name} {version(name)}" for name in ("numpy", "torch", "mujoco", "gymnasium", "stable-baselines3")
+        )
+        self.write(f"{os.cpu_count()} processors ({platform.processor() or platform.machine()}), {packages}; BLAS: {blas}\n")
+
+    def write(self, text):
+        print(text, flush=True)
+        self.text += text + "\n"
+        (self.folder / "speed.md").write_text(self.text)
+
+    def table(self, title, header, rows):
+        widths = [max(len(str(row[i])) for row in [header, *rows]) for i in range(len(header))]
+
+        def line(row):
+            return "| " + " | ".join(f"{cell!s:{width}}" for cell, width in zip(row, widths, strict=True)) + " |"
+
+        rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
+        self.write("\n".join([f"{title}\n", line(header), rule, *map(line, rows)]) + "\n")
+
+    def plot(self):
+        """Seconds of every part, stacked, and those of the physics alone."""
+        import matplotlib.pyplot as plt
+
+        figure, axes = plt.subplots(1, len(self.parts), figsize=(3.2 * len(self.parts) + 2, 4), squeeze=False)
+        for axis, (family, settings) in zip(axes[0], self.parts.items(), strict=True):
+            bottom = np.zeros(len(settings))
+            for part in PARTS:
+                height = np.array([median[part] for median in settings.values()])
+                axis.bar(range(len(settings)), height, bottom=bottom, label=part)
+                bottom += height
+            axis.plot(
+                range(len(settings)), [m["pure physics"] for m in settings.values()], "k_", markersize=40, label="pure physics"
+            )
+            axis.set_xticks(range(len(settings)), settings, rotation=60, ha="right")
+            axis.set_title(family)
+        axes[0][0].set_ylabel("seconds per meta-iteration")
+        axes[0][-1].legend(bbox_to_anchor=(1, 1), loc="upper left", frameon=False)
+        figure.savefig(self.folder / "speed.png", bbox_inches="tight", dpi=120)
+        print(f"Written to {self.folder}: speed.md, speed.png")
+
+
+def show(report, family, times):
     median = {name: {key: float(np.median(values)) for key, values in columns.items()} for name, columns in times.items()}
     for values in median.values():
-        values["  of it physics"] = values.pop("physics")
-        values["  of it inference"] = values.pop("inference")
-    for key in ("total", "sampling", "  of it physics", "  of it inference", "advantages", "inner step", "meta-gradient"):
-        print(f"{key:26}" + "".join(f"{values[key]:16.3f}" for values in median.values()))
-    print(f"{'pure physics':26}" + "".join(f"{values['pure physics']:16.3f}" for values in median.values()))
+        values["rest of sampling"] = values.pop("sampling") - values["physics"] - values["inference"]
+    report.parts.setdefault(family, {}).update(median)
+    rows = [[key, *(f"{values[key]:.3f}" for values in median.values())] for key in ("total", *PARTS, "pure physics")]
     first = next(iter(times))
-    ratios = {
-        "total ÷ pure physics": [np.divide(columns["total"], columns["pure physics"]) for columns in times.values()],
-        f"total ÷ {first}": [np.divide(columns["total"], times[first]["total"]) for columns in times.values()],
-        f"processor time ÷ {first}": [
-            np.divide(columns["processor time"], times[first]["processor time"]) for columns in times.values()
-        ],
-    }
-    for label, of_setting in ratios.items():
-        print(f"{label:26}" + "".join(f"{np.median(ratio):16.3f}" for ratio in of_setting))
-        print(f"{'  lowest, highest':26}" + "".join(f"{f'{ratio.min():.3g}, {ratio.max():.3g}':>16}" for ratio in of_setting))
-    print(f"{'samples per second':26}" + "".join(f"{values['samples per second']:16.0f}" for values in median.values()))
+    ratios = {"total ÷ pure physics": ("total", None), f"total ÷ {first}": ("total", first)}
+    ratios[f"processor time ÷ {first}"] = ("processor time", first)
+    for label, (key, other) in ratios.items():
+        cells = []
+        for columns in times.values():
+            ratio = np.divide(columns[key], times[other][key] if other else columns["pure physics"])
+            cells.append(f"{np.median(ratio):.3f} ({ratio.min():.3g} to {ratio.max():.3g})")
+        rows.append([label, *cells])
+    rows.append(["samples per second", *(f"{values['samples per second']:.0f}" for values in median.values())])
+    n_tasks, n_episodes = SIZES[family]
+    title = f"{family}, {n_tasks} tasks × {n_episodes} episodes: seconds per meta-iteration, medians of interleaved runs"
+    report.table(title, ["", *times], rows)
 
 
-def vec_env_alone(family, repeats):
+def vec_env_alone(report, family, repeats):
     """A step of all columns through the VecEnv beside that of the physics alone."""
     model = make_model(MAML, family)
     env, n_steps = model.env, 50
@@ -184,30 +238,40 @@ def vec_env_alone(family, repeats):
         env.reset()
         if repeat > 0:
             ratios.append(seconds / physics)
-    print(f"\n{family}: VecEnv ÷ pure physics, {env.num_envs} columns: {np.median(ratios):.3f}")
-    print(f"  lowest, highest {min(ratios):.3f}, {max(ratios):.3f}")
+    report.write(
+        f"{family}: VecEnv ÷ pure physics, {env.num_envs} columns: {np.median(ratios):.3f} "
+        f"({min(ratios):.3f} to {max(ratios):.3f})\n"
+    )
 
 
 def memory_and_time(family, n_tasks, n_episodes, horizon, width, n_inner_steps):
-    """Peak memory above the idle process in MiB and seconds of the second meta-iteration, in a process of its own."""
+    """Of the second meta-iteration, in a process of its own: peak MiB above the idle process, MiB of the batch, seconds."""
     command = [sys.executable, __file__, "--measure", family, *map(str, (n_tasks, n_episodes, horizon, width, n_inner_steps))]
-    return tuple(map(float, subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-2:]))
+    return tuple(map(float, subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-3:]))
 
 
 def measure(family, n_tasks, n_episodes, horizon, width, n_inner_steps):
     model = make_model(
         SGMRL, family, n_inner_steps=n_inner_steps, size=(n_tasks, n_episodes), horizon=horizon, net_arch=(width, width)
     )
-    idle = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    batch = []
+
+    def collect(*args, **kwargs):
+        batch.append(collect_phase(*args, **kwargs))
+        return batch[-1]
+
+    idle, collect_phase = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, adaptation.collect_phase
     iterate(model)
     seconds, _ = iterate(model)
-    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - idle) / 1024, seconds)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - idle
+    with mock.patch.object(adaptation, "collect_phase", collect):
+        iterate(model)
+    stored = sum(phase.observations.nbytes + phase.actions.nbytes + phase.rewards.nbytes for phase in batch)
+    print(peak / 1024, stored / 2**20, seconds)
 
 
-def growth():
+def growth(report):
     base = {"n_tasks": 40, "n_episodes": 20, "horizon": 200, "width": 100, "n_inner_steps": 1}
-    print(f"\nHow cost grows, HalfCheetahDir-v0 from {base}")
-    print(f"{'change':24}{'peak MiB above idle':>22}{'seconds':>12}")
     changes = [
         {},
         {"n_inner_steps": 3},
@@ -217,9 +281,12 @@ def growth():
         {"horizon": 400},
         {"width": 200},
     ]
+    rows = []
     for change in changes:
-        memory, seconds = memory_and_time("HalfCheetahDir-v0", **{**base, **change})
-        print(f"{change or 'none'!s:24}{memory:22.0f}{seconds:12.2f}")
+        memory, stored, seconds = memory_and_time("HalfCheetahDir-v0", **{**base, **change})
+        rows.append([change or base, f"{memory:.0f}", f"{stored:.0f}", f"{seconds:.2f}"])
+    header = ["change", "peak MiB above the idle process", "of it observations, actions, rewards", "seconds"]
+    report.table("How cost grows, SGMRL on HalfCheetahDir-v0", header, rows)
 
 
 def main():
@@ -229,30 +296,33 @@ def main():
     parser.add_argument(
         "--tables",
         nargs="+",
-        default=["algorithms", "inner-steps"],
+        default=["algorithms", "inner-steps", "vec-env", "growth"],
         choices=["algorithms", "inner-steps", "vec-env", "growth"],
         help="what to compare; vec-env is the environment without a policy, growth that of time and memory with tasks, "
         "episodes, steps and parameters",
     )
+    parser.add_argument("--folder", default="logs/speed", help="where tables and picture are written")
     parser.add_argument("--measure", nargs=6, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.measure:
         return measure(arguments.measure[0], *map(int, arguments.measure[1:]))
+    report = Report(arguments.folder)
+    algorithms = {
+        "MAML": {"algorithm": MAML},
+        "SGMRL": {"algorithm": SGMRL},
+        "first order": {"algorithm": MAML, "first_order": True},
+    }
+    inner_steps = {f"SGMRL, ζ = {n}": {"algorithm": SGMRL, "n_inner_steps": n} for n in (1, 2, 3)}
     for family in arguments.families:
-        settings = {
-            "MAML": {"algorithm": MAML},
-            "SGMRL": {"algorithm": SGMRL},
-            "first order": {"algorithm": MAML, "first_order": True},
-        }
-        if "algorithms" in arguments.tables:
-            show(family, compare(family, settings, arguments.repeats))
-        steps = {f"SGMRL, ζ = {n}": {"algorithm": SGMRL, "n_inner_steps": n} for n in (1, 2, 3)}
+        for table, settings in (("algorithms", algorithms), ("inner-steps", inner_steps)):
+            if table in arguments.tables:
+                show(report, family, compare(family, settings, arguments.repeats))
         if "vec-env" in arguments.tables:
-            vec_env_alone(family, arguments.repeats)
-        if "inner-steps" in arguments.tables:
-            show(family, compare(family, steps, arguments.repeats))
+            vec_env_alone(report, family, arguments.repeats)
+    if report.parts:
+        report.plot()
     if "growth" in arguments.tables:
-        growth()
+        growth(report)
 
 
 if __name__ == "__main__":

@@ -60,6 +60,8 @@ def test_benchmark_speed(tmp_path):
         tmp_path, "benchmark_speed.py", "--families", "Navigation2D-v0", "--repeats", "1", "--tables", "algorithms", "vec-env"
     )
     assert "VecEnv ÷ pure physics, 400 columns" in output
-    for label in ("sampling", "meta-gradient", "total ÷ pure physics", "total ÷ MAML"):
-        row = next(line for line in output.splitlines() if line.startswith(label))
-        assert all(float(value) > 0 for value in row[26:].split())
+    for label in ("rest of sampling", "meta-gradient", "total ÷ pure physics", "total ÷ MAML"):
+        row = next(line for line in output.splitlines() if line.startswith(f"| {label} "))
+        assert [float(cell.split()[0]) > 0 for cell in row.split("|")[2:-1]] == [True] * 3
+    assert (tmp_path / "logs" / "speed" / "speed.md").read_text() in output
+    assert (tmp_path / "logs" / "speed" / "speed.png").exists()

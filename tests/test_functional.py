@@ -23,10 +23,10 @@ from toys import (
 )
 
 from sb3_sgmrl import SGMRL
-from sb3_sgmrl.common import inference
 from sb3_sgmrl.common.actions import draw_noise, env_actions, sample_actions
 from sb3_sgmrl.common.functional import FunctionalPolicy
 from sb3_sgmrl.common.inference import ParallelPolicies
+from sb3_sgmrl.common.mlp import PlainMlp
 
 SMALL_IMAGES = {"features_extractor_class": SmallCnn}
 KINDS = {
@@ -207,9 +207,9 @@ ARCHITECTURES = [[], [5], [64, 64], [33, 7, 13]]
 
 def parallel(functional, sets, n_tasks, n_rows, fast, monkeypatch):
     if not fast:
-        monkeypatch.setattr(inference, "_mlp_forward", lambda policy: None)
+        functional.mlp = None
     else:
-        assert inference._mlp_forward(functional.policy) is not None
+        assert functional.mlp is not None
     return ParallelPolicies(functional, sets, n_tasks, n_rows)
 
 
@@ -243,7 +243,7 @@ def test_an_mlp_acts_as_sb3_has_it(activation, architecture, action, fast, monke
 @pytest.mark.parametrize("action", ACTIONS)
 def test_any_policy_acts_as_sb3_has_it(kind, action, monkeypatch):
     policy = make(kind, action)
-    fast = inference._mlp_forward(policy) is not None
+    fast = PlainMlp.find(policy) is not None
     assert fast == (kind == "mlp" and action in ("box", "discrete"))
     check_distributions(policy, action, fast, monkeypatch)
 
@@ -261,9 +261,9 @@ def test_networks_the_fast_path_would_get_wrong_do_not_take_it():
             return super()._get_action_dist_from_latent(latent_pi**2)
 
     policy = Squared(OBSERVATIONS["vector"], ACTIONS["box"], lambda _: 1e-3, net_arch=[5])
-    assert inference._mlp_forward(policy) is None
-    assert inference._mlp_forward(make(activation_fn=nn.PReLU)) is None
-    assert inference._mlp_forward(make()) is not None
+    assert PlainMlp.find(policy) is None
+    assert PlainMlp.find(make(activation_fn=nn.PReLU)) is None
+    assert PlainMlp.find(make()) is not None
 
 
 def check_distributions(policy, action, fast, monkeypatch):

@@ -15,7 +15,7 @@ from sb3_sgmrl.common.advantages import AdvantageSettings
 from sb3_sgmrl.common.batch import PhaseBatch
 from sb3_sgmrl.common.control_variates import RETURN_CONTROL_VARIATES
 from sb3_sgmrl.common.functional import FunctionalPolicy
-from sb3_sgmrl.common.inner import WeightedSamples, adapt, policy_gradient, pull_back, surrogate
+from sb3_sgmrl.common.inner import WeightedSamples, adapt, policy_gradient, pull_back
 from sb3_sgmrl.common.meta_gradient import (
     MetaObjective,
     leave_one_out_parameters,
@@ -23,6 +23,7 @@ from sb3_sgmrl.common.meta_gradient import (
     refitted_coefficients,
     return_coefficients,
 )
+from sb3_sgmrl.common.mlp import PlainMlp
 from sb3_sgmrl.common.threads import thread_pool
 
 SPACE = spaces.Box(-5, 5, (3,), np.float64)
@@ -53,9 +54,15 @@ def gaussian_mlp(seed=0):
     return FunctionalPolicy(policy)
 
 
-@pytest.fixture(scope="module")
-def policy():
-    return gaussian_mlp()
+@pytest.fixture(scope="module", params=["automatic", "written out"])
+def policy(request):
+    """Derivatives by automatic differentiation, or those of a plain MLP."""
+    policy = gaussian_mlp()
+    assert policy.mlp is None, "because of its features extractor"
+    if request.param == "written out":
+        layers = ("mlp_extractor.policy_net.0", "action_net")
+        policy.mlp = PlainMlp(layers, nn.Tanh(), policy.policy.observation_space, policy.policy.action_space)
+    return policy
 
 
 def phase(seed, n_tasks=1, n_episodes=3, n_steps=4):
@@ -95,6 +102,24 @@ def assert_close(one, other, tolerance=1e-10):
     assert one.keys() == other.keys()
     error = (flat(one) - flat({name: other[name] for name in one})).norm() / flat(other).norm()
     assert error < tolerance
+
+
+def surrogate(kind, log_prob, samples, weights):
+    """
+    A function whose gradient is Σ w ∇ log π; the kinds differ in their second derivative only: Σ w log π, the likelihood ratio
+    of single steps (Rothfuss et al. 2019), that of the episode so far, credited by difference (Farquhar et al. 2019).
+    """
+    if kind == "pathwise":
+        return (weights * log_prob).sum()
+    if kind == "lvc":
+        return (weights * th.exp(log_prob - log_prob.detach())).sum()
+    cumulative = log_prob.cumsum(0)
+    lengths = th.bincount(samples.episode_index, minlength=samples.n_episodes)
+    ends = lengths.cumsum(0)
+    before_episode = th.cat([cumulative.new_zeros(1), cumulative])[ends - lengths]
+    upto = cumulative - samples.per_sample(before_episode)
+    before = upto - log_prob
+    return (weights * (th.exp(upto - upto.detach()) - th.exp(before - before.detach()))).sum()
 
 
 # ---------------------------------------------------------------------------------------------------------- one step
@@ -338,7 +363,9 @@ def test_refitted_score_term_against_autodiff_through_the_chain(policy, n_inner_
 
     def score_of(trace):
         def coefficients(stage, v, adapted):
-            without = leave_one_out_parameters(policy, SimpleNamespace(phase=trace[stage]), objective, SPACE)
+            phase = trace[stage]
+            samples = WeightedSamples.make(policy, phase.batch, phase.weighted.weights)
+            without = leave_one_out_parameters(policy, SimpleNamespace(phase=phase, samples=samples), objective, SPACE)
             return th.stack([(flat(adapted) - flat(one)).detach() @ flat(v) for one in without])
 
         return coefficients

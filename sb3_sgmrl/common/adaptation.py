@@ -15,7 +15,7 @@ from sb3_sgmrl.common.functional import FunctionalPolicy, Parameters
 from sb3_sgmrl.common.inner import WeightedSamples, adapt
 from sb3_sgmrl.common.meta_gradient import MetaObjective, TaskPhase
 from sb3_sgmrl.common.sampling import OnStep, being_played, collect_phase
-from sb3_sgmrl.common.threads import single_torch_thread, thread_pool
+from sb3_sgmrl.common.threads import single_threaded, thread_pool
 
 # In place of the iteration, the second part of the name of a random stream: numbers no training reaches, so that tasks and
 # episodes of an evaluation are not those of an iteration with the same seed.
@@ -119,7 +119,7 @@ def play_and_adapt(
     for index, n in enumerate(n_episodes):
         if index > 0:
             parameter_sets = adapt_tasks(policy, objective, [trace[-1] for trace in traces], tasks, n_threads)
-        with single_torch_thread(), being_played(env):
+        with single_threaded(), being_played(env):
             phase = collect_phase(env, policy, parameter_sets, tasks, n, [*entropy, index], on_step)
         if phase is None:
             return None

@@ -14,6 +14,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import nn
 
 from sb3_sgmrl.common.batch import Observations
+from sb3_sgmrl.common.mlp import PlainMlp
 
 Parameters = dict[str, th.Tensor]
 
@@ -66,6 +67,7 @@ class FunctionalPolicy:
         self.policy = policy
         self.device = policy.device
         self.dtype = next(policy.parameters()).dtype
+        self.mlp = PlainMlp.find(policy)
         self._skeletons: list[_PolicyCall] = []
         # what skeletons share with the policy, into which a file may be loaded later
         frozen = {name: value for name, value in policy.named_parameters() if not value.requires_grad}

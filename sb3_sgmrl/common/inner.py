@@ -10,6 +10,7 @@ import torch as th
 
 from sb3_sgmrl.common.batch import TaskBatch
 from sb3_sgmrl.common.functional import FunctionalPolicy, Parameters
+from sb3_sgmrl.common.likelihood import log_likelihood
 
 INNER_SURROGATES = ("pathwise", "lvc", "dice")
 
@@ -56,36 +57,20 @@ class WeightedSamples:
         """
         return per_episode[self.episode_index]
 
+    def per_episode(self, per_sample: th.Tensor) -> th.Tensor:
+        """
+        :param per_sample: shape (n_samples,)
+        :return: its sum over each episode, shape (n_episodes,)
+        """
+        return per_sample.new_zeros(self.n_episodes).index_add(0, self.episode_index, per_sample)
 
-def surrogate(kind: str, log_prob: th.Tensor, samples: WeightedSamples, weights: th.Tensor) -> th.Tensor:
-    """
-    A function whose gradient is Σ w ∇ log π; the kinds differ in their second derivative only.
-
-    ``pathwise``: Σ w log π, the Jacobian with the samples held fixed that formula (A) needs. ``lvc``: the likelihood ratio
-    of single steps (low-variance curvature, Rothfuss et al. 2019). ``dice``: the likelihood ratio of the episode so far,
-    credited by difference (Loaded DiCE, Farquhar et al. 2019).
-
-    :param kind: one of :data:`INNER_SURROGATES`
-    :param log_prob: log π of each sample, with its graph, (n_samples,)
-    :param samples: the samples, for the episode each belongs to
-    :param weights: w, (n_samples,)
-    :return: a scalar
-    """
-    if kind == "pathwise":
-        return (weights * log_prob).sum()
-    if kind == "lvc":
-        return (weights * th.exp(log_prob - log_prob.detach())).sum()
-    cumulative = log_prob.cumsum(0)
-    lengths = th.bincount(samples.episode_index, minlength=samples.n_episodes)
-    ends = lengths.cumsum(0)
-    before_episode = th.cat([cumulative.new_zeros(1), cumulative])[ends - lengths]
-    upto = cumulative - samples.per_sample(before_episode)
-    before = upto - log_prob
-    return (weights * (th.exp(upto - upto.detach()) - th.exp(before - before.detach()))).sum()
-
-
-def _leaves(parameters: Parameters) -> Parameters:
-    return {name: value.detach().requires_grad_() for name, value in parameters.items()}
+    def sum_before(self, per_sample: th.Tensor) -> th.Tensor:
+        """
+        :param per_sample: shape (n_samples,)
+        :return: its sum over the earlier steps of the same episode, shape (n_samples,)
+        """
+        before_episodes = self.per_episode(per_sample).cumsum(0) - self.per_episode(per_sample)
+        return per_sample.cumsum(0) - per_sample - self.per_sample(before_episodes)
 
 
 def policy_gradient(policy: FunctionalPolicy, parameters: Parameters, samples: WeightedSamples) -> Parameters:
@@ -97,9 +82,7 @@ def policy_gradient(policy: FunctionalPolicy, parameters: Parameters, samples: W
     :param samples: the episodes
     :return: gradient by name
     """
-    leaves = _leaves(parameters)
-    total = (samples.weights * policy.log_prob(leaves, samples.observations, samples.actions)).sum()
-    return dict(zip(leaves, th.autograd.grad(total, list(leaves.values())), strict=True))
+    return log_likelihood(policy, parameters, samples.observations, samples.actions).gradient(samples.weights)
 
 
 def adapt(policy: FunctionalPolicy, parameters: Parameters, samples: WeightedSamples, inner_lr: float) -> Parameters:
@@ -114,6 +97,32 @@ def adapt(policy: FunctionalPolicy, parameters: Parameters, samples: WeightedSam
     """
     gradient = policy_gradient(policy, parameters, samples)
     return {name: value + inner_lr * gradient[name] for name, value in parameters.items()}
+
+
+def curvature_weights(kind: str, samples: WeightedSamples, x: th.Tensor) -> th.Tensor | None:
+    """
+    What the second derivative of an inner surrogate along v has beside ∇²(Σ w log π) v, as weights u of Σ u ∇log π.
+
+    - ``pathwise``, the surrogate Σ w log π whose Jacobian is that of formula (A), with the samples held fixed: nothing.
+    - ``lvc``, Σ w π/⊥π, the likelihood ratio of single steps (low-variance curvature, Rothfuss et al. 2019): its second
+      derivative is Σ w (∇²log π + ∇log π ∇log πᵀ), so u = w x.
+    - ``dice``, Σ_t w_t (ρ_t − ρ_{t−1}), ρ_t the likelihood ratio of the episode up to step t (Loaded DiCE, Farquhar et al.
+      2019): beside ∇²log π, that of ρ_t along v is X_t Σ_{k≤t} ∇log π_k with X_t = Σ_{k≤t} x_k, so
+      u_k = w_k X_k + Σ_{t>k} w_t x_t.
+
+    :param kind: one of :data:`INNER_SURROGATES`
+    :param samples: the samples
+    :param x: ∇log π ᵀv of each, (n_samples,)
+    :return: u, (n_samples,); None if zero
+    """
+    if kind == "pathwise":
+        return None
+    weighted = samples.weights * x
+    if kind == "lvc":
+        return weighted
+    before = samples.sum_before(x)
+    later = samples.per_sample(samples.per_episode(weighted)) - samples.sum_before(weighted) - weighted
+    return samples.weights * (before + x) + later
 
 
 @dataclass(frozen=True)
@@ -145,8 +154,8 @@ def pull_back(
     """
     One step of the backward recursion (B): v ← Mᵀv + Σ_j c_j s_j.
 
-    The derivative of α∇(Σ w log π)ᵀv with respect to θ is the second-order part of Mᵀv; the same backward pass gives its
-    derivative with respect to the weights, x = α ∇log π ᵀv of each sample, which is all that formula (C) needs of the network.
+    The second-order part of Mᵀv is the derivative of α∇(Σ w log π)ᵀv by θ; its derivative by the weights, α ∇log π ᵀv of each
+    sample, is all that formula (C) needs of the network.
 
     :param policy: the policy as a function
     :param parameters: θ by name
@@ -155,26 +164,21 @@ def pull_back(
     :param inner_lr: α
     :param kind: inner surrogate
     :param first_order: take M = I
-    :param score_coefficients: function of x (n_samples,) that returns the coefficient c_j of each episode's score
+    :param score_coefficients: function of α ∇log π ᵀv (n_samples,) that returns the coefficient c_j of each episode's score
         (n_episodes,); None leaves the score term out
     :return: both parts
     """
-    leaves = _leaves(parameters)
-    names = list(leaves)
     if first_order and score_coefficients is None:
-        return PullBack({name: v[name] for name in names})
-    weights = samples.weights.detach().requires_grad_()
-    log_prob = policy.log_prob(leaves, samples.observations, samples.actions)
-    step = th.autograd.grad(surrogate(kind, log_prob, samples, weights), list(leaves.values()), create_graph=True)
-    along_v = inner_lr * th.stack([(g * v[name]).sum() for g, name in zip(step, names, strict=True)]).sum()
-    targets = [weights] if first_order else [weights, *leaves.values()]
-    # a linear layer's bias has no second derivative when nothing follows it, hence allow_unused
-    derivatives = th.autograd.grad(along_v, targets, retain_graph=score_coefficients is not None, allow_unused=True)
-    second = [None] * len(names) if first_order else list(derivatives[1:])
-    pathwise = {name: v[name] if s is None else v[name] + s for name, s in zip(names, second, strict=True)}
+        return PullBack({name: v[name] for name in parameters})
+    likelihood = log_likelihood(policy, parameters, samples.observations, samples.actions)
+    if first_order:
+        pathwise, x = {name: v[name] for name in parameters}, likelihood.directional(v)
+    else:
+        second, x = likelihood.hessian_product(samples.weights, v)
+        scores = curvature_weights(kind, samples, x)
+        parts = [second] if scores is None else [second, likelihood.gradient(scores)]
+        pathwise = {name: v[name] + inner_lr * sum(part[name] for part in parts) for name in parameters}
     if score_coefficients is None:
         return PullBack(pathwise)
-    coefficients = score_coefficients(derivatives[0])
-    total = (samples.per_sample(coefficients) * log_prob).sum()
-    scores = th.autograd.grad(total, list(leaves.values()))
-    return PullBack(pathwise, dict(zip(names, scores, strict=True)), coefficients)
+    coefficients = score_coefficients(inner_lr * x)
+    return PullBack(pathwise, likelihood.gradient(samples.per_sample(coefficients)), coefficients)

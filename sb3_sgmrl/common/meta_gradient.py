@@ -14,7 +14,8 @@ from gymnasium import spaces
 from sb3_sgmrl.common.advantages import AdvantageSettings, WeightedEpisodes, leave_one_out_weights
 from sb3_sgmrl.common.batch import TaskBatch
 from sb3_sgmrl.common.functional import FunctionalPolicy, Parameters
-from sb3_sgmrl.common.inner import PullBack, WeightedSamples, adapt, policy_gradient, pull_back
+from sb3_sgmrl.common.inner import PullBack, WeightedSamples, policy_gradient, pull_back
+from sb3_sgmrl.common.likelihood import log_likelihood
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class MetaObjective:
     :param inner: weights of the inner surrogate
     :param outer: weights of the outer surrogate
     :param inner_lr: α
-    :param inner_surrogate: ``pathwise``, ``lvc`` or ``dice``, see :func:`~sb3_sgmrl.common.inner.surrogate`
+    :param inner_surrogate: ``pathwise``, ``lvc`` or ``dice``, see :func:`~sb3_sgmrl.common.inner.curvature_weights`
     :param first_order: leave the second derivative out
     :param score_coef: weight λ of the score term; 1 is SG-MRL, 0 is MAML
     """
@@ -169,10 +170,10 @@ def leave_one_out_parameters(
     """
     batch = step.phase.batch
     without = leave_one_out_weights(batch, objective.inner, space, step.phase.values)
-    return [
-        adapt(policy, step.phase.parameters, WeightedSamples.make(policy, batch, weights), objective.inner_lr)
-        for weights in without
-    ]
+    parameters = step.phase.parameters
+    likelihood = log_likelihood(policy, parameters, step.samples.observations, step.samples.actions)
+    gradients = (likelihood.gradient(th.as_tensor(w[batch.mask], dtype=policy.dtype, device=policy.device)) for w in without)
+    return [{name: value + objective.inner_lr * g[name] for name, value in parameters.items()} for g in gradients]
 
 
 def task_gradient(

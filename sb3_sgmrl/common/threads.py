@@ -1,4 +1,4 @@
-"""Threads over tasks. Torch's own threads would compete with them and with those of the physics."""
+"""Threads over tasks. Those of torch and BLAS would compete with them and with those of the physics."""
 
 from __future__ import annotations
 
@@ -6,17 +6,31 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cache
 
+import numpy as np
 import torch as th
+from threadpoolctl import ThreadpoolController
+
+# glibc gives freed memory back to the system above twice the size of the largest block freed before, of at most 32 MiB, and
+# taking it again, page by page, can take as long as a gradient itself
+_LARGE_BLOCK = 31 * 2**20
+
+
+@cache
+def _controller() -> ThreadpoolController:
+    return ThreadpoolController()
 
 
 @contextmanager
-def single_torch_thread() -> Iterator[None]:
-    """Torch works in the calling thread only; its setting is restored afterwards."""
+def single_threaded() -> Iterator[None]:
+    """Torch and BLAS work in the calling thread only; their settings are restored afterwards."""
+    np.empty(_LARGE_BLOCK, dtype=np.uint8)
     before = th.get_num_threads()
     th.set_num_threads(1)
     try:
-        yield
+        with _controller().limit(limits=1, user_api="blas"):
+            yield
     finally:
         th.set_num_threads(before)
 
@@ -24,13 +38,13 @@ def single_torch_thread() -> Iterator[None]:
 @contextmanager
 def thread_pool(n_threads: int | None) -> Iterator[ThreadPoolExecutor]:
     """
-    Threads that each use torch by themselves.
+    Threads that each use torch and BLAS by themselves.
 
     :param n_threads: how many; None takes one per processor
     :return: the pool, to be used in a ``with`` statement
     """
     with (
-        single_torch_thread(),
+        single_threaded(),
         ThreadPoolExecutor(n_threads or os.cpu_count(), initializer=th.set_num_threads, initargs=(1,)) as pool,
     ):
         yield pool

@@ -14,7 +14,7 @@ from sb3_sgmrl.common.adaptation import task_phases
 from sb3_sgmrl.common.advantages import AdvantageSettings
 from sb3_sgmrl.common.batch import PhaseBatch, TaskBatch
 from sb3_sgmrl.common.functional import FunctionalPolicy, Parameters
-from sb3_sgmrl.common.inner import WeightedSamples, adapt, surrogate
+from sb3_sgmrl.common.inner import WeightedSamples, adapt
 from sb3_sgmrl.common.meta_gradient import MetaObjective, ScoreCoefficients, TaskPhase, meta_gradient
 from sb3_sgmrl.theory.tabular import TabularMDP
 
@@ -99,7 +99,7 @@ def exact_value(
         phase = task_phases(policy, objective.inner, _take(batch, index), [parameters])[0]
         samples = WeightedSamples.make(policy, phase.batch, phase.weighted.weights)
         log_prob = policy.log_prob(parameters, samples.observations, samples.actions)
-        total = surrogate("pathwise", log_prob, samples, samples.weights)
+        total = (samples.weights * log_prob).sum()
         step = th.autograd.grad(total, list(parameters.values()), create_graph=True)
         adapted = {name: p + objective.inner_lr * g for (name, p), g in zip(parameters.items(), step, strict=True)}
         deeper = exact_value(policy, adapted, mdp, objective, n_episodes, n_inner_steps - 1)

@@ -1,0 +1,97 @@
+"""The derivatives that are written out for plain MLPs, against automatic differentiation in float64."""
+
+import numpy as np
+import pytest
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from torch import nn
+
+from sb3_sgmrl.common.functional import FunctionalPolicy
+from sb3_sgmrl.common.likelihood import AutogradLikelihood, MlpLikelihood, log_likelihood
+from sb3_sgmrl.common.mlp import PlainMlp
+
+BOXES = {"observation": spaces.Box(-5, 5, (3,)), "action": spaces.Box(-1, 1, (2,))}
+CATEGORIES = {"observation": spaces.Discrete(4), "action": spaces.Discrete(3)}
+
+
+class Float64(BaseFeaturesExtractor):
+    """SB3's preprocessing ends in float32."""
+
+    def __init__(self, observation_space):
+        super().__init__(observation_space, features_dim=spaces.flatdim(observation_space))
+
+    def forward(self, observations):
+        return observations.flatten(1).double()
+
+
+def pair(observation_space, action_space, net_arch=(4,), activation_fn=nn.Tanh, n_samples=20):
+    """Both likelihoods of the same samples at the same parameters, and weights and a direction."""
+    th.manual_seed(0)
+    spaces_of = observation_space, action_space
+    kwargs = {"net_arch": list(net_arch), "activation_fn": activation_fn}
+    policy = FunctionalPolicy(
+        ActorCriticPolicy(*spaces_of, lambda _: 0.0, features_extractor_class=Float64, **kwargs).double()
+    )
+    mlp = PlainMlp.find(ActorCriticPolicy(*spaces_of, lambda _: 0.0, **kwargs))
+    parameters = {name: value + 0.3 * th.randn_like(value) for name, value in policy.parameters().items()}
+    draws = []
+    for seed, space in enumerate(spaces_of):
+        space.seed(seed)
+        draws.append(th.as_tensor(np.stack([space.sample() for _ in range(n_samples)])))
+    direction = {name: th.randn_like(value) for name, value in parameters.items()}
+    return (
+        MlpLikelihood(mlp, parameters, *draws),
+        AutogradLikelihood(policy, parameters, *draws),
+        th.randn(n_samples, dtype=th.float64),
+        direction,
+    )
+
+
+@pytest.mark.parametrize("net_arch", [(), (4,), (5, 4, 3)], ids=str)
+@pytest.mark.parametrize("activation_fn", [nn.Tanh, nn.ReLU])
+@pytest.mark.parametrize("observation", ["box", "categories"])
+@pytest.mark.parametrize("action", ["box", "categories"])
+def test_derivatives(observation, action, net_arch, activation_fn):
+    observation_space = (BOXES if observation == "box" else CATEGORIES)["observation"]
+    action_space = (BOXES if action == "box" else CATEGORIES)["action"]
+    ours, reference, weights, v = pair(observation_space, action_space, net_arch, activation_fn)
+    expected, x = reference.hessian_product(weights, v)
+    # twice, because nothing that is asked for may change what is asked for later
+    for _ in range(2):
+        th.testing.assert_close(ours.gradient(weights), reference.gradient(weights))
+        th.testing.assert_close(ours.directional(v), x)
+        second, by_product = ours.hessian_product(weights, v)
+        th.testing.assert_close(second, expected)
+        th.testing.assert_close(by_product, x)
+    th.testing.assert_close(reference.directional(v), x)
+    assert list(second) == list(expected), "in the order of the parameters"
+    assert sum(float(value.abs().sum()) for value in expected.values()) > 0.1
+
+
+def test_matrices_as_observations_and_actions():
+    ours, reference, weights, v = pair(spaces.Box(-1, 1, (2, 3)), spaces.Box(-1, 1, (3, 2)))
+    th.testing.assert_close(ours.gradient(weights), reference.gradient(weights))
+    th.testing.assert_close(ours.hessian_product(weights, v), reference.hessian_product(weights, v))
+
+
+@pytest.mark.parametrize(
+    ("written_out", "kwargs"),
+    [
+        (True, {}),
+        (True, {"activation_fn": nn.ReLU}),
+        (True, {"net_arch": []}),
+        (False, {"activation_fn": nn.ELU}),
+        (False, {"activation_fn": nn.PReLU}),
+        (False, {"features_extractor_class": Float64}),
+    ],
+    ids=str,
+)
+def test_which_policies_are_written_out(written_out, kwargs):
+    space = BOXES["observation"]
+    policy = ActorCriticPolicy(space, BOXES["action"], lambda _: 0.0, **kwargs)
+    policy = FunctionalPolicy(policy.double() if "features_extractor_class" in kwargs else policy)
+    samples = th.zeros(2, 3), th.zeros(2, 2)
+    found = log_likelihood(policy, policy.parameters(), *samples)
+    assert isinstance(found, MlpLikelihood if written_out else AutogradLikelihood)
