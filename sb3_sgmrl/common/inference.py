@@ -119,11 +119,12 @@ def _mlp_forward(policy: FunctionalPolicy) -> Forward | None:
     mlp = policy.mlp
     if mlp is None or policy.device.type != "cpu":
         return None
-    space, dtype = mlp.observation_space, policy.policy.action_net.weight.detach().numpy().dtype
+    space = mlp.observation_space
 
     @th.no_grad()
     def forward(parameters: Parameters, observations: Observations) -> tuple[np.ndarray, ...]:
         assert isinstance(observations, np.ndarray)
+        dtype = parameters["action_net.bias"].numpy().dtype
         if isinstance(space, spaces.Discrete):
             x = np.eye(int(space.n), dtype=dtype)[observations]
         else:

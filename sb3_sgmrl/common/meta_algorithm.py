@@ -245,6 +245,9 @@ class MetaOnPolicyAlgorithm(MetaModel):
                 iteration += 1
                 self._update_current_progress_remaining(self.num_timesteps, total_timesteps)
                 self.train(rollout)
+                # or they would take memory while the next ones are played
+                del rollout
+                callback.update_locals({"traces": None})
                 if log_interval is not None and iteration % log_interval == 0:
                     self.dump_logs(iteration)
         callback.on_training_end()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
@@ -176,13 +177,18 @@ def leave_one_out_parameters(
     return [{name: value + objective.inner_lr * g[name] for name, value in parameters.items()} for g in gradients]
 
 
+_TaskResult = tuple[Parameters, PullBack]
+# tasks that threads may be ahead of the sum
+_AHEAD = 16
+
+
 def task_gradient(
     policy: FunctionalPolicy,
     objective: MetaObjective,
     score_coefficients: ScoreCoefficients | None,
     task: int,
     trace: Sequence[TaskPhase],
-) -> tuple[Parameters, PullBack]:
+) -> _TaskResult:
     """
     Formula (B) for one task.
 
@@ -242,7 +248,7 @@ def meta_gradient(
     :return: the gradient and its parts
     """
     work = partial(task_gradient, policy, objective, score_coefficients)
-    results = (executor.map if executor else map)(work, range(len(traces)), traces)
+    results = _in_order(executor, work, traces) if executor else map(work, range(len(traces)), traces)
     n_tasks = len(traces)
     total: Parameters = {}
     score: Parameters = {}
@@ -253,6 +259,19 @@ def meta_gradient(
             _add(score, back.score_term, 1 / n_tasks)
             coefficients.append(back.coefficients)
     return MetaGradient(total, score or None, th.stack(coefficients) if coefficients else None)
+
+
+def _in_order(
+    executor: ThreadPoolExecutor, work: Callable[..., _TaskResult], traces: Sequence[Sequence[TaskPhase]]
+) -> Iterator[_TaskResult]:
+    """The map of an executor that is never more than a few results ahead, so that memory does not grow with the tasks."""
+    waiting: deque[Future[_TaskResult]] = deque()
+    for task, trace in enumerate(traces):
+        waiting.append(executor.submit(work, task, trace))
+        if len(waiting) > _AHEAD:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
 
 
 def _add(total: Parameters, part: Parameters, factor: float) -> None:
