@@ -13,7 +13,6 @@ import argparse
 import contextlib
 import os
 import platform
-import resource
 import subprocess
 import sys
 import time
@@ -250,6 +249,12 @@ def memory_and_time(family, n_tasks, n_episodes, horizon, width, n_inner_steps):
     return tuple(map(float, subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-3:]))
 
 
+def peak_memory():
+    """MiB; what getrusage says would include the process that started this one."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) / 1024
+
+
 def measure(family, n_tasks, n_episodes, horizon, width, n_inner_steps):
     model = make_model(
         SGMRL, family, n_inner_steps=n_inner_steps, size=(n_tasks, n_episodes), horizon=horizon, net_arch=(width, width)
@@ -260,14 +265,14 @@ def measure(family, n_tasks, n_episodes, horizon, width, n_inner_steps):
         batch.append(collect_phase(*args, **kwargs))
         return batch[-1]
 
-    idle, collect_phase = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, adaptation.collect_phase
+    idle, collect_phase = peak_memory(), adaptation.collect_phase
     iterate(model)
     seconds, _ = iterate(model)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - idle
+    peak = peak_memory() - idle
     with mock.patch.object(adaptation, "collect_phase", collect):
         iterate(model)
     stored = sum(phase.observations.nbytes + phase.actions.nbytes + phase.rewards.nbytes for phase in batch)
-    print(peak / 1024, stored / 2**20, seconds)
+    print(peak, stored / 2**20, seconds)
 
 
 def growth(report):
@@ -284,7 +289,14 @@ def growth(report):
     rows = []
     for change in changes:
         memory, stored, seconds = memory_and_time("HalfCheetahDir-v0", **{**base, **change})
-        rows.append([change or base, f"{memory:.0f}", f"{stored:.0f}", f"{seconds:.2f}"])
+        rows.append(
+            [
+                ", ".join(f"{key} = {value}" for key, value in (change or base).items()),
+                f"{memory:.0f}",
+                f"{stored:.0f}",
+                f"{seconds:.2f}",
+            ]
+        )
     header = ["change", "peak MiB above the idle process", "of it observations, actions, rewards", "seconds"]
     report.table("How cost grows, SGMRL on HalfCheetahDir-v0", header, rows)
 
@@ -299,7 +311,7 @@ def main():
         default=["algorithms", "inner-steps", "vec-env", "growth"],
         choices=["algorithms", "inner-steps", "vec-env", "growth"],
         help="what to compare; vec-env is the environment without a policy, growth that of time and memory with tasks, "
-        "episodes, steps and parameters",
+        "episodes, steps and parameters (on Linux)",
     )
     parser.add_argument("--folder", default="logs/speed", help="where tables and picture are written")
     parser.add_argument("--measure", nargs=6, help=argparse.SUPPRESS)

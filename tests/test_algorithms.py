@@ -1,5 +1,6 @@
 """Meta-iterations of SGMRL and MAML."""
 
+import weakref
 from itertools import pairwise
 
 import gymnasium as gym
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 import torch as th
 from gymnasium import spaces
+from stable_baselines3.common.callbacks import CheckpointCallback
 from stable_baselines3.common.env_util import make_vec_env
 from toys import (
     ACTIONS,
@@ -271,6 +273,23 @@ def test_without_a_critic_the_value_net_stays():
     changed = differ(before, state(model.learn(1)))
     assert not any("value" in name for name in changed)
     assert model.logger.name_to_value.get("train/value_loss") is None
+
+
+def test_episodes_are_freed_before_the_next_are_played():
+    alive, at_start = [], []
+
+    class Watch(SGMRL):
+        def collect_rollouts(self, env, callback):
+            at_start.append(sum(one() is not None for one in alive))
+            rollout = super().collect_rollouts(env, callback)
+            alive.extend(weakref.ref(phase.batch) for trace in rollout.traces for phase in trace)
+            return rollout
+
+    model = tiny(Watch, point())
+    model.learn(2 * SAMPLES)
+    model.learn(2 * SAMPLES, callback=CheckpointCallback(10**9, "."), reset_num_timesteps=False)
+    assert len(at_start) == 4 and len(alive) == 4 * 6
+    assert at_start == [0] * len(at_start)
 
 
 def test_what_is_logged():

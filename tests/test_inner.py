@@ -16,12 +16,15 @@ from sb3_sgmrl.common.batch import PhaseBatch
 from sb3_sgmrl.common.control_variates import RETURN_CONTROL_VARIATES
 from sb3_sgmrl.common.functional import FunctionalPolicy
 from sb3_sgmrl.common.inner import WeightedSamples, adapt, policy_gradient, pull_back
+from sb3_sgmrl.common import meta_gradient as module
 from sb3_sgmrl.common.meta_gradient import (
     MetaObjective,
+    _add,
     leave_one_out_parameters,
     meta_gradient,
     refitted_coefficients,
     return_coefficients,
+    task_gradient,
 )
 from sb3_sgmrl.common.mlp import PlainMlp
 from sb3_sgmrl.common.threads import thread_pool
@@ -383,6 +386,30 @@ def test_threads_and_one_after_another_agree_to_the_bit(policy):
     with thread_pool(3) as pool:
         together = meta_gradient(policy, objective, refitted_coefficients(INNER, SPACE), traces, pool)
     assert th.equal(flat(alone.gradient), flat(together.gradient)) and th.equal(alone.coefficients, together.coefficients)
+
+
+def test_threads_are_never_many_tasks_ahead_of_the_sum(policy, monkeypatch):
+    """Or memory would grow with the tasks."""
+    objective = MetaObjective(INNER, OUTER, LEARNING_RATE)
+    traces = traces_of(policy, objective, 1, n_tasks=2) * 20
+    begun, summed, ahead = [], [], []
+
+    def begin(*arguments):
+        begun.append(arguments)
+        ahead.append(len(begun) - len(summed))
+        return task_gradient(*arguments)
+
+    def add(total, part, factor):
+        summed.append(part)
+        _add(total, part, factor)
+
+    monkeypatch.setattr(module, "task_gradient", begin)
+    monkeypatch.setattr(module, "_add", add)
+    with thread_pool(2) as pool:
+        estimate = meta_gradient(policy, objective, None, traces, pool)
+    assert len(begun) == len(summed) == 40
+    assert max(ahead) <= module._AHEAD + 1 < 40
+    assert_close(estimate.gradient, meta_gradient(policy, objective, None, traces[:2]).gradient)
 
 
 def test_norms_that_are_logged(policy):
