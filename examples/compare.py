@@ -24,9 +24,9 @@ from matplotlib.figure import Figure
 from stable_baselines3.common.logger import configure
 
 import sb3_sgmrl
-from sb3_sgmrl import MAML, SGMRL, TaskDistEnv, evaluate_adaptation
+from sb3_sgmrl import EMAML, MAML, SGMRL, TaskDistEnv, evaluate_adaptation
 
-ALGORITHMS = {"sgmrl": SGMRL, "maml": MAML}
+ALGORITHMS = {"sgmrl": SGMRL, "maml": MAML, "emaml": EMAML}
 PRE, POST = "rollout/ep_rew_mean_pre", "rollout/ep_rew_mean_post"
 STEPS = "time/total_timesteps"
 

@@ -6,6 +6,7 @@ from sb3_sgmrl.common.callbacks import MetaEvalCallback
 from sb3_sgmrl.common.evaluation import AdaptationReport, evaluate_adaptation
 from sb3_sgmrl.common.task_dist import TaskDistEnv
 from sb3_sgmrl.common.vector_adapter import from_vector_env
+from sb3_sgmrl.emaml import EMAML
 from sb3_sgmrl.envs import register_envs
 from sb3_sgmrl.maml import MAML
 from sb3_sgmrl.sgmrl import SGMRL
@@ -16,6 +17,7 @@ with open(os.path.join(os.path.dirname(__file__), "version.txt")) as file:
 register_envs()
 
 __all__ = [
+    "EMAML",
     "MAML",
     "SGMRL",
     "AdaptationReport",

@@ -40,7 +40,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Adapt a model trained by sb3_sgmrl.train to a task. Prints the return before and after each inner "
         "step and, where there is a display and the environment has a window, shows an episode of each.",
     )
-    parser.add_argument("--algo", default="sgmrl", choices=["sgmrl", "maml"], help="algorithm (sgmrl)")
+    parser.add_argument("--algo", default="sgmrl", choices=["sgmrl", "maml", "emaml"], help="algorithm (sgmrl)")
     parser.add_argument("--env", default="Navigation2D-v0", help="id of the task family (Navigation2D-v0)")
     parser.add_argument("-f", "--folder", default="logs", help="log folder of the training (logs)")
     parser.add_argument(

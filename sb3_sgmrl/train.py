@@ -19,7 +19,7 @@ adaptation), evaluations.npz, adaptation.csv, and as pictures adaptation.png and
 
 _EPILOG = """\
 RL Zoo's options below apply as well, with these differences:
-  --algo             sgmrl (default) or maml
+  --algo             sgmrl (default), maml or emaml
   --env              a task family, that is an environment with sample_tasks(n, rng) and set_task(task); Navigation2D-v0
   --conf-file        the package's own hyperparameters unless given
   --vec-env          a family with a batched form is played in that, unless a kind of VecEnv is asked for here or the

@@ -35,10 +35,11 @@ from sb3_sgmrl.common.evaluation import AdaptationReport, evaluate_adaptation
 from sb3_sgmrl.common.meta_algorithm import MetaOnPolicyAlgorithm
 from sb3_sgmrl.common.sampling import find_horizon
 from sb3_sgmrl.common.task_dist import TaskDistEnv
+from sb3_sgmrl.emaml import EMAML
 from sb3_sgmrl.maml import MAML
 from sb3_sgmrl.sgmrl import SGMRL
 
-META_ALGOS: dict[str, type[MetaOnPolicyAlgorithm]] = {"sgmrl": SGMRL, "maml": MAML}
+META_ALGOS: dict[str, type[MetaOnPolicyAlgorithm]] = {"sgmrl": SGMRL, "maml": MAML, "emaml": EMAML}
 
 # Evaluations while training choose the best model, so the final report is on other tasks. Runs have seeds below 2**32.
 EVAL_SEED, REPORT_SEED = 2**40, 2**40 + 1

@@ -26,7 +26,7 @@ from toys import (
     tiny,
 )
 
-from sb3_sgmrl import MAML, SGMRL, TaskDistEnv
+from sb3_sgmrl import EMAML, MAML, SGMRL, TaskDistEnv
 from sb3_sgmrl.common.control_variates import CONTROL_VARIATES
 from sb3_sgmrl.common.inner import WeightedSamples, adapt
 
@@ -173,6 +173,28 @@ def test_sgmrl_without_the_score_term_is_maml():
     maml, sgmrl = tiny(MAML, point_vec(3)).learn(2 * SAMPLES), tiny(SGMRL, point_vec(3), score_coef=0.0).learn(2 * SAMPLES)
     assert_same(state(maml), state(sgmrl))
     assert differ(state(maml), state(tiny(SGMRL, point_vec(3)).learn(2 * SAMPLES)))
+
+
+@pytest.mark.parametrize("n_inner_steps", [1, 2])
+def test_emaml_adds_standardised_rewards_times_the_mean_log_likelihood_of_the_first_batch(n_inner_steps):
+    model = tiny(EMAML, point_vec(3, end=0.3), n_inner_steps=n_inner_steps)
+    rollout = rollout_of(model)
+    batches = [(trace[0].batch, trace[-1].batch) for trace in rollout.traces]
+    rewards = [after.rewards[after.mask] for _, after in batches]
+    together = np.concatenate(rewards)
+    standardised = [float(((r - together.mean()) / together.std()).mean()) for r in rewards]
+    parameters = {name: value.detach().requires_grad_() for name, value in model.functional.parameters().items()}
+    total = 0.0
+    for (before, _), reward in zip(batches, standardised, strict=True):
+        observations, actions = map(th.as_tensor, before.samples())
+        total = total + reward * model.functional.log_prob(parameters, observations, actions).mean() / len(batches)
+    expected = vector(dict(zip(parameters, th.autograd.grad(total, list(parameters.values())), strict=True)))
+    estimate = model.meta_gradient(rollout)
+    pathwise = vector(MAML.meta_gradient(tiny(MAML, point_vec(3, end=0.3), n_inner_steps=n_inner_steps), rollout).gradient)
+    score = vector(estimate.score_term)
+    assert float((score - expected).norm()) < 1e-5 * float(expected.norm())
+    assert float((vector(estimate.gradient) - pathwise - score).norm()) < 1e-5 * float(pathwise.norm())
+    assert float(expected.norm()) > 1e-3 * float(pathwise.norm())
 
 
 @pytest.mark.filterwarnings("ignore:`first_order=True`")

@@ -14,7 +14,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from stable_baselines3.dqn.policies import DQNPolicy
 from toys import ALGORITHMS, HORIZON, PointEnv, assert_same, point, point_vec, state, tiny
 
-from sb3_sgmrl import MAML, SGMRL, TaskDistEnv, evaluate_adaptation
+from sb3_sgmrl import EMAML, MAML, SGMRL, TaskDistEnv, evaluate_adaptation
 from sb3_sgmrl.common.batch import PhaseBatch
 
 PLAYED = []
@@ -127,6 +127,7 @@ def test_what_would_be_counted_twice(kind):
     refuses(f"`inner_surrogate='{kind}'` .*score_coef=0", tiny, SGMRL, witness(), inner_surrogate=kind)
     tiny(SGMRL, point_vec(1), inner_surrogate=kind, score_coef=0.0)
     tiny(MAML, point_vec(1), inner_surrogate=kind)
+    refuses(f"`inner_surrogate='{kind}'` .*MAML", tiny, EMAML, witness(), inner_surrogate=kind)
 
 
 def test_first_order_with_a_score_term_is_warned_of():

@@ -10,13 +10,13 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import nn
 
+from sb3_sgmrl.common import meta_gradient as module
 from sb3_sgmrl.common.adaptation import task_phases
 from sb3_sgmrl.common.advantages import AdvantageSettings
 from sb3_sgmrl.common.batch import PhaseBatch
 from sb3_sgmrl.common.control_variates import RETURN_CONTROL_VARIATES
 from sb3_sgmrl.common.functional import FunctionalPolicy
 from sb3_sgmrl.common.inner import WeightedSamples, adapt, policy_gradient, pull_back
-from sb3_sgmrl.common import meta_gradient as module
 from sb3_sgmrl.common.meta_gradient import (
     MetaObjective,
     _add,

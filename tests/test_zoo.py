@@ -22,7 +22,7 @@ import sb3_sgmrl
 from sb3_sgmrl import MAML, SGMRL, AdaptationReport, TaskDistEnv, enjoy, evaluate_adaptation, plots, train
 from sb3_sgmrl.common.engines import DEFAULT_WORKERS
 from sb3_sgmrl.common.vec_tasks import TaskVecEnv
-from sb3_sgmrl.zoo import MetaExperimentManager, MetaOptions, convert_params, sample_params
+from sb3_sgmrl.zoo import META_ALGOS, MetaExperimentManager, MetaOptions, convert_params, sample_params
 
 FOLDER = Path(sb3_sgmrl.__file__).parent / "hyperparams"
 OWN_FAMILIES = [id for id, spec in gym.registry.items() if str(spec.entry_point).startswith("sb3_sgmrl.")]
@@ -77,11 +77,11 @@ def make_manager(
     return manager
 
 
-@pytest.mark.parametrize("algo", ["sgmrl", "maml"])
+@pytest.mark.parametrize("algo", ["sgmrl", "maml", "emaml"])
 def test_hyperparameters_for_every_family(algo: str) -> None:
     entries = yaml.safe_load((FOLDER / f"{algo}.yml").read_text())
     assert set(entries) == {"default", *OWN_FAMILIES}
-    algorithm = {"sgmrl": SGMRL, "maml": MAML}[algo]
+    algorithm = META_ALGOS[algo]
     for params in entries.values():
         arguments = {name: value for name, value in params.items() if name not in ("n_timesteps", "policy", "policy_kwargs")}
         algorithm("MlpPolicy", None, _init_setup_model=False, **arguments)

@@ -15,10 +15,10 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
 from torch import nn
 
-from sb3_sgmrl import MAML, SGMRL, TaskDistEnv
+from sb3_sgmrl import EMAML, MAML, SGMRL, TaskDistEnv
 
 HORIZON = 5
-ALGORITHMS = [MAML, SGMRL]
+ALGORITHMS = [MAML, SGMRL, EMAML]
 ACTIONS = {
     "box": spaces.Box(-1.0, 1.0, (2,), np.float32),
     "discrete": spaces.Discrete(4),

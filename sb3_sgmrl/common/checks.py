@@ -144,6 +144,19 @@ def check_episodes(episodes: Any, observation_space: spaces.Space, action_space:
             raise ValueError("`episodes` must be finite, but hold NaN or infinity.")
 
 
+def check_counted_once(inner_surrogate: str) -> None:
+    """
+    :param inner_surrogate: that of an algorithm with a score term
+    :raises ValueError: when it counts what the score term counts
+    """
+    if inner_surrogate != "pathwise":
+        raise ValueError(
+            f"`inner_surrogate={inner_surrogate!r}` already holds the derivative of the sampling distribution, which "
+            "the score term of formula (A) would count a second time: use `inner_surrogate='pathwise'`, or no score term "
+            "(`score_coef=0`, or MAML)."
+        )
+
+
 def check_score_term(model: Any) -> None:
     """
     :param model: an algorithm with a score term whose constructor arguments are set as attributes
@@ -154,11 +167,7 @@ def check_score_term(model: Any) -> None:
         raise ValueError(f"`score_coef` must lie in [0, 1], got {model.score_coef!r}.")
     if model.score_coef == 0:
         return
-    if model.inner_surrogate != "pathwise":
-        raise ValueError(
-            f"`inner_surrogate={model.inner_surrogate!r}` already holds the derivative of the sampling distribution, which "
-            "the score term of formula (A) would count a second time: use `inner_surrogate='pathwise'` or `score_coef=0`."
-        )
+    check_counted_once(model.inner_surrogate)
     if model.control_variate in LEAVE_ONE_OUT and model.n_episodes < 2:
         raise ValueError(
             f"`n_episodes` must be at least 2 with `control_variate={model.control_variate!r}`, which leaves one episode out."

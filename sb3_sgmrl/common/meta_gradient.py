@@ -157,6 +157,26 @@ def refitted_coefficients(settings: AdvantageSettings, space: spaces.Space) -> S
     return coefficients
 
 
+def mean_reward_coefficients(phases: Sequence[Sequence[TaskPhase]]) -> ScoreCoefficients:
+    """
+    E-MAML's term, the mean reward after adaptation times the mean log-likelihood of the first inner batch: the rewards of all
+    steps of all tasks are standardised together, and each task has the mean of its own.
+
+    :param phases: ζ + 1 phases of every task
+    :return: score coefficients for :func:`meta_gradient`
+    """
+    rewards = [trace[-1].batch.rewards[trace[-1].batch.mask] for trace in phases]
+    together = np.concatenate(rewards)
+    standardised = [(r.mean() - together.mean()) / (together.std() + 1e-8) for r in rewards]
+
+    def coefficients(step: InnerStep) -> th.Tensor:
+        weights = step.samples.weights
+        mean_reward = standardised[step.task] if step.stage == 0 else 0.0
+        return weights.new_full((step.samples.n_episodes,), mean_reward / len(weights))
+
+    return coefficients
+
+
 def leave_one_out_parameters(
     policy: FunctionalPolicy, step: InnerStep, objective: MetaObjective, space: spaces.Space
 ) -> list[Parameters]:

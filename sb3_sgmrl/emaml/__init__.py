@@ -1,0 +1,3 @@
+from sb3_sgmrl.emaml.emaml import EMAML
+
+__all__ = ["EMAML"]
