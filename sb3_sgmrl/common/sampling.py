@@ -102,7 +102,7 @@ def collect_phase(
     buffer = buffer_class(find_horizon(env), env.observation_space, env.action_space, device="cpu", n_envs=n_total)
     policies = ParallelPolicies(policy, parameter_sets, len(tasks), n_episodes)
     seeds = np.random.SeedSequence([*entropy, 0]).generate_state(n_total)
-    noise: list[np.ndarray] = []
+    noise: dict[int, np.ndarray] = {}
     lengths, returns = np.zeros(n_total, dtype=int), np.zeros(n_total)
     normalizer = unwrap_vec_normalize(env)
     player = env if normalizer is None else LearnsFromPlayers(env, normalizer, seats.look)
@@ -118,8 +118,10 @@ def collect_phase(
         episodes, steps = current[workers], step[workers]
         observations = index_observations(new_obs, workers)
         seats.check_finite("observation", workers, episodes, observations)
-        while len(noise) <= steps.max():
-            noise.append(draw_noise(env.action_space, n_total, np.random.default_rng([*entropy, 1, len(noise)])))
+        if (latest := int(steps.max())) not in noise:
+            if n_workers >= n_total:  # nobody will be at an earlier step again
+                noise.clear()
+            noise[latest] = draw_noise(env.action_space, n_total, np.random.default_rng([*entropy, 1, latest]))
         chosen_noise = noise[steps[0]][episodes] if (steps == steps[0]).all() else _gather(noise, steps, episodes)
         distribution = policies.distributions(episodes, observations)
         # categories would be drawn from logits that are not finite, too
@@ -218,7 +220,7 @@ def _are_spaces(answer: Any) -> bool:
     return isinstance(answer, tuple) and len(answer) == 2 and all(isinstance(part, spaces.Space) for part in answer)
 
 
-def _gather(noise: list[np.ndarray], steps: np.ndarray, episodes: np.ndarray) -> np.ndarray:
+def _gather(noise: dict[int, np.ndarray], steps: np.ndarray, episodes: np.ndarray) -> np.ndarray:
     return np.stack([noise[t][e] for t, e in zip(steps, episodes, strict=True)])
 
 
