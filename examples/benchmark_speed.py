@@ -27,6 +27,7 @@ from threadpoolctl import threadpool_info
 
 from sb3_sgmrl import MAML, SGMRL, TaskDistEnv
 from sb3_sgmrl.common import adaptation, meta_algorithm, sampling
+from sb3_sgmrl.common.control_variates import CONTROL_VARIATES
 from sb3_sgmrl.common.vec_tasks import TaskVecEnv
 
 # tasks, trajectories per task and phase
@@ -309,9 +310,9 @@ def main():
         "--tables",
         nargs="+",
         default=["algorithms", "inner-steps", "vec-env", "growth"],
-        choices=["algorithms", "inner-steps", "vec-env", "growth"],
-        help="what to compare; vec-env is the environment without a policy, growth that of time and memory with tasks, "
-        "episodes, steps and parameters (on Linux)",
+        choices=["algorithms", "inner-steps", "score-terms", "vec-env", "growth"],
+        help="what to compare: algorithms; numbers of inner steps; SGMRL's control variates; the environment without a "
+        "policy; growth of time and memory with tasks, episodes, steps and parameters (on Linux)",
     )
     parser.add_argument("--folder", default="logs/speed", help="where tables and picture are written")
     parser.add_argument("--measure", nargs=6, help=argparse.SUPPRESS)
@@ -325,8 +326,12 @@ def main():
         "first order": {"algorithm": MAML, "first_order": True},
     }
     inner_steps = {f"SGMRL, ζ = {n}": {"algorithm": SGMRL, "n_inner_steps": n} for n in (1, 2, 3)}
+    score_terms = {"MAML": {"algorithm": MAML}} | {
+        name: {"algorithm": SGMRL, "control_variate": name} for name in CONTROL_VARIATES
+    }
+    tables = {"algorithms": algorithms, "inner-steps": inner_steps, "score-terms": score_terms}
     for family in arguments.families:
-        for table, settings in (("algorithms", algorithms), ("inner-steps", inner_steps)):
+        for table, settings in tables.items():
             if table in arguments.tables:
                 show(report, family, compare(family, settings, arguments.repeats))
         if "vec-env" in arguments.tables:
