@@ -7,8 +7,8 @@ import pytest
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.policies import ActorCriticPolicy
-from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import nn
+from toys import Float64
 
 from sb3_sgmrl.common import meta_gradient as module
 from sb3_sgmrl.common.adaptation import task_phases
@@ -34,16 +34,6 @@ LEARNING_RATE = 0.3
 GAMMA = 0.9
 INNER = AdvantageSettings(gamma=GAMMA, gae_lambda=0.95, baseline="linear", normalize=True)
 OUTER = AdvantageSettings(gamma=GAMMA, gae_lambda=1.0, baseline="none", normalize=False, time_reduction="sum")
-
-
-class Float64(BaseFeaturesExtractor):
-    """SB3's preprocessing ends in float32."""
-
-    def __init__(self, observation_space):
-        super().__init__(observation_space, features_dim=3)
-
-    def forward(self, observations):
-        return observations.double()
 
 
 def gaussian_mlp(seed=0):

@@ -5,25 +5,15 @@ import pytest
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.policies import ActorCriticPolicy
-from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import nn
+from toys import Float64
 
 from sb3_sgmrl.common.functional import FunctionalPolicy
 from sb3_sgmrl.common.likelihood import AutogradLikelihood, MlpLikelihood, log_likelihood
 from sb3_sgmrl.common.mlp import PlainMlp
 
-BOXES = {"observation": spaces.Box(-5, 5, (3,)), "action": spaces.Box(-1, 1, (2,))}
-CATEGORIES = {"observation": spaces.Discrete(4), "action": spaces.Discrete(3)}
-
-
-class Float64(BaseFeaturesExtractor):
-    """SB3's preprocessing ends in float32."""
-
-    def __init__(self, observation_space):
-        super().__init__(observation_space, features_dim=spaces.flatdim(observation_space))
-
-    def forward(self, observations):
-        return observations.flatten(1).double()
+OBSERVATIONS = {"box": spaces.Box(-5, 5, (3,)), "categories": spaces.Discrete(4)}
+ACTIONS = {"box": spaces.Box(-1, 1, (2,)), "categories": spaces.Discrete(3)}
 
 
 def pair(observation_space, action_space, net_arch=(4,), activation_fn=nn.Tanh, n_samples=20):
@@ -51,12 +41,10 @@ def pair(observation_space, action_space, net_arch=(4,), activation_fn=nn.Tanh, 
 
 @pytest.mark.parametrize("net_arch", [(), (4,), (5, 4, 3)], ids=str)
 @pytest.mark.parametrize("activation_fn", [nn.Tanh, nn.ReLU])
-@pytest.mark.parametrize("observation", ["box", "categories"])
-@pytest.mark.parametrize("action", ["box", "categories"])
+@pytest.mark.parametrize("observation", OBSERVATIONS)
+@pytest.mark.parametrize("action", ACTIONS)
 def test_derivatives(observation, action, net_arch, activation_fn):
-    observation_space = (BOXES if observation == "box" else CATEGORIES)["observation"]
-    action_space = (BOXES if action == "box" else CATEGORIES)["action"]
-    ours, reference, weights, v = pair(observation_space, action_space, net_arch, activation_fn)
+    ours, reference, weights, v = pair(OBSERVATIONS[observation], ACTIONS[action], net_arch, activation_fn)
     expected, x = reference.hessian_product(weights, v)
     # twice, because nothing that is asked for may change what is asked for later
     for _ in range(2):
@@ -89,8 +77,7 @@ def test_matrices_as_observations_and_actions():
     ids=str,
 )
 def test_which_policies_are_written_out(written_out, kwargs):
-    space = BOXES["observation"]
-    policy = ActorCriticPolicy(space, BOXES["action"], lambda _: 0.0, **kwargs)
+    policy = ActorCriticPolicy(OBSERVATIONS["box"], ACTIONS["box"], lambda _: 0.0, **kwargs)
     policy = FunctionalPolicy(policy.double() if "features_extractor_class" in kwargs else policy)
     samples = th.zeros(2, 3), th.zeros(2, 2)
     found = log_likelihood(policy, policy.parameters(), *samples)

@@ -113,6 +113,16 @@ class LinearExtractor(BaseFeaturesExtractor):
         return th.tanh(self.linear(observations))
 
 
+class Float64(BaseFeaturesExtractor):
+    """SB3's preprocessing ends in float32."""
+
+    def __init__(self, observation_space):
+        super().__init__(observation_space, features_dim=spaces.flatdim(observation_space))
+
+    def forward(self, observations):
+        return observations.flatten(1).double()
+
+
 class FrozenExtractor(LinearExtractor):
     """As from an earlier training: it is not to be trained on, and has a scale and a batch norm."""
 

@@ -117,18 +117,13 @@ def _mlp_forward(policy: FunctionalPolicy) -> Forward | None:
     :return: None when it has another architecture
     """
     mlp = policy.mlp
-    if mlp is None or policy.device.type != "cpu":
+    if mlp is None:
         return None
-    space = mlp.observation_space
 
     @th.no_grad()
     def forward(parameters: Parameters, observations: Observations) -> tuple[np.ndarray, ...]:
         assert isinstance(observations, np.ndarray)
-        dtype = parameters["action_net.bias"].numpy().dtype
-        if isinstance(space, spaces.Discrete):
-            x = np.eye(int(space.n), dtype=dtype)[observations]
-        else:
-            x = observations.reshape(*observations.shape[:2], -1).astype(dtype)
+        x = mlp.inputs(observations, parameters["action_net.bias"].numpy().dtype)
         for i, layer in enumerate(mlp.layers):
             if i > 0:
                 x = _activate(mlp.activation, x)

@@ -69,8 +69,8 @@ class WeightedSamples:
         :param per_sample: shape (n_samples,)
         :return: its sum over the earlier steps of the same episode, shape (n_samples,)
         """
-        before_episodes = self.per_episode(per_sample).cumsum(0) - self.per_episode(per_sample)
-        return per_sample.cumsum(0) - per_sample - self.per_sample(before_episodes)
+        totals = self.per_episode(per_sample)
+        return per_sample.cumsum(0) - per_sample - self.per_sample(totals.cumsum(0) - totals)
 
 
 def policy_gradient(policy: FunctionalPolicy, parameters: Parameters, samples: WeightedSamples) -> Parameters:

@@ -52,7 +52,7 @@ def log_likelihood(policy: FunctionalPolicy, parameters: Parameters, observation
     :param actions: unclipped actions, tensor (n_samples, \\*action_shape)
     :return: written out for a plain MLP, by automatic differentiation for every other policy
     """
-    if policy.mlp is not None and policy.device.type == "cpu" and type(policy.mlp.activation) in _ACTIVATIONS:
+    if policy.mlp is not None and type(policy.mlp.activation) in _ACTIVATIONS:
         return MlpLikelihood(policy.mlp, parameters, observations, actions)
     return AutogradLikelihood(policy, parameters, observations, actions)
 
@@ -129,12 +129,8 @@ class MlpLikelihood(LogLikelihood):
         theta = _arrays(parameters)
         self._weights = [theta[f"{layer}.weight"] for layer in mlp.layers]
         biases = [theta[f"{layer}.bias"] for layer in mlp.layers]
-        dtype = biases[0].dtype
-        inputs = observations.numpy()
-        if isinstance(mlp.observation_space, spaces.Discrete):
-            inputs = np.eye(int(mlp.observation_space.n))[inputs]
         # the input of every layer
-        self._inputs = [inputs.reshape(len(inputs), -1).astype(dtype)]
+        self._inputs = [mlp.inputs(observations.numpy(), biases[0].dtype)]
         for weight, bias in zip(self._weights[:-1], biases[:-1], strict=True):
             z = self._inputs[-1] @ weight.T
             z += bias

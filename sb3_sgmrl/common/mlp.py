@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.distributions import CategoricalDistribution, DiagGaussianDistribution
 from stable_baselines3.common.policies import ActorCriticPolicy
@@ -16,7 +17,7 @@ from torch import nn
 class PlainMlp:
     """
     A policy that is an MLP from a vector or a category to the mean of a normal distribution or to logits, all of whose
-    parameters are trained.
+    parameters are trained, on a processor, where numpy reaches them.
 
     :param layers: names of the linear layers, from the observation to the distribution
     :param activation: what follows each layer but the last
@@ -46,6 +47,7 @@ class PlainMlp:
             and isinstance(space, (spaces.Box, spaces.Discrete))
             and not is_image_space(space)
             and isinstance(action_space, (spaces.Box, spaces.Discrete))
+            and policy.device.type == "cpu"
             and all(parameter.requires_grad for parameter in policy.parameters())
         ):
             return None
@@ -58,3 +60,16 @@ class PlainMlp:
             return None
         names = [f"mlp_extractor.policy_net.{2 * i}" for i in range(len(linear))]
         return cls((*names, "action_net"), activation, space, action_space)
+
+    def inputs(self, observations: np.ndarray, dtype: np.dtype) -> np.ndarray:
+        """
+        What the first layer gets.
+
+        :param observations: shape (..., \\*obs_shape)
+        :param dtype: that of the parameters
+        :return: shape (..., n_inputs), categories as one-hot vectors
+        """
+        if isinstance(self.observation_space, spaces.Discrete):
+            return np.eye(int(self.observation_space.n), dtype=dtype)[observations]
+        n_leading = observations.ndim - len(self.observation_space.shape)
+        return observations.reshape(*observations.shape[:n_leading], -1).astype(dtype)
