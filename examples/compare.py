@@ -16,6 +16,7 @@ import multiprocessing
 import os
 import pathlib
 
+import gymnasium as gym
 import matplotlib
 import numpy as np
 import scipy.stats
@@ -24,9 +25,15 @@ from matplotlib.figure import Figure
 from stable_baselines3.common.logger import configure
 
 import sb3_sgmrl
-from sb3_sgmrl import EMAML, MAML, SGMRL, TaskDistEnv, evaluate_adaptation
+from sb3_sgmrl import EMAML, MAML, SGMRL, MetaEvalCallback, TaskDistEnv, evaluate_adaptation
 
-ALGORITHMS = {"sgmrl": SGMRL, "maml": MAML, "emaml": EMAML}
+# class, hyperparameter file, arguments beyond those
+ALGORITHMS = {
+    "sgmrl": (SGMRL, "sgmrl", {}),
+    "maml": (MAML, "maml", {}),
+    "emaml": (EMAML, "emaml", {}),
+    "fomaml": (MAML, "maml", {"first_order": True}),
+}
 PRE, POST = "rollout/ep_rew_mean_pre", "rollout/ep_rew_mean_post"
 STEPS = "time/total_timesteps"
 
@@ -49,15 +56,29 @@ def train(arguments, algorithm, seed):
     folder = run_folder(arguments.folder, algorithm, seed)
     if (folder / "report.csv").exists():
         return
-    settings = {**settings_of(algorithm, arguments.env), **dict(map(setting, arguments.set))}
+    algorithm_class, file, own = ALGORITHMS[algorithm]
+    settings = {**settings_of(file, arguments.env), **own, **dict(map(setting, arguments.set))}
     threads = max(1, os.cpu_count() // arguments.parallel)
-    model = ALGORITHMS[algorithm]("MlpPolicy", TaskDistEnv(arguments.env), seed=seed, n_threads=threads, **settings)
+    env = TaskDistEnv(gym.make(f"sb3_sgmrl:{arguments.env}", max_episode_steps=arguments.horizon))
+    model = algorithm_class("MlpPolicy", env, seed=seed, n_threads=threads, **settings)
     model.set_logger(configure(str(folder), ["csv"]))
-    model.learn(arguments.timesteps)
+    callback = None
+    if arguments.validate_every:
+        # tasks of its own: those of the final report choose nothing
+        callback = MetaEvalCallback(
+            env, eval_freq=arguments.validate_every, n_tasks=100, seed=1, best_model_save_path=str(folder)
+        )
+    model.learn(arguments.timesteps, callback)
     model.save(folder / "model")
-    report = evaluate_adaptation(model, n_tasks=arguments.n_tasks, n_steps=3)
     (folder / "settings.json").write_text(json.dumps(settings, indent=1))
-    report.to_csv(folder / "report.csv")
+    if callback is not None:
+        best = algorithm_class.load(folder / "best_model", env=env, n_threads=threads)
+        evaluate(best, arguments).to_csv(folder / "best_report.csv")
+    evaluate(model, arguments).to_csv(folder / "report.csv")
+
+
+def evaluate(model, arguments):
+    return evaluate_adaptation(model, n_tasks=arguments.n_tasks, n_steps=arguments.n_steps)
 
 
 def setting(text):
@@ -75,9 +96,9 @@ def read(folder, algorithm, seed):
     return np.array([[float(row[key]) for key in (STEPS, PRE, POST)] for row in rows]).T
 
 
-def read_report(folder, algorithm, seed):
+def read_report(folder, algorithm, seed, name="report.csv"):
     """Returns on unseen tasks, shape (n_tasks, n_steps + 1)."""
-    with open(run_folder(folder, algorithm, seed) / "report.csv") as file:
+    with open(run_folder(folder, algorithm, seed) / name) as file:
         return np.array([list(map(float, row[1:])) for row in list(csv.reader(file))[1:]])
 
 
@@ -90,8 +111,10 @@ def half_width(x):
     return scipy.stats.t.ppf(0.975, len(x) - 1) * scipy.stats.sem(x) if len(x) > 1 else float("nan")
 
 
-def table(arguments):
-    means = {a: np.array([read_report(arguments.folder, a, s).mean(0) for s in arguments.seeds]) for a in arguments.algos}
+def table(arguments, name="report.csv"):
+    means = {
+        a: np.array([read_report(arguments.folder, a, s, name).mean(0) for s in arguments.seeds]) for a in arguments.algos
+    }
     n_steps = next(iter(means.values())).shape[1]
     print(f"\n{arguments.env} after {arguments.timesteps:,} steps: mean return on {arguments.n_tasks} unseen tasks")
     print(f"{'algorithm':10}{'seed':>6}" + "".join(f"{f'{k} steps':>10}" for k in range(n_steps)))
@@ -132,7 +155,12 @@ def main():
     parser.add_argument("--algos", nargs="+", default=["sgmrl", "maml"], choices=list(ALGORITHMS), help="algorithms")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="seeds, the same for every algorithm")
     parser.add_argument("--timesteps", type=lambda x: int(float(x)), default=8_000_000, help="environment steps of a run")
+    parser.add_argument("--horizon", type=int, help="steps of an episode; as registered when not given")
     parser.add_argument("--n-tasks", type=int, default=200, help="unseen tasks of the final report")
+    parser.add_argument("--n-steps", type=int, default=3, help="inner steps of the final report")
+    parser.add_argument(
+        "--validate-every", type=int, metavar="ITERATIONS", help="also report the policy that did best on 100 other tasks"
+    )
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="arguments of the algorithms")
     parser.add_argument("--parallel", type=int, default=1, help="runs at the same time")
     parser.add_argument("--folder", default="logs/compare", help="where logs, models, table and picture go")
@@ -145,6 +173,9 @@ def main():
             future.result()
             print(f"{job[1]} seed {job[2]}: done", flush=True)
     table(arguments)
+    if arguments.validate_every:
+        print("\nThe best of the policies that were validated:")
+        table(arguments, "best_report.csv")
     draw(arguments)
 
 

@@ -13,7 +13,14 @@ from gymnasium import spaces
 
 from sb3_sgmrl.common import control_variates as cv
 from sb3_sgmrl.common.advantages import AdvantageSettings
-from sb3_sgmrl.common.meta_gradient import MetaObjective, leave_one_out_parameters, refitted_coefficients, return_coefficients
+from sb3_sgmrl.common.counterfactual import counterfactual_baselines
+from sb3_sgmrl.common.refitted import causal_refitted_coefficients, refitted_coefficients
+from sb3_sgmrl.common.score_coefficients import (
+    leave_one_out_parameters,
+    return_baselines,
+    return_coefficients,
+)
+from sb3_sgmrl.common.type_aliases import MetaObjective
 from sb3_sgmrl.theory import TabularMDP, exact_gradient, exact_value, expected_gradient, relative_error, softmax_policy
 
 N, SPACE, POLICY = 2, spaces.Discrete(2), softmax_policy(2, 2, seed=0)  # N episodes per inner batch
@@ -22,15 +29,24 @@ PRACTICAL = AdvantageSettings(0.9, gae_lambda=0.95, baseline="linear", normalize
 
 
 def score_term(baseline=cv.none):
-    return lambda traces: return_coefficients(traces, 0.9, baseline)
+    return lambda traces: return_coefficients(traces, 0.9, return_baselines(traces, 0.9, baseline))
 
 
 def with_hessian_of_eq_9(traces):
     """Eq. (9) adds α/N Σ_j ∇ν_j (∇log q_jᵀ v) to the pathwise part. Here transposed; for horizon 1 that is the same."""
 
     def coefficients(step):
-        own = step.samples.weights * step.sensitivity
-        return score_term()(traces)(step) + own.new_zeros(N).index_add(0, step.samples.episode_index, own)
+        own = step.samples.per_episode(step.samples.weights * step.sensitivity)
+        return score_term()(traces)(step) + step.samples.per_sample(own)
+
+    return coefficients
+
+
+def counterfactual(goal):
+    def coefficients(traces):
+        otherwise = return_baselines(traces, 0.9, cv.leave_one_out_return)
+        found = counterfactual_baselines(POLICY, goal, SPACE, traces, otherwise)
+        return return_coefficients(traces, 0.9, found.baselines)
 
     return coefficients
 
@@ -39,10 +55,10 @@ def true_difference(mdp, goal, zeta):
     """Formula (C) before linearisation: what the remaining steps make of ψ, minus what they make of U(θ, D without τ_j)."""
 
     def coefficients(step):
-        adapted = [step.adapted, *leave_one_out_parameters(POLICY, step, goal, SPACE)]
+        adapted = [step.adapted, *leave_one_out_parameters(POLICY, step.phase, goal, SPACE)]
         leaves = [{name: p.detach().requires_grad_() for name, p in parameters.items()} for parameters in adapted]
         reached = th.stack([exact_value(POLICY, p, mdp, goal, N, zeta - step.stage - 1).detach() for p in leaves])
-        return reached[0] - reached[1:]
+        return step.samples.per_sample(reached[0] - reached[1:])
 
     return lambda traces: coefficients
 
@@ -60,8 +76,11 @@ def estimators(mdp, two, goal, zeta):
     yield "exact, leave_one_task_out *", two, score_term(cv.leave_one_task_out), goal
     yield "exact, leave_one_out_return", mdp, score_term(cv.leave_one_out_return), goal
     yield "exact, task_regression", mdp, score_term(lambda outer, inner: np.full_like(inner, 0.7)), goal
+    yield "exact, counterfactual", mdp, counterfactual(goal), goal
     yield "(C) with the true difference", mdp, true_difference(mdp[0], goal, zeta), goal
-    yield "(C) = refitted, SGMRL's default", mdp, lambda t: refitted_coefficients(goal.inner, SPACE), goal
+    yield "(C) = refitted", mdp, lambda t: refitted_coefficients(goal.inner, SPACE), goal
+    causal = causal_refitted_coefficients(goal.inner, SPACE, 0.95)
+    yield "refitted_causal, SGMRL's default", mdp, lambda t: causal, goal
 
 
 parser = argparse.ArgumentParser(description=__doc__)

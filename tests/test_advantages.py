@@ -17,10 +17,10 @@ from sb3_sgmrl.common.advantages import (
     episode_weights,
     flatten_observations,
     gae,
-    leave_one_out_weights,
+    leave_one_out,
 )
 from sb3_sgmrl.common.batch import PhaseBatch, TaskBatch
-from sb3_sgmrl.common.control_variates import TaskRegression, leave_one_out_return, leave_one_task_out
+from sb3_sgmrl.common.control_variates import TaskRegression, VariateScaling, leave_one_out_return, leave_one_task_out
 
 SPACE = spaces.Box(-5.0, 5.0, (3,), np.float32)
 PLAIN = AdvantageSettings(gamma=0.9, gae_lambda=1.0, baseline="none", normalize=False)
@@ -63,7 +63,7 @@ def without(batch, j):
 def test_leaving_one_out_is_removing_it(settings, varying):
     batch = phase(n_tasks=1, varying=varying)
     values = values_of(batch)
-    weights = leave_one_out_weights(batch.task(0), settings, SPACE, values[0])
+    weights = leave_one_out(batch.task(0), settings, SPACE, values[0]).weights
     assert weights.shape == (4, 4, 6)
     for j in range(4):
         expected = episode_weights(without(batch, j), settings, SPACE, np.delete(values, j, axis=1))[0].weights
@@ -92,7 +92,7 @@ def test_padding_changes_nothing(settings):
         np.testing.assert_array_equal(other.weights[:, 6:], 0)
         np.testing.assert_array_equal(one.weights[~batch.mask[i]], 0)
         assert other.scale == pytest.approx(one.scale)
-    left_out = [leave_one_out_weights(b.task(0), settings, SPACE, v[0]) for b, v in ((batch, values), (padded, padded_values))]
+    left_out = [leave_one_out(b.task(0), settings, SPACE, v[0]).weights for b, v in ((batch, values), (padded, padded_values))]
     np.testing.assert_allclose(left_out[1][..., :6], left_out[0], rtol=1e-7, atol=1e-10)
     np.testing.assert_array_equal(left_out[1][..., 6:], 0)
 
@@ -292,6 +292,33 @@ def test_control_variates_do_not_look_at_what_they_are_subtracted_for():
 def test_a_single_task_has_no_others():
     np.testing.assert_array_equal(leave_one_task_out(np.array([3.0]), np.ones((1, 2))), 0)
     np.testing.assert_allclose(leave_one_out_return(np.array([3.0]), np.array([[1.0, 2.0]])), [[2.0, 1.0]])
+
+
+def test_scaling_is_a_regression_on_earlier_iterations():
+    scaling = VariateScaling(decay=0.5)
+    assert scaling.factors() == (0, 1)
+    rng = np.random.default_rng(0)
+    stages = [rng.standard_normal((3, 4)) for _ in range(2)]
+    unchanged = scaling.scale(stages)
+    assert all(np.array_equal(*pair) for pair in zip(stages, unchanged, strict=True))
+    pairs = []
+    for weight in (0.25, 0.5, 1):
+        outer = rng.standard_normal(3)
+        b = [2 * outer[:, None] + rng.standard_normal((3, 4)) for _ in range(2)]
+        scaling.observe(outer, b)
+        pairs.append((np.sqrt(weight), np.stack(b).ravel(), np.tile(np.repeat(outer, 4), 2)))
+    rows = np.concatenate([w * np.stack([np.ones_like(b), b], axis=1) for w, b, _ in pairs])
+    expected = np.linalg.lstsq(rows, np.concatenate([w * outer for w, _, outer in pairs]), rcond=None)[0]
+    np.testing.assert_allclose(scaling.factors(), expected)
+    np.testing.assert_allclose(scaling.scale(stages)[1], expected[0] + expected[1] * stages[1])
+
+
+@pytest.mark.parametrize("b", [0.0, -37.3])
+def test_what_does_not_vary_is_shifted_to_the_mean(b):
+    scaling = VariateScaling()
+    scaling.observe(np.array([1.0, 3.0]), [np.full((2, 3), b)])
+    assert scaling.factors()[1] == 1
+    np.testing.assert_allclose(scaling.scale([np.full((1, 3), b)])[0], 2)
 
 
 def test_task_regression_learns_what_tasks_are_worth():

@@ -10,6 +10,7 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.callbacks import CheckpointCallback
 from stable_baselines3.common.env_util import make_vec_env
+from torch import nn
 from toys import (
     ACTIONS,
     ALGORITHMS,
@@ -22,6 +23,7 @@ from toys import (
     differ,
     point,
     point_vec,
+    rollout_of,
     state,
     tiny,
 )
@@ -29,16 +31,10 @@ from toys import (
 from sb3_sgmrl import EMAML, MAML, SGMRL, TaskDistEnv
 from sb3_sgmrl.common.control_variates import CONTROL_VARIATES
 from sb3_sgmrl.common.inner import WeightedSamples, adapt
+from sb3_sgmrl.common.type_aliases import InnerStep
 
 # samples of a meta-iteration of ``tiny``: two phases of three tasks of four episodes
 SAMPLES = 2 * 3 * 4 * HORIZON
-
-
-def rollout_of(model):
-    """One iteration's data, without training on it."""
-    _, callback = model._setup_learn(1, None)
-    callback.on_training_start(locals(), globals())
-    return model.collect_rollouts(model.env, callback)
 
 
 def vector(parameters):
@@ -121,7 +117,7 @@ def test_the_optimiser_follows_the_meta_gradient(algorithm):
 
 @pytest.mark.parametrize("variate", CONTROL_VARIATES)
 def test_every_form_of_the_score_term_trains(variate):
-    model = tiny(SGMRL, point_vec(3, end=0.2), control_variate=variate, n_inner_steps=2)
+    model = tiny(SGMRL, point_vec(3, end=0.2), control_variate=variate, score_coef=1.0, n_inner_steps=2)
     before = state(model)
     estimates = []
     for _ in range(2):
@@ -143,11 +139,13 @@ def test_task_regression_remembers_iterations_after_their_gradient():
     np.testing.assert_allclose(np.stack(model._task_regression._features), np.stack(rollout.tasks))
     # and so predict what the coefficients are the deviation from
     following = rollout_of(model)
-    coefficients = model.meta_gradient(following).coefficients
+    choose = model.score_coefficients(following)
     predicted = model._task_regression.predict(np.stack(following.tasks))
     for i, trace in enumerate(following.traces):
         value = (trace[-1].batch.returns(model.gamma).mean() - predicted[i]) / trace[-1].weighted.scale
-        np.testing.assert_allclose(coefficients[i].numpy(), value, rtol=1e-4)
+        samples = WeightedSamples.make(model.functional, trace[0].batch, trace[0].weighted.weights)
+        coefficients = choose(InnerStep(i, 0, trace[0], trace[1].parameters, samples, samples.weights))
+        np.testing.assert_allclose(coefficients.numpy(), value, rtol=1e-4)
 
 
 def test_tasks_need_not_be_numbers():
@@ -172,7 +170,35 @@ def test_tasks_need_not_be_numbers():
 def test_sgmrl_without_the_score_term_is_maml():
     maml, sgmrl = tiny(MAML, point_vec(3)).learn(2 * SAMPLES), tiny(SGMRL, point_vec(3), score_coef=0.0).learn(2 * SAMPLES)
     assert_same(state(maml), state(sgmrl))
-    assert differ(state(maml), state(tiny(SGMRL, point_vec(3)).learn(2 * SAMPLES)))
+    assert differ(state(maml), state(tiny(SGMRL, point_vec(3), score_coef=1.0).learn(2 * SAMPLES)))
+
+
+@pytest.mark.parametrize("n_inner_steps", [1, 2])
+def test_score_terms_are_weighted_by_their_past(n_inner_steps):
+    """Without a past the estimate is MAML's; then each inner step and parameter has the weight of its own."""
+    model = tiny(SGMRL, point_vec(3, end=0.2), n_inner_steps=n_inner_steps)
+    rollout = rollout_of(model)
+    first = model.meta_gradient(rollout)
+    assert len(first.unweighted) == n_inner_steps
+    assert not any(value.any() for value in first.score_term.values())
+    for _ in range(4):
+        model.train(rollout)
+    weights = model.objective.score_coef
+    assert len(weights) == n_inner_steps and set(weights[0]) == set(model.functional.parameters())
+    # the same episodes each time leave no noise but that of the parameters' drift
+    assert all(0 < weight <= 1 for weight in weights[0].values())
+    estimate = model.meta_gradient(rollout)
+    for name, value in estimate.score_term.items():
+        th.testing.assert_close(value, weights[0][name] * estimate.unweighted[0][name])
+
+
+def test_weights_of_the_score_term_go_on_after_loading(tmp_path):
+    model = tiny(SGMRL, point_vec(3)).learn(4 * SAMPLES)
+    model.save(tmp_path / "model")
+    loaded = SGMRL.load(tmp_path / "model", env=point_vec(3))
+    assert loaded.objective.score_coef == model.objective.score_coef and loaded.objective.score_coef[0]
+    together = [state(m.learn(SAMPLES, reset_num_timesteps=False)) for m in (model, loaded)]
+    assert_same(*together)
 
 
 @pytest.mark.parametrize("n_inner_steps", [1, 2])
@@ -326,7 +352,16 @@ def test_what_is_logged():
     assert values["rollout/ep_rew_mean_step1"] == pytest.approx(returns[1], rel=1e-4)
     assert values["rollout/ep_rew_mean_post"] == pytest.approx(returns[2], rel=1e-4)
     assert values["rollout/adaptation_gain"] == pytest.approx(returns[2] - returns[0], rel=1e-3)
-    expected = {"learning_rate", "n_updates", "grad_norm", "score_term_norm", "pathwise_norm", "score_pathwise_cosine", "std"}
+    expected = {
+        "learning_rate",
+        "n_updates",
+        "grad_norm",
+        "score_term_norm",
+        "pathwise_norm",
+        "score_pathwise_cosine",
+        "score_weight",
+        "std",
+    }
     assert {f"train/{key}" for key in expected} <= values.keys()
     dumped = {}
     model.logger.dump = lambda step: dumped.update(model.logger.name_to_value, step=step)
@@ -399,3 +434,31 @@ def test_iterations_and_phases_play_different_tasks_and_episodes():
         tuple(row) for r in (one, two) for trace in r.traces for phase in trace for row in phase.batch.observations[:, 0]
     ]
     assert len(set(firsts)) == len(firsts) == 2 * 3 * 2 * 4
+
+
+def test_policies_start_with_glorot_weights_unless_sb3_is_asked():
+    ours = tiny(MAML, point_vec(1), policy_kwargs={"net_arch": [100, 100]}).policy
+    for layer, (n_in, n_out) in ((ours.mlp_extractor.policy_net[2], (100, 100)), (ours.action_net, (100, 1))):
+        bound = (6 / (n_in + n_out)) ** 0.5
+        assert 0.8 * bound < float(layer.weight.detach().abs().max()) <= bound
+        assert not layer.bias.any()
+    for ortho_init in (True, False):
+        given = tiny(MAML, point_vec(1), policy_kwargs={"ortho_init": ortho_init}).policy
+        small = float(given.action_net.weight.detach().norm()) < 0.02
+        assert small == ortho_init and bool(given.action_net.bias.any()) != ortho_init
+
+
+def test_a_features_extractor_keeps_the_weights_it_came_with():
+    class Constant(nn.Module):
+        features_dim = 3
+
+        def __init__(self, observation_space):
+            super().__init__()
+            self.linear = nn.Linear(int(np.prod(observation_space.shape)), 3)
+            nn.init.constant_(self.linear.weight, 7.0)
+
+        def forward(self, observations):
+            return self.linear(observations.flatten(1))
+
+    policy = tiny(MAML, point_vec(1), policy_kwargs={"features_extractor_class": Constant}).policy
+    assert (policy.features_extractor.linear.weight == 7).all()

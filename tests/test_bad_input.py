@@ -91,12 +91,15 @@ def test_numbers_and_choices(algorithm, name, values, match):
 
 
 def test_the_score_term():
-    choices = "one of refitted, none, leave_one_task_out, leave_one_out_return, task_regression"
+    choices = (
+        "one of refitted, refitted_causal, none, leave_one_task_out, leave_one_out_return, task_regression, counterfactual"
+    )
     refuses(f"`control_variate` must be {choices}", tiny, SGMRL, witness(), control_variate="loo")
     with pytest.raises(TypeError, match="score_coef"):
         tiny(MAML, witness(), score_coef=1.0)
     for value in (-0.1, 1.1, float("nan"), "1", None):
-        refuses("`score_coef` must lie in", tiny, SGMRL, witness(), score_coef=value)
+        refuses("`score_coef` must lie in .* or be 'auto'", tiny, SGMRL, witness(), score_coef=value)
+        refuses("`score_gae_lambda` must lie in", tiny, SGMRL, witness(), score_gae_lambda=value)
 
 
 def test_settings_of_the_outer_surrogate():
@@ -111,7 +114,7 @@ def test_settings_of_the_outer_surrogate():
 
 
 def test_leaving_one_out_of_one():
-    for variate in ("refitted", "leave_one_out_return"):
+    for variate in ("refitted", "refitted_causal", "leave_one_out_return", "counterfactual"):
         refuses(rf"`n_episodes` must be at least 2 .*{variate}", tiny, SGMRL, witness(), n_episodes=1, control_variate=variate)
         tiny(SGMRL, point_vec(1), n_episodes=1, control_variate=variate, score_coef=0.0)
     refuses(
@@ -120,6 +123,14 @@ def test_leaving_one_out_of_one():
     tiny(SGMRL, point_vec(1), n_episodes=1, control_variate="none").learn(1)
     tiny(MAML, point_vec(1), n_episodes=1).learn(1)
     tiny(SGMRL, point_vec(1), meta_batch_size=1).learn(1)
+
+
+def test_what_cannot_be_scaled():
+    refuses(
+        "`control_variate_scaling` must be False .*'refitted_causal'", tiny, SGMRL, witness(), control_variate_scaling=True
+    )
+    tiny(SGMRL, point_vec(1), control_variate_scaling=True, score_coef=0.0)
+    tiny(SGMRL, point_vec(1), control_variate_scaling=True, control_variate="none")
 
 
 @pytest.mark.parametrize("kind", ["lvc", "dice"])

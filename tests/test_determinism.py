@@ -37,7 +37,14 @@ def test_the_number_of_workers_makes_no_difference(algorithm, settings):
 
 
 @pytest.mark.parametrize(
-    "settings", [{"control_variate": "task_regression"}, {"action": "multi_discrete"}, {"action": "discrete"}], ids=str
+    "settings",
+    [
+        {"control_variate": "task_regression"},
+        {"control_variate": "counterfactual", "control_variate_scaling": True},
+        {"action": "multi_discrete"},
+        {"action": "discrete"},
+    ],
+    ids=str,
 )
 def test_nor_do_they_with_other_settings(settings):
     kwargs = {"action": settings["action"]} if "action" in settings else {}

@@ -65,3 +65,19 @@ def test_benchmark_speed(tmp_path):
         assert [float(cell.split()[0]) > 0 for cell in row.split("|")[2:-1]] == [True] * 3
     assert (tmp_path / "logs" / "speed" / "speed.md").read_text() in output
     assert (tmp_path / "logs" / "speed" / "speed.png").exists()
+
+
+def test_gradient_quality(tmp_path):
+    small = ["--train", "0", "--batches", "4", "--threads", "1", "--set", "meta_batch_size=2", "n_episodes=4"]
+    every = ["--directions", "4", "--episodes", "2", "4", "--score-coefs", "--folder", "quality"]
+    tabular = ["--env", "TabularMDP-v0", "--plain", "--estimators", "maml", "sgmrl"]
+    output = run_example(tmp_path, "gradient_quality.py", *small, *every, *tabular)
+    assert (tmp_path / "quality" / "quality.txt").read_text().splitlines()[0] in output
+    rows = [line.split()[0] for line in output.splitlines() if line.startswith(("maml ", "sgmrl", "exact "))]
+    directions = ["maml", "maml", "sgmrl", "sgmrl", "exact", "exact"]
+    assert rows == ["maml", "sgmrl", "exact", *directions, "maml", "sgmrl", *["sgmrl,"] * 5, "exact"]
+    for figure in ("quality", "episodes", "score_coef"):
+        assert (tmp_path / "quality" / f"{figure}-maml-0.png").exists()
+    again = ["--model", "quality/maml-0.zip", "--estimators", "maml", "--reference", "maml", "--folder", "again"]
+    output = run_example(tmp_path, "gradient_quality.py", "--env", "TabularMDP-v0", "--batches", "3", *again)
+    assert "policy maml-0: 3 meta-batches of 2 tasks, reference maml from 3" in output

@@ -16,15 +16,16 @@ from sb3_sgmrl.common.batch import PhaseBatch
 from sb3_sgmrl.common.control_variates import RETURN_CONTROL_VARIATES
 from sb3_sgmrl.common.functional import FunctionalPolicy
 from sb3_sgmrl.common.inner import WeightedSamples, adapt, policy_gradient, pull_back
-from sb3_sgmrl.common.meta_gradient import (
-    MetaObjective,
+from sb3_sgmrl.common.meta_gradient import meta_gradient
+from sb3_sgmrl.common.mlp import PlainMlp
+from sb3_sgmrl.common.refitted import refitted_coefficients
+from sb3_sgmrl.common.score_coefficients import (
     leave_one_out_parameters,
-    meta_gradient,
-    refitted_coefficients,
+    return_baselines,
     return_coefficients,
 )
-from sb3_sgmrl.common.mlp import PlainMlp
 from sb3_sgmrl.common.threads import thread_pool
+from sb3_sgmrl.common.type_aliases import MetaObjective
 
 SPACE = spaces.Box(-5, 5, (3,), np.float64)
 LEARNING_RATE = 0.3
@@ -208,7 +209,7 @@ def test_first_order_takes_the_gradient_over(policy):
     back = pull_back(policy, policy.parameters(), samples, v, inner_lr=LEARNING_RATE, first_order=True)
     assert_close(back.pathwise, v, 1e-15)
     assert back.score_term is None
-    coefficients = th.tensor([0.5, -1.0, 2.0], dtype=th.float64)
+    coefficients = random_weights(samples)
     scored = pull_back(
         policy,
         policy.parameters(),
@@ -222,13 +223,16 @@ def test_first_order_takes_the_gradient_over(policy):
     assert_close(scored.score_term, score(policy, samples, coefficients))
 
 
+def random_weights(samples):
+    return th.randn(samples.weights.shape, generator=th.Generator().manual_seed(7), dtype=th.float64)
+
+
 def score(policy, samples, coefficients):
-    """Σ_j c_j ∇log q(τ_j), episode by episode."""
+    """Σ c ∇log π, sample by sample."""
     total = {name: th.zeros_like(value) for name, value in policy.parameters().items()}
-    for j, coefficient in enumerate(coefficients):
+    for k, coefficient in enumerate(coefficients):
         at = leaves(policy.parameters())
-        chosen = samples.episode_index == j
-        log_prob = policy.log_prob(at, samples.observations[chosen], samples.actions[chosen])
+        log_prob = policy.log_prob(at, samples.observations[k : k + 1], samples.actions[k : k + 1])
         for name, value in gradient(log_prob.sum(), at).items():
             total[name] += coefficient * value
     return total
@@ -242,13 +246,12 @@ def test_score_term_and_sensitivities(policy, first_order):
 
     def choose(sensitivity):
         seen.append(sensitivity.clone())
-        return th.tensor([1.0, -2.0, 0.5], dtype=th.float64)
+        return random_weights(samples)
 
     back = pull_back(
         policy, policy.parameters(), samples, v, inner_lr=LEARNING_RATE, first_order=first_order, score_coefficients=choose
     )
-    assert back.coefficients.tolist() == [1.0, -2.0, 0.5]
-    assert_close(back.score_term, score(policy, samples, back.coefficients))
+    assert_close(back.score_term, score(policy, samples, random_weights(samples)))
     at = leaves(policy.parameters())
     log_prob = policy.log_prob(at, samples.observations, samples.actions)
     expected = [LEARNING_RATE * flat(gradient(one, at, retain_graph=True)) @ flat(v) for one in log_prob]
@@ -311,7 +314,7 @@ def test_maml_against_autodiff_through_the_chain(policy, n_inner_steps, first_or
     traces = traces_of(policy, objective, n_inner_steps)
     parts = [unrolled(policy, objective, trace) for trace in traces]
     estimate = meta_gradient(policy, objective, None, traces)
-    assert estimate.score_term is None and estimate.coefficients is None
+    assert estimate.score_term is None
     assert_close(estimate.gradient, {name: (parts[0][name] + parts[1][name]) / 2 for name in parts[0]})
 
 
@@ -333,7 +336,7 @@ def test_exact_score_term_against_autodiff_through_the_chain(policy, n_inner_ste
         return coefficients
 
     parts = [unrolled(policy, objective, trace, score_of(task)) for task, trace in enumerate(traces)]
-    choose = return_coefficients(traces, GAMMA, RETURN_CONTROL_VARIATES[variate])
+    choose = return_coefficients(traces, GAMMA, return_baselines(traces, GAMMA, RETURN_CONTROL_VARIATES[variate]))
     estimate = meta_gradient(policy, objective, choose, traces)
     assert_close(estimate.gradient, {name: (parts[0][name] + parts[1][name]) / 2 for name in parts[0]})
     # the parts that are logged
@@ -341,7 +344,6 @@ def test_exact_score_term_against_autodiff_through_the_chain(policy, n_inner_ste
     if n_inner_steps == 1:
         pathwise = meta_gradient(policy, first, None, traces).gradient
         assert_close(estimate.score_term, {name: estimate.gradient[name] - pathwise[name] for name in pathwise})
-    assert estimate.coefficients.shape == (2, 3)
 
 
 @pytest.mark.parametrize("rule", [INNER, OUTER], ids=["practical", "paper"])
@@ -353,9 +355,7 @@ def test_refitted_score_term_against_autodiff_through_the_chain(policy, n_inner_
 
     def score_of(trace):
         def coefficients(stage, v, adapted):
-            phase = trace[stage]
-            samples = WeightedSamples.make(policy, phase.batch, phase.weighted.weights)
-            without = leave_one_out_parameters(policy, SimpleNamespace(phase=phase, samples=samples), objective, SPACE)
+            without = leave_one_out_parameters(policy, trace[stage], objective, SPACE)
             return th.stack([(flat(adapted) - flat(one)).detach() @ flat(v) for one in without])
 
         return coefficients
@@ -372,7 +372,8 @@ def test_threads_and_one_after_another_agree_to_the_bit(policy):
     alone = meta_gradient(policy, objective, refitted_coefficients(INNER, SPACE), traces)
     with thread_pool(3) as pool:
         together = meta_gradient(policy, objective, refitted_coefficients(INNER, SPACE), traces, pool)
-    assert th.equal(flat(alone.gradient), flat(together.gradient)) and th.equal(alone.coefficients, together.coefficients)
+    assert th.equal(flat(alone.gradient), flat(together.gradient))
+    assert th.equal(flat(alone.score_term), flat(together.score_term))
 
 
 class LazyExecutor:
@@ -402,7 +403,7 @@ def test_threads_are_never_many_tasks_ahead_of_the_sum(policy):
 
 
 def test_norms_that_are_logged(policy):
-    objective = MetaObjective(INNER, OUTER, LEARNING_RATE)
+    objective = MetaObjective(INNER, OUTER, LEARNING_RATE, score_coef=0.3)
     traces = traces_of(policy, objective, 1)
     estimate = meta_gradient(policy, objective, refitted_coefficients(INNER, SPACE), traces)
     norms = estimate.norms()
@@ -412,4 +413,5 @@ def test_norms_that_are_logged(policy):
     assert norms["score_term_norm"] == pytest.approx(float(term.norm()))
     assert norms["pathwise_norm"] == pytest.approx(float(pathwise.norm()))
     assert norms["score_pathwise_cosine"] == pytest.approx(float(term @ pathwise / term.norm() / pathwise.norm()))
+    assert norms["score_weight"] == pytest.approx(0.3)
     assert set(meta_gradient(policy, objective, None, traces).norms()) == {"grad_norm"}

@@ -34,6 +34,7 @@ SETTINGS = {
     "schedule": {"learning_rate": lambda remaining: 0.01 * remaining + 1e-4},
     "critic": {"baseline": "critic"},
     "regression": {"control_variate": "task_regression"},
+    "scaled": {"control_variate": "counterfactual", "control_variate_scaling": True},
     "extractor": {"policy_kwargs": {"features_extractor_class": LinearExtractor, "optimizer_class": th.optim.RMSprop}},
     "inner steps": {"n_inner_steps": 2, "outer_advantage": {"normalize": False}},
 }
@@ -42,7 +43,7 @@ SETTINGS = {
 @pytest.mark.parametrize("settings", SETTINGS)
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_a_loaded_model_goes_on_as_if_it_had_never_stopped(algorithm, settings, tmp_path):
-    if settings == "regression" and algorithm is not SGMRL:
+    if settings in ("regression", "scaled") and algorithm is not SGMRL:
         pytest.skip("only SGMRL has control variates")
     model = tiny(algorithm, point_vec(3, end=0.2), **SETTINGS[settings])
     model.learn(SAMPLES)
@@ -134,11 +135,11 @@ def test_paths_and_files(tmp_path):
 
 
 def test_what_is_in_the_file(tmp_path):
-    model = tiny(SGMRL, point_vec(2)).learn(1)
+    model = tiny(SGMRL, point_vec(2), control_variate="counterfactual").learn(1)
     model.save(tmp_path / "model", exclude=["ep_info_buffer"])
     with zipfile.ZipFile(tmp_path / "model.zip") as archive:
         data = json.loads(archive.read("data"))
-    assert {"env", "functional", "logger", "policy", "ep_info_buffer"}.isdisjoint(data)
+    assert {"env", "functional", "logger", "policy", "ep_info_buffer", "_baselines", "_counterfactuals"}.isdisjoint(data)
     assert {"inner_lr", "score_coef", "_iteration", "_entropy", "num_timesteps"} <= data.keys()
     assert (tmp_path / "model.zip").stat().st_size < 100_000
 
@@ -159,6 +160,7 @@ def test_arguments_survive(tmp_path):
         "outer_advantage": {"gamma": 0.7},
         "score_coef": 0.5,
         "control_variate": "leave_one_task_out",
+        "control_variate_scaling": True,
         "max_grad_norm": None,
         "vf_epochs": 3,
         "n_threads": 2,

@@ -156,6 +156,13 @@ def tiny(algorithm: type, env: Any, policy: str = "MlpPolicy", **kwargs: Any) ->
     return algorithm(policy, env, **settings)
 
 
+def rollout_of(model: Any) -> Any:
+    """One iteration's data, without training on it."""
+    _, callback = model._setup_learn(1, None)
+    callback.on_training_start(locals(), globals())
+    return model.collect_rollouts(model.env, callback)
+
+
 def state(model: Any) -> dict[str, np.ndarray]:
     """Copies of the parameters of the policy."""
     return {name: value.detach().numpy().copy() for name, value in model.policy.state_dict().items()}

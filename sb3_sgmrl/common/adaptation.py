@@ -13,13 +13,13 @@ from sb3_sgmrl.common.advantages import AdvantageSettings, episode_weights
 from sb3_sgmrl.common.batch import PhaseBatch
 from sb3_sgmrl.common.functional import FunctionalPolicy, Parameters
 from sb3_sgmrl.common.inner import WeightedSamples, adapt
-from sb3_sgmrl.common.meta_gradient import MetaObjective, TaskPhase
 from sb3_sgmrl.common.sampling import OnStep, being_played, collect_phase
 from sb3_sgmrl.common.threads import single_threaded, thread_pool
+from sb3_sgmrl.common.type_aliases import MetaObjective, TaskPhase
 
 # In place of the iteration, the second part of the name of a random stream: numbers no training reaches, so that tasks and
 # episodes of an evaluation are not those of an iteration with the same seed.
-EVALUATION, ADAPTATION = 2**32 - 1, 2**32 - 2
+EVALUATION, ADAPTATION, QUALITY, DIRECTIONS = (2**32 - k for k in range(1, 5))
 
 
 def task_phases(

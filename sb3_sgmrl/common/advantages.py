@@ -7,6 +7,7 @@ from numbers import Real
 
 import numpy as np
 from gymnasium import spaces
+from scipy.signal import lfilter
 from stable_baselines3.common.preprocessing import is_image_space
 
 from sb3_sgmrl.common.batch import Observations, PhaseBatch, TaskBatch
@@ -109,6 +110,17 @@ def baseline_features(space: spaces.Space, batch: TaskBatch | PhaseBatch) -> np.
     return np.concatenate(features, axis=-1) * batch.mask[..., None]
 
 
+def accumulated(x: np.ndarray, factor: float) -> np.ndarray:
+    """
+    Σ_{k≤t} factor^{t−k} x_k for every t.
+
+    :param x: shape (..., n_steps)
+    :param factor: per step
+    :return: shape (..., n_steps)
+    """
+    return lfilter([1.0], [1.0, -factor], x)
+
+
 def discounted_sum(x: np.ndarray, discount: float) -> np.ndarray:
     """
     Σ_{k≥t} discount^{k−t} x_k for every t.
@@ -117,26 +129,34 @@ def discounted_sum(x: np.ndarray, discount: float) -> np.ndarray:
     :param discount: factor per step
     :return: shape (..., n_steps)
     """
-    # time in front: each step of the recursion then reads and writes contiguous rows
-    out = np.moveaxis(x, -1, 0).astype(np.float64, order="C")
-    for t in range(len(out) - 2, -1, -1):
-        out[t] += discount * out[t + 1]
-    return np.moveaxis(out, 0, -1)
+    return accumulated(x[..., ::-1], discount)[..., ::-1]
+
+
+def td_errors(rewards: np.ndarray, values: np.ndarray, settings: AdvantageSettings) -> np.ndarray:
+    """
+    δ_t = r_t + γ V_{t+1} − V_t. The value after the last step of an episode is zero, also when a time limit ended it: the
+    objective is the return within the horizon.
+
+    :param rewards: shape (..., n_steps), zero after the end
+    :param values: shape (..., n_steps), zero after the end
+    :param settings: discount factor
+    :return: shape (..., n_steps)
+    """
+    deltas = rewards - values
+    deltas[..., :-1] += settings.gamma * values[..., 1:]
+    return deltas
 
 
 def gae(rewards: np.ndarray, values: np.ndarray, settings: AdvantageSettings) -> np.ndarray:
     """
-    Generalised advantage estimates of complete episodes. The value after the last step of an episode is zero, also when a time
-    limit ended it: the objective is the return within the horizon.
+    Generalised advantage estimates of complete episodes, Σ_{k≥t} (γλ)^{k−t} δ_k with the :func:`td_errors` δ.
 
     :param rewards: shape (..., n_steps), zero after the end
     :param values: shape (..., n_steps), zero after the end
     :param settings: discount factor and λ
     :return: shape (..., n_steps)
     """
-    deltas = rewards - values
-    deltas[..., :-1] += settings.gamma * values[..., 1:]
-    return discounted_sum(deltas, settings.gamma * settings.gae_lambda)
+    return discounted_sum(td_errors(rewards, values, settings), settings.gamma * settings.gae_lambda)
 
 
 def finish(raw: np.ndarray, mask: np.ndarray, settings: AdvantageSettings) -> tuple[np.ndarray, np.ndarray]:
@@ -182,7 +202,7 @@ def episode_weights(
         chunk = phase.tasks(slice(start, start + size))
         if settings.baseline == "linear":
             features = baseline_features(space, chunk)
-            coefficients = _fit(_gram(features).sum(1), _moment(features, chunk, settings).sum(1))
+            coefficients = ridge_fit(_gram(features).sum(1), _moment(features, chunk, settings).sum(1))
             predictions = (features @ coefficients[:, None, :, None])[..., 0]
         elif settings.baseline == "critic":
             assert values is not None, "the critic's values are needed"
@@ -194,32 +214,71 @@ def episode_weights(
     return weighted
 
 
-def leave_one_out_weights(
-    batch: TaskBatch, settings: AdvantageSettings, space: spaces.Space, values: np.ndarray | None = None
-) -> np.ndarray:
+@dataclass(frozen=True)
+class LeaveOneOut:
     """
-    The weights that :func:`episode_weights` gives without episode j: baseline, mean, scale and reduction are all refitted, as
-    formula (C) needs them. One Gram matrix per episode is computed once; leaving j out subtracts its own.
+    What becomes of a task's weights without each of its episodes.
+
+    :param weights: those that :func:`episode_weights` gives without episode j, shape
+        (n_episodes left out, n_episodes, n_steps); the weights of the episode left out are zero
+    :param values: the baseline fitted on all episodes, shape (n_episodes, n_steps)
+    :param values_without: the baseline of each episode, fitted on the others, shape (n_episodes, n_steps)
+    :param features: of the linear baseline, shape (n_episodes, n_steps, n_features), zero where nothing was played
+    :param gram: their Gram matrix over all episodes, shape (n_features, n_features)
+    """
+
+    weights: np.ndarray
+    values: np.ndarray
+    values_without: np.ndarray
+    features: np.ndarray
+    gram: np.ndarray
+
+
+def leave_one_out(
+    batch: TaskBatch, settings: AdvantageSettings, space: spaces.Space, values: np.ndarray | None = None
+) -> LeaveOneOut:
+    """
+    The weights without each episode in turn: baseline, mean, scale and reduction are all refitted, as formula (C) needs them.
+    One Gram matrix per episode is computed once; leaving j out subtracts its own.
 
     :param batch: the episodes of a task, at least two
     :param settings: how rewards become weights
     :param space: observation space, for the linear baseline
     :param values: predictions of the critic, shape (n_episodes, n_steps); only read with ``baseline="critic"``
-    :return: shape (n_episodes left out, n_episodes, n_steps); the weights of the episode left out are zero
+    :return: the weights, and what they were made of
     """
     n = batch.n_episodes
     keep = (~np.eye(n, dtype=bool))[:, :, None] & batch.mask
+    features = baseline_features(space, batch)
+    grams = _gram(features)
     if settings.baseline == "linear":
-        features = baseline_features(space, batch)
-        grams, moments = _gram(features), _moment(features, batch, settings)
-        coefficients = _fit(grams.sum(0) - grams, moments.sum(0) - moments)
+        moments = _moment(features, batch, settings)
+        values = features @ ridge_fit(grams.sum(0), moments.sum(0))
+        coefficients = ridge_fit(grams.sum(0) - grams, moments.sum(0) - moments)
         predictions = np.moveaxis(features @ coefficients.T, -1, 0)
         raw = gae(np.broadcast_to(batch.rewards, keep.shape), predictions, settings)
+        without = predictions[np.arange(n), np.arange(n)]
     else:
         values = np.zeros_like(batch.rewards) if settings.baseline == "none" else values
         assert values is not None, "the critic's values are needed"
-        raw = np.broadcast_to(gae(batch.rewards, values * batch.mask, settings), keep.shape)
-    return finish(raw, keep, settings)[0]
+        values = without = values * batch.mask
+        raw = np.broadcast_to(gae(batch.rewards, values, settings), keep.shape)
+    return LeaveOneOut(finish(raw, keep, settings)[0], values, without, features, grams.sum(0))
+
+
+def predict_from(fitted: TaskBatch, batch: TaskBatch, space: spaces.Space, settings: AdvantageSettings) -> np.ndarray:
+    """
+    The linear baseline, fitted on other episodes than those it predicts.
+
+    :param fitted: the episodes it is fitted on
+    :param batch: the episodes it predicts
+    :param space: observation space
+    :param settings: the discount factor
+    :return: predicted rewards-to-go, shape (n_episodes, n_steps), zero where nothing was played
+    """
+    features = baseline_features(space, fitted)
+    coefficients = ridge_fit(_gram(features).sum(0), _moment(features, fitted, settings).sum(0))
+    return baseline_features(space, batch) @ coefficients
 
 
 def _gram(features: np.ndarray) -> np.ndarray:
@@ -233,6 +292,12 @@ def _moment(features: np.ndarray, batch: TaskBatch | PhaseBatch, settings: Advan
     return (features.swapaxes(-1, -2) @ returns[..., None])[..., 0]
 
 
-def _fit(gram: np.ndarray, moment: np.ndarray) -> np.ndarray:
-    """Ridge regression from Gram matrices (..., F, F) and moments (..., F)."""
+def ridge_fit(gram: np.ndarray, moment: np.ndarray) -> np.ndarray:
+    """
+    Coefficients of a ridge regression.
+
+    :param gram: Gram matrices of the features, shape (..., n_features, n_features)
+    :param moment: features times targets, shape (..., n_features)
+    :return: shape (..., n_features)
+    """
     return np.linalg.solve(gram + RIDGE * np.eye(gram.shape[-1]), moment[..., None])[..., 0]

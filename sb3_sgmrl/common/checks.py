@@ -17,7 +17,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 
 from sb3_sgmrl.common.advantages import AdvantageSettings
 from sb3_sgmrl.common.batch import PhaseBatch
-from sb3_sgmrl.common.control_variates import CONTROL_VARIATES, LEAVE_ONE_OUT
+from sb3_sgmrl.common.control_variates import CONTROL_VARIATES, LEAVE_ONE_OUT, REFITTED
 from sb3_sgmrl.common.inner import INNER_SURROGATES
 
 
@@ -163,11 +163,18 @@ def check_score_term(model: Any) -> None:
     :raises ValueError: for an argument outside its range, or that does not go together with a score term
     """
     check_choice("control_variate", model.control_variate, CONTROL_VARIATES)
-    if not (_is_number(model.score_coef) and 0 <= model.score_coef <= 1):
-        raise ValueError(f"`score_coef` must lie in [0, 1], got {model.score_coef!r}.")
+    if model.score_coef != "auto" and not (_is_number(model.score_coef) and 0 <= model.score_coef <= 1):
+        raise ValueError(f"`score_coef` must lie in [0, 1] or be 'auto', got {model.score_coef!r}.")
+    if not (_is_number(model.score_gae_lambda) and 0 <= model.score_gae_lambda <= 1):
+        raise ValueError(f"`score_gae_lambda` must lie in [0, 1], got {model.score_gae_lambda!r}.")
     if model.score_coef == 0:
         return
     check_counted_once(model.inner_surrogate)
+    if model.control_variate_scaling and model.control_variate in REFITTED:
+        raise ValueError(
+            f"`control_variate_scaling` must be False with `control_variate={model.control_variate!r}`, which has no separate "
+            "return to scale."
+        )
     if model.control_variate in LEAVE_ONE_OUT and model.n_episodes < 2:
         raise ValueError(
             f"`n_episodes` must be at least 2 with `control_variate={model.control_variate!r}`, which leaves one episode out."

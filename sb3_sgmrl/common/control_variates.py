@@ -8,7 +8,7 @@ why that holds for it. Shapes: ``outer_returns`` (n_tasks,) is J̃, the mean dis
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -27,8 +27,11 @@ def none(outer_returns: np.ndarray, inner_returns: np.ndarray) -> np.ndarray:
     return np.zeros_like(inner_returns)
 
 
-def _others_mean(x: np.ndarray) -> np.ndarray:
-    """Mean over the other tasks of a vector (n_tasks,); zero when there is no other."""
+def others_mean(x: np.ndarray) -> np.ndarray:
+    """
+    :param x: one number per task, shape (n_tasks,)
+    :return: the mean over the other tasks of each; zero when there is no other
+    """
     return (x.sum() - x) / max(len(x) - 1, 1)
 
 
@@ -40,7 +43,7 @@ def leave_one_task_out(outer_returns: np.ndarray, inner_returns: np.ndarray) -> 
     :param inner_returns: shape (n_tasks, n_episodes)
     :return: b, shape (n_tasks, n_episodes)
     """
-    return np.broadcast_to(_others_mean(outer_returns)[:, None], inner_returns.shape)
+    return np.broadcast_to(others_mean(outer_returns)[:, None], inner_returns.shape)
 
 
 def leave_one_out_return(outer_returns: np.ndarray, inner_returns: np.ndarray) -> np.ndarray:
@@ -54,7 +57,7 @@ def leave_one_out_return(outer_returns: np.ndarray, inner_returns: np.ndarray) -
     """
     n = inner_returns.shape[1]
     others = (inner_returns.sum(1, keepdims=True) - inner_returns) / (n - 1)
-    return others + _others_mean(outer_returns - inner_returns.mean(1))[:, None]
+    return others + others_mean(outer_returns - inner_returns.mean(1))[:, None]
 
 
 @dataclass
@@ -97,11 +100,60 @@ class TaskRegression:
         return np.concatenate([np.ones((len(features), 1)), features, features**2], axis=1)
 
 
+@dataclass
+class VariateScaling:
+    """
+    Any b_j, scaled: η₀ + η₁ b_j with the η that would have minimised Σ (J̃ − η₀ − η₁ b_j)² over earlier iterations, a linear
+    regression in which each iteration counts for less than the next. As E[Σ_j (J̃ − b_j)² ‖s_j‖²] is what the noise of the
+    score term is made of, this is the best scaling as far as scores are of equal length. η comes from earlier iterations only,
+    so b_j stays independent of τ_j. The cost is that of a few sums.
+
+    :param decay: weight of an iteration relative to the next
+    """
+
+    decay: float = 0.9
+    # weighted sums of 1, b, J̃, b² and bJ̃
+    _sums: np.ndarray = field(default_factory=lambda: np.zeros(5))
+
+    def factors(self) -> tuple[float, float]:
+        """
+        :return: η₀ and η₁; 0 and 1 before anything was observed
+        """
+        if self._sums[0] == 0:
+            return 0.0, 1.0
+        b, outer, square, product = self._sums[1:] / self._sums[0]
+        variance = square - b**2
+        # where b does not vary there is no slope to be seen
+        slope = (product - b * outer) / variance if variance > 1e-9 * square else 1.0
+        return float(outer - slope * b), float(slope)
+
+    def scale(self, baselines: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """
+        :param baselines: b of each inner step, shape (n_tasks, n_episodes)
+        :return: the same, scaled
+        """
+        shift, slope = self.factors()
+        return [shift + slope * b for b in baselines]
+
+    def observe(self, outer_returns: np.ndarray, baselines: Sequence[np.ndarray]) -> None:
+        """
+        Learn from an iteration, after its gradient was computed.
+
+        :param outer_returns: J̃ of each task, shape (n_tasks,)
+        :param baselines: b of each inner step as they are before scaling, shape (n_tasks, n_episodes)
+        """
+        b = np.stack(baselines)
+        outer = np.broadcast_to(outer_returns[:, None], b.shape)
+        self._sums = self.decay * self._sums + [b.size, b.sum(), outer.sum(), (b**2).sum(), (b * outer).sum()]
+
+
 RETURN_CONTROL_VARIATES: dict[str, ControlVariate] = {
     "none": none,
     "leave_one_task_out": leave_one_task_out,
     "leave_one_out_return": leave_one_out_return,
 }
-CONTROL_VARIATES = ("refitted", *RETURN_CONTROL_VARIATES, "task_regression")
+# these expand the return to first order
+REFITTED = ("refitted", "refitted_causal")
+CONTROL_VARIATES = (*REFITTED, *RETURN_CONTROL_VARIATES, "task_regression", "counterfactual")
 # these leave one episode out, so they need a second one
-LEAVE_ONE_OUT = ("refitted", "leave_one_out_return")
+LEAVE_ONE_OUT = (*REFITTED, "leave_one_out_return", "counterfactual")

@@ -8,7 +8,7 @@ import torch as th
 
 from sb3_sgmrl.common.advantages import discounted_sum
 from sb3_sgmrl.common.functional import FunctionalPolicy
-from sb3_sgmrl.common.meta_gradient import TaskPhase
+from sb3_sgmrl.common.type_aliases import TaskPhase
 
 
 def fit_critic(policy: FunctionalPolicy, phases: Sequence[TaskPhase], gamma: float, n_epochs: int) -> float:

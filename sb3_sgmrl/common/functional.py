@@ -45,7 +45,7 @@ class _PolicyCall(nn.Module):
 
 
 @contextmanager
-def _unchecked_distributions() -> Iterator[None]:
+def unchecked_distributions() -> Iterator[None]:
     """Whoever asks for distributions knows whose they are and checks them; torch's own check is slow and names nobody."""
     before = th.distributions.Distribution._validate_args
     th.distributions.Distribution.set_default_validate_args(False)
@@ -162,7 +162,7 @@ class FunctionalPolicy:
         :return: (mean, standard deviation) for continuous actions, one array of logits per action dimension otherwise;
             shapes (n_sets, n, ...)
         """
-        with th.no_grad(), _unchecked_distributions():
+        with th.no_grad(), unchecked_distributions():
             output = th.func.vmap(lambda p, o: self._call(p, "distribution", o), chunk_size=64)(stacked, observations)
         output = output if isinstance(output, tuple) else (output,)
         return tuple(np.asarray(part.cpu().numpy()) for part in output)

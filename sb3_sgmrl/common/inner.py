@@ -131,13 +131,11 @@ class PullBack:
     A gradient v at ψ = U(θ, D), brought back to θ.
 
     :param pathwise: Mᵀv, M = ∂U/∂θ with the samples held fixed, by name
-    :param score_term: Σ_j c_j ∇ log q(τ_j; θ), by name; None without a score term
-    :param coefficients: the c_j, (n_episodes,); None without a score term
+    :param score_term: Σ c ∇ log π over the samples, by name; None without a score term
     """
 
     pathwise: Parameters
     score_term: Parameters | None = None
-    coefficients: th.Tensor | None = None
 
 
 def pull_back(
@@ -152,7 +150,8 @@ def pull_back(
     score_coefficients: Any = None,
 ) -> PullBack:
     """
-    One step of the backward recursion (B): v ← Mᵀv + Σ_j c_j s_j.
+    One step of the backward recursion (B): v ← Mᵀv + Σ c ∇log π, the sum over samples. Where c is the same for all samples of
+    an episode, the second term is Σ_j c_j s_j.
 
     The second-order part of Mᵀv is the derivative of α∇(Σ w log π)ᵀv by θ; its derivative by the weights, α ∇log π ᵀv of each
     sample, is all that formula (C) needs of the network.
@@ -164,8 +163,8 @@ def pull_back(
     :param inner_lr: α
     :param kind: inner surrogate
     :param first_order: take M = I
-    :param score_coefficients: function of α ∇log π ᵀv (n_samples,) that returns the coefficient c_j of each episode's score
-        (n_episodes,); None leaves the score term out
+    :param score_coefficients: function of α ∇log π ᵀv (n_samples,) that returns the coefficients c (n_samples,); None leaves
+        the score term out
     :return: both parts
     """
     if first_order and score_coefficients is None:
@@ -180,5 +179,4 @@ def pull_back(
         pathwise = {name: v[name] + inner_lr * sum(part[name] for part in parts) for name in parameters}
     if score_coefficients is None:
         return PullBack(pathwise)
-    coefficients = score_coefficients(inner_lr * x)
-    return PullBack(pathwise, likelihood.gradient(samples.per_sample(coefficients)), coefficients)
+    return PullBack(pathwise, likelihood.gradient(score_coefficients(inner_lr * x)))

@@ -17,11 +17,12 @@ from sb3_sgmrl.common.adaptation import play_and_adapt
 from sb3_sgmrl.common.batch import PhaseBatch
 from sb3_sgmrl.common.checks import check_positive
 from sb3_sgmrl.common.critic import fit_critic
-from sb3_sgmrl.common.meta_gradient import MetaGradient, ScoreCoefficients, TaskPhase, meta_gradient
+from sb3_sgmrl.common.meta_gradient import MetaGradient, meta_gradient
 from sb3_sgmrl.common.meta_model import MetaModel
 from sb3_sgmrl.common.normalization import frozen_statistics
 from sb3_sgmrl.common.sampling import tasks_released_afterwards
 from sb3_sgmrl.common.threads import thread_pool
+from sb3_sgmrl.common.type_aliases import ScoreCoefficients, TaskPhase
 
 SelfMetaAlgorithm = TypeVar("SelfMetaAlgorithm", bound="MetaOnPolicyAlgorithm")
 
@@ -75,7 +76,8 @@ class MetaOnPolicyAlgorithm(MetaModel):
     :param n_threads: threads for gradients; None takes one per processor
     :param stats_window_size: number of episodes the rollout statistics average over
     :param tensorboard_log: folder of TensorBoard logs; None writes none
-    :param policy_kwargs: further arguments of the policy; ``ortho_init`` is False when not given
+    :param policy_kwargs: further arguments of the policy; without ``ortho_init`` its layers start with Glorot-uniform weights
+        and zero biases
     :param verbose: 0 no output, 1 info, 2 debug
     :param seed: seed of everything random; None draws one
     :param device: device of the policy
@@ -111,7 +113,7 @@ class MetaOnPolicyAlgorithm(MetaModel):
             self.functional,
             self.objective,
             tasks,
-            [*[self.n_episodes] * self.n_inner_steps, self.n_outer_episodes or self.n_episodes],
+            self.episodes_per_phase,
             [*seed, 1],
             n_threads=self.n_threads,
             on_step=on_step,
@@ -150,6 +152,14 @@ class MetaOnPolicyAlgorithm(MetaModel):
         with thread_pool(self.n_threads) as pool:
             return meta_gradient(self.functional, self.objective, self.score_coefficients(rollout), rollout.traces, pool)
 
+    def observe(self, rollout: MetaRollout, estimate: MetaGradient) -> None:
+        """
+        Learn from a meta-iteration what the estimates of later ones use, and log it.
+
+        :param rollout: the data of the iteration
+        :param estimate: the gradient that was followed
+        """
+
     def train(self, rollout: MetaRollout) -> None:
         """
         One step of the meta-optimiser.
@@ -177,6 +187,7 @@ class MetaOnPolicyAlgorithm(MetaModel):
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         for key, norm in estimate.norms().items():
             self.logger.record(f"train/{key}", norm)
+        self.observe(rollout, estimate)
         if hasattr(self.policy, "log_std"):
             self.logger.record("train/std", float(self.policy.log_std.detach().exp().mean()))
 

@@ -8,78 +8,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
-import numpy as np
 import torch as th
-from gymnasium import spaces
 
-from sb3_sgmrl.common.advantages import AdvantageSettings, WeightedEpisodes, leave_one_out_weights
-from sb3_sgmrl.common.batch import TaskBatch
 from sb3_sgmrl.common.functional import FunctionalPolicy, Parameters
-from sb3_sgmrl.common.inner import PullBack, WeightedSamples, policy_gradient, pull_back
-from sb3_sgmrl.common.likelihood import log_likelihood
-
-
-@dataclass(frozen=True)
-class TaskPhase:
-    """
-    What one task saw in one phase.
-
-    :param parameters: the parameters that played it, θᵗ by name
-    :param batch: the episodes
-    :param weighted: their weights in the surrogate
-    :param values: the critic's predictions (n_episodes, n_steps); None without a critic
-    """
-
-    parameters: Parameters
-    batch: TaskBatch
-    weighted: WeightedEpisodes
-    values: np.ndarray | None = None
-
-
-@dataclass(frozen=True)
-class InnerStep:
-    """
-    An inner step seen from behind, when the score coefficients are chosen.
-
-    :param task: index of the task
-    :param stage: index of the inner step, 0 … ζ − 1
-    :param phase: the episodes D and the parameters θ they were played with
-    :param adapted: ψ = U(θ, D)
-    :param samples: D with its weights
-    :param sensitivity: x = α ∇log π ᵀ v of each sample, v the gradient at ψ, shape (n_samples,)
-    """
-
-    task: int
-    stage: int
-    phase: TaskPhase
-    adapted: Parameters
-    samples: WeightedSamples
-    sensitivity: th.Tensor
-
-
-# the coefficient of each episode's score, (n_episodes,), in the units of the outer surrogate
-ScoreCoefficients = Callable[[InnerStep], th.Tensor]
-
-
-@dataclass(frozen=True)
-class MetaObjective:
-    """
-    Which gradient is computed.
-
-    :param inner: weights of the inner surrogate
-    :param outer: weights of the outer surrogate
-    :param inner_lr: α
-    :param inner_surrogate: ``pathwise``, ``lvc`` or ``dice``, see :func:`~sb3_sgmrl.common.inner.curvature_weights`
-    :param first_order: leave the second derivative out
-    :param score_coef: weight λ of the score term; 1 is SG-MRL, 0 is MAML
-    """
-
-    inner: AdvantageSettings
-    outer: AdvantageSettings
-    inner_lr: float
-    inner_surrogate: str = "pathwise"
-    first_order: bool = False
-    score_coef: float = 1.0
+from sb3_sgmrl.common.inner import WeightedSamples, policy_gradient, pull_back
+from sb3_sgmrl.common.type_aliases import InnerStep, MetaObjective, ScoreCoefficients, TaskPhase
 
 
 @dataclass(frozen=True)
@@ -89,17 +22,18 @@ class MetaGradient:
 
     :param gradient: ∇̃V by name
     :param score_term: the part of it that the scores of the first inner step contribute, by name; None without a score term
-    :param coefficients: the score coefficients of each task's first inner step, (n_tasks, n_episodes); None without a score
-        term
+    :param unweighted: the score term of each inner step before it was weighted by λ and carried back through the steps before
+        it, by name; empty without a score term
     """
 
     gradient: Parameters
     score_term: Parameters | None
-    coefficients: th.Tensor | None
+    unweighted: list[Parameters]
 
     def norms(self) -> dict[str, float]:
         """
-        Norms of the gradient and of its parts, and the cosine between them, as they are logged.
+        Norms of the gradient and of its parts, the cosine between them, and the weight of the score term (the norm of the
+        weighted term as a part of that of the unweighted one), as they are logged.
 
         :return: by name
         """
@@ -109,95 +43,12 @@ class MetaGradient:
             product = sum(float((self.score_term[name] * pathwise[name]).sum()) for name in pathwise)
             values["score_term_norm"], values["pathwise_norm"] = _norm(self.score_term), _norm(pathwise)
             values["score_pathwise_cosine"] = product / max(values["score_term_norm"] * values["pathwise_norm"], 1e-12)
+            values["score_weight"] = values["score_term_norm"] / max(_norm(self.unweighted[0]), 1e-12)
         return values
 
 
-def return_coefficients(
-    phases: Sequence[Sequence[TaskPhase]], gamma: float, baseline: Callable[[np.ndarray, np.ndarray], np.ndarray]
-) -> ScoreCoefficients:
-    """
-    The score term in its exact form, Σ_j (J̃ − b_j) s_j with J̃ in the units of the outer surrogate.
-
-    :param phases: ζ + 1 phases of every task
-    :param gamma: discount factor of J̃
-    :param baseline: a control variate, see :mod:`~sb3_sgmrl.common.control_variates`
-    :return: score coefficients for :func:`meta_gradient`
-    """
-    outer = np.array([trace[-1].batch.returns(gamma).mean() for trace in phases])
-    scale = np.array([trace[-1].weighted.scale for trace in phases])
-    stages = []
-    for stage in range(len(phases[0]) - 1):
-        inner = np.array([trace[stage].batch.returns(gamma) for trace in phases])
-        stages.append((outer[:, None] - baseline(outer, inner)) / scale[:, None])
-
-    def coefficients(step: InnerStep) -> th.Tensor:
-        weights = step.samples.weights
-        return th.as_tensor(stages[step.stage][step.task], dtype=weights.dtype, device=weights.device)
-
-    return coefficients
-
-
-def refitted_coefficients(settings: AdvantageSettings, space: spaces.Space) -> ScoreCoefficients:
-    """
-    Formula (C): c_j = vᵀ(U(θ, D) − U(θ, D∖τ_j)), the baseline and the normalisation refitted without τ_j. To first order this
-    is J(ψ) − J(U(θ, D∖τ_j)), whose second term is independent of τ_j.
-
-    :param settings: of the inner surrogate
-    :param space: observation space
-    :return: score coefficients for :func:`meta_gradient`
-    """
-
-    def coefficients(step: InnerStep) -> th.Tensor:
-        batch = step.phase.batch
-        without = leave_one_out_weights(batch, settings, space, step.phase.values)[:, batch.mask]
-        x = step.sensitivity
-        change = step.phase.weighted.weights[batch.mask] - without
-        return th.as_tensor(change @ x.cpu().numpy().astype(change.dtype), dtype=x.dtype, device=x.device)
-
-    return coefficients
-
-
-def mean_reward_coefficients(phases: Sequence[Sequence[TaskPhase]]) -> ScoreCoefficients:
-    """
-    E-MAML's term, the mean reward after adaptation times the mean log-likelihood of the first inner batch: the rewards of all
-    steps of all tasks are standardised together, and each task has the mean of its own.
-
-    :param phases: ζ + 1 phases of every task
-    :return: score coefficients for :func:`meta_gradient`
-    """
-    rewards = [trace[-1].batch.rewards[trace[-1].batch.mask] for trace in phases]
-    together = np.concatenate(rewards)
-    standardised = [(r.mean() - together.mean()) / (together.std() + 1e-8) for r in rewards]
-
-    def coefficients(step: InnerStep) -> th.Tensor:
-        weights = step.samples.weights
-        mean_reward = standardised[step.task] if step.stage == 0 else 0.0
-        return weights.new_full((step.samples.n_episodes,), mean_reward / len(weights))
-
-    return coefficients
-
-
-def leave_one_out_parameters(
-    policy: FunctionalPolicy, step: InnerStep, objective: MetaObjective, space: spaces.Space
-) -> list[Parameters]:
-    """
-    U(θ, D∖τ_j) for every j, by N inner steps.
-
-    :param policy: the policy as a function
-    :param step: the inner step
-    :param objective: gives α and the inner weights
-    :param space: observation space
-    :return: parameters by name, for each episode left out
-    """
-    batch = step.phase.batch
-    without = leave_one_out_weights(batch, objective.inner, space, step.phase.values)
-    parameters = step.phase.parameters
-    likelihood = log_likelihood(policy, parameters, step.samples.observations, step.samples.actions)
-    gradients = (likelihood.gradient(th.as_tensor(w[batch.mask], dtype=policy.dtype, device=policy.device)) for w in without)
-    return [{name: value + objective.inner_lr * g[name] for name, value in parameters.items()} for g in gradients]
-
-
-_TaskResult = tuple[Parameters, PullBack]
+# ∇̃V of a task, and the score term of each inner step before it is weighted
+_TaskResult = tuple[Parameters, list[Parameters]]
 # tasks that threads may be ahead of the sum
 _AHEAD = 16
 
@@ -217,18 +68,18 @@ def task_gradient(
     :param score_coefficients: coefficients of the scores; None leaves the score term out (MAML)
     :param task: index of the task
     :param trace: its ζ + 1 phases
-    :return: ∇̃V of this task by name, and the last pull-back (of the first inner step)
+    :return: ∇̃V of this task by name, and the score term of each inner step before it is weighted
     """
     outer = trace[-1]
     v = policy_gradient(policy, outer.parameters, WeightedSamples.make(policy, outer.batch, outer.weighted.weights))
-    back = PullBack(v)
+    scores: list[Parameters] = []
     for stage in range(len(trace) - 2, -1, -1):
         phase = trace[stage]
         samples = WeightedSamples.make(policy, phase.batch, phase.weighted.weights)
         choose = None
         if score_coefficients is not None:
             describe = partial(InnerStep, task, stage, phase, trace[stage + 1].parameters, samples)
-            choose = partial(_weigh, objective.score_coef, score_coefficients, describe)
+            choose = partial(_choose, score_coefficients, describe)
         back = pull_back(
             policy,
             phase.parameters,
@@ -239,15 +90,26 @@ def task_gradient(
             first_order=objective.first_order,
             score_coefficients=choose,
         )
-        score = back.score_term
-        v = back.pathwise if score is None else {name: back.pathwise[name] + score[name] for name in back.pathwise}
-    return v, back
+        v = back.pathwise
+        if back.score_term is not None:
+            scores.insert(0, back.score_term)
+            weighted = _weighted(objective, stage, back.score_term)
+            v = {name: value + weighted[name] for name, value in v.items()}
+    return v, scores
 
 
-def _weigh(
-    score_coef: float, choose: ScoreCoefficients, describe: Callable[[th.Tensor], InnerStep], sensitivity: th.Tensor
+def _choose(
+    score_coefficients: ScoreCoefficients, describe: Callable[[th.Tensor], InnerStep], sensitivity: th.Tensor
 ) -> th.Tensor:
-    return score_coef * choose(describe(sensitivity))
+    return score_coefficients(describe(sensitivity))
+
+
+def _weighted(objective: MetaObjective, stage: int, score_term: Parameters) -> Parameters:
+    """λ times a score term."""
+    coef = objective.score_coef
+    return {
+        name: (coef if isinstance(coef, (int, float)) else coef[stage].get(name, 0.0)) * s for name, s in score_term.items()
+    }
 
 
 def meta_gradient(
@@ -271,14 +133,13 @@ def meta_gradient(
     results = _in_order(executor, work, traces) if executor else map(work, range(len(traces)), traces)
     n_tasks = len(traces)
     total: Parameters = {}
-    score: Parameters = {}
-    coefficients = []
-    for gradient, back in results:
+    unweighted: list[Parameters] = []
+    for gradient, scores in results:
         _add(total, gradient, 1 / n_tasks)
-        if back.score_term is not None and back.coefficients is not None:
-            _add(score, back.score_term, 1 / n_tasks)
-            coefficients.append(back.coefficients)
-    return MetaGradient(total, score or None, th.stack(coefficients) if coefficients else None)
+        unweighted = unweighted or [{} for _ in scores]
+        for mean, score in zip(unweighted, scores, strict=True):
+            _add(mean, score, 1 / n_tasks)
+    return MetaGradient(total, _weighted(objective, 0, unweighted[0]) if unweighted else None, unweighted)
 
 
 def _in_order(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch as th
@@ -27,9 +27,11 @@ from sb3_sgmrl.common.batch import PhaseBatch
 from sb3_sgmrl.common.checks import check_arguments, check_episodes, check_memory, check_policy, check_positive, check_seed
 from sb3_sgmrl.common.engines import as_task_vec_env
 from sb3_sgmrl.common.functional import FunctionalPolicy
-from sb3_sgmrl.common.meta_gradient import MetaObjective
+from sb3_sgmrl.common.initialization import initialize
 from sb3_sgmrl.common.sampling import borrowed_workers, check_task_workers, check_tasks, find_horizon
 from sb3_sgmrl.common.saving import SafelySaved
+from sb3_sgmrl.common.score_weight import ScoreWeights
+from sb3_sgmrl.common.type_aliases import MetaObjective
 
 
 class MetaModel(SafelySaved):
@@ -46,7 +48,7 @@ class MetaModel(SafelySaved):
     policy: ActorCriticPolicy
     env: VecEnv
     # weight λ of the score term
-    score_coef: float = 0.0
+    score_coef: float | str = 0.0
 
     def __init__(
         self,
@@ -147,8 +149,7 @@ class MetaModel(SafelySaved):
 
     def _check_env(self, env: VecEnv) -> None:
         check_task_workers(env)
-        outer = self.n_outer_episodes or self.n_episodes
-        n_episodes = self.meta_batch_size * (self.n_inner_steps * self.n_episodes + outer)
+        n_episodes = self.meta_batch_size * sum(self.episodes_per_phase)
         check_memory(n_episodes, find_horizon(env), env.observation_space, env.action_space)
 
     def _start_streams(self, seed: int | None) -> None:
@@ -170,13 +171,13 @@ class MetaModel(SafelySaved):
         self._setup_lr_schedule()
         super().set_random_seed(self.seed)
         check_policy(self.policy_class, self.policy_kwargs)
-        # SB3's orthogonal initialisation shrinks the last layer a hundredfold: an inner step of plain SGD would change little
-        # but its bias, and adaptation would start from nothing
         policy_kwargs = {"ortho_init": False, **self.policy_kwargs}
         policy_class: Any = self.policy_class
         self.policy = policy_class(
             self.observation_space, self.action_space, self.lr_schedule, use_sde=False, **policy_kwargs
         ).to(self.device)
+        if "ortho_init" not in self.policy_kwargs:
+            initialize(self.policy)
         # as functions of their parameters policies drop no units and change no running statistics: the critic must not either
         self.policy.set_training_mode(False)
         self._functional = FunctionalPolicy(self.policy)
@@ -219,8 +220,19 @@ class MetaModel(SafelySaved):
             inner_lr=self.inner_lr,
             inner_surrogate=self.inner_surrogate,
             first_order=self.first_order,
-            score_coef=self.score_coef,
+            score_coef=self.score_weights(),
         )
+
+    def score_weights(self) -> float | ScoreWeights:
+        """
+        :return: weight of the score term, or a weight for each inner step and parameter
+        """
+        return cast(float, self.score_coef)
+
+    @property
+    def episodes_per_phase(self) -> list[int]:
+        """Episodes of a task in each phase of a meta-iteration: ζ inner batches and the outer one."""
+        return [*[self.n_episodes] * self.n_inner_steps, self.n_outer_episodes or self.n_episodes]
 
     def adapt(
         self,

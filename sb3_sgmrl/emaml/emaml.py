@@ -6,7 +6,8 @@ from stable_baselines3.common.type_aliases import MaybeCallback
 
 from sb3_sgmrl.common.checks import check_counted_once
 from sb3_sgmrl.common.meta_algorithm import MetaOnPolicyAlgorithm, MetaRollout
-from sb3_sgmrl.common.meta_gradient import ScoreCoefficients, mean_reward_coefficients
+from sb3_sgmrl.common.score_coefficients import mean_reward_coefficients
+from sb3_sgmrl.common.type_aliases import ScoreCoefficients
 
 SelfEMAML = TypeVar("SelfEMAML", bound="EMAML")
 

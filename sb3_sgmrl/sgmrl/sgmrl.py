@@ -8,9 +8,22 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 
 from sb3_sgmrl.common.checks import check_score_term
-from sb3_sgmrl.common.control_variates import RETURN_CONTROL_VARIATES, TaskRegression
+from sb3_sgmrl.common.control_variates import (
+    REFITTED,
+    RETURN_CONTROL_VARIATES,
+    TaskRegression,
+    VariateScaling,
+    leave_one_out_return,
+    leave_one_task_out,
+)
+from sb3_sgmrl.common.counterfactual import Counterfactuals, counterfactual_baselines
 from sb3_sgmrl.common.meta_algorithm import MetaOnPolicyAlgorithm, MetaRollout
-from sb3_sgmrl.common.meta_gradient import ScoreCoefficients, refitted_coefficients, return_coefficients
+from sb3_sgmrl.common.meta_gradient import MetaGradient
+from sb3_sgmrl.common.refitted import causal_refitted_coefficients, refitted_coefficients
+from sb3_sgmrl.common.score_coefficients import outer_returns, return_baselines, return_coefficients
+from sb3_sgmrl.common.score_weight import ScoreWeights, SignalWeights
+from sb3_sgmrl.common.threads import thread_pool
+from sb3_sgmrl.common.type_aliases import ScoreCoefficients
 
 SelfSGMRL = TypeVar("SelfSGMRL", bound="SGMRL")
 
@@ -23,8 +36,10 @@ class SGMRL(MetaOnPolicyAlgorithm):
     along an estimate of its gradient that counts how θ shapes the episodes adaptation learns from: the score term that MAML
     leaves out. Paper: https://arxiv.org/abs/2002.05135 (Fallah, Georgiev, Mokhtari, Ozdaglar 2021).
 
-    The default ``control_variate="refitted"`` is the score term with the return after leaving each episode out subtracted, to
-    first order, with the baseline and the normalisation refitted; the other forms are exact and noisier.
+    The default form of the score term is formula (C) of the documentation, split over the steps: the return after leaving each
+    episode out is subtracted, to first order, with the baseline and the normalisation refitted. It is weighted by its own
+    signal to noise in earlier iterations. ``score_coef=1`` and an exact ``control_variate`` give an unbiased estimate;
+    ``counterfactual`` is (C) without the expansion, and costs more; the others are much noisier.
 
     :param policy: the policy, ``MlpPolicy``, ``CnnPolicy``, ``MultiInputPolicy`` or a class
     :param env: a :class:`~sb3_sgmrl.TaskDistEnv` or a VecEnv of them, or the id of a registered task family
@@ -47,9 +62,13 @@ class SGMRL(MetaOnPolicyAlgorithm):
         surrogate
     :param inner_surrogate: ``pathwise``, ``lvc`` or ``dice``
     :param first_order: leave the second derivatives out
-    :param score_coef: weight λ of the score term; 1 is SG-MRL, 0 is MAML
-    :param control_variate: form of the score term: ``refitted`` (formula C), or the exact return times score with ``none``,
-        ``leave_one_task_out``, ``leave_one_out_return`` or ``task_regression`` subtracted
+    :param score_coef: weight λ of the score term; 1 is SG-MRL, 0 is MAML; ``auto`` weighs it by how much it stood out from its
+        noise in earlier iterations, see :class:`~sb3_sgmrl.common.score_weight.SignalWeight`
+    :param control_variate: form of the score term: ``refitted_causal`` (formula C, the scores of steps weighted by what
+        follows from them), ``refitted`` (formula C, the scores of episodes), or the exact return times score with ``none``,
+        ``leave_one_task_out``, ``leave_one_out_return``, ``task_regression`` or ``counterfactual`` subtracted
+    :param score_gae_lambda: κ of ``refitted_causal``; smaller is quieter, and biased where the linear baseline predicts badly
+    :param control_variate_scaling: scale what is subtracted by a regression on earlier iterations; only with the exact forms
     :param max_grad_norm: the norm the meta-gradient is clipped at; None leaves it alone
     :param vf_epochs: gradient steps on the value loss per meta-iteration, with ``baseline="critic"``
     :param n_envs: number of workers made from a single environment; None chooses
@@ -59,13 +78,18 @@ class SGMRL(MetaOnPolicyAlgorithm):
     :param n_threads: threads for gradients; None takes one per processor
     :param stats_window_size: number of episodes the rollout statistics average over
     :param tensorboard_log: folder of TensorBoard logs; None writes none
-    :param policy_kwargs: further arguments of the policy; ``ortho_init`` is False when not given
+    :param policy_kwargs: further arguments of the policy; without ``ortho_init`` its layers start with Glorot-uniform weights
+        and zero biases
     :param verbose: 0 no output, 1 info, 2 debug
     :param seed: seed of everything random; None draws one
     :param device: device of the policy
     :param _init_setup_model: whether to build the network at construction
     :raises ValueError: for an argument outside its range, naming it
     """
+
+    # of the iteration whose gradient was computed last
+    _baselines: list[np.ndarray]
+    _counterfactuals: Counterfactuals
 
     def __init__(
         self,
@@ -86,8 +110,10 @@ class SGMRL(MetaOnPolicyAlgorithm):
         outer_advantage: dict[str, Any] | None = None,
         inner_surrogate: str = "pathwise",
         first_order: bool = False,
-        score_coef: float = 1.0,
-        control_variate: str = "refitted",
+        score_coef: float | str = "auto",
+        control_variate: str = "refitted_causal",
+        score_gae_lambda: float = 0.95,
+        control_variate_scaling: bool = False,
         max_grad_norm: float | None = 0.5,
         vf_epochs: int = 10,
         n_envs: int | None = None,
@@ -103,7 +129,11 @@ class SGMRL(MetaOnPolicyAlgorithm):
     ) -> None:
         self.score_coef = score_coef
         self.control_variate = control_variate
+        self.score_gae_lambda = score_gae_lambda
+        self.control_variate_scaling = control_variate_scaling
+        self._signal_weights = SignalWeights()
         self._task_regression = TaskRegression()
+        self._variate_scaling = VariateScaling()
         super().__init__(
             policy,
             env,
@@ -136,6 +166,9 @@ class SGMRL(MetaOnPolicyAlgorithm):
             _init_setup_model=_init_setup_model,
         )
 
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "_baselines", "_counterfactuals"]
+
     def check_settings(self) -> None:
         super().check_settings()
         check_score_term(self)
@@ -143,22 +176,53 @@ class SGMRL(MetaOnPolicyAlgorithm):
     def score_coefficients(self, rollout: MetaRollout) -> ScoreCoefficients | None:
         if self.score_coef == 0:
             return None
+        settings, space = self.objective.inner, self.observation_space
         if self.control_variate == "refitted":
-            return refitted_coefficients(self.objective.inner, self.observation_space)
-        gamma = self.objective.outer.gamma
+            return refitted_coefficients(settings, space)
+        if self.control_variate == "refitted_causal":
+            return causal_refitted_coefficients(settings, space, self.score_gae_lambda)
+        self._baselines = self._subtracted(rollout)
+        scale = self._variate_scaling.scale if self.control_variate_scaling else list
+        return return_coefficients(rollout.traces, self.objective.outer.gamma, scale(self._baselines))
+
+    def _subtracted(self, rollout: MetaRollout) -> list[np.ndarray]:
+        """The control variates before scaling, for each inner step (n_tasks, n_episodes)."""
+        traces, gamma = rollout.traces, self.objective.outer.gamma
         if self.control_variate == "task_regression":
             predicted = self._task_regression.predict(self._task_features(rollout))
-            return return_coefficients(
-                rollout.traces, gamma, lambda _, inner: np.broadcast_to(predicted[:, None], inner.shape)
-            )
-        return return_coefficients(rollout.traces, gamma, RETURN_CONTROL_VARIATES[self.control_variate])
+            return return_baselines(traces, gamma, lambda _, inner: np.broadcast_to(predicted[:, None], inner.shape))
+        if self.control_variate == "counterfactual":
+            # a single task has no others, but does not fall back either
+            variate = leave_one_task_out if len(traces) > 1 else leave_one_out_return
+            otherwise = return_baselines(traces, gamma, variate)
+            with thread_pool(self.n_threads) as pool:
+                self._counterfactuals = counterfactual_baselines(
+                    self.functional, self.objective, self.observation_space, traces, otherwise, executor=pool
+                )
+            return self._counterfactuals.baselines
+        return return_baselines(traces, gamma, RETURN_CONTROL_VARIATES[self.control_variate])
 
-    def train(self, rollout: MetaRollout) -> None:
-        super().train(rollout)
-        if self.score_coef > 0 and self.control_variate == "task_regression":
-            gamma = self.objective.outer.gamma
-            outer = np.array([trace[-1].batch.returns(gamma).mean() for trace in rollout.traces])
+    def score_weights(self) -> float | ScoreWeights:
+        if self.score_coef != "auto":
+            return super().score_weights()
+        return self._signal_weights.weights(self.n_inner_steps)
+
+    def observe(self, rollout: MetaRollout, estimate: MetaGradient) -> None:
+        if self.score_coef == 0:
+            return
+        if self.score_coef == "auto":
+            self._signal_weights.observe(estimate.unweighted)
+        if self.control_variate in REFITTED:
+            return
+        outer = outer_returns(rollout.traces, self.objective.outer.gamma)
+        if self.control_variate == "task_regression":
             self._task_regression.observe(self._task_features(rollout), outer)
+        if self.control_variate == "counterfactual":
+            self.logger.record("train/effective_sample_size", float(self._counterfactuals.effective_sample_size.mean()))
+            self.logger.record("train/counterfactual_fraction", float(self._counterfactuals.used.mean()))
+        if self.control_variate_scaling:
+            self.logger.record("train/control_variate_scale", self._variate_scaling.factors()[1])
+            self._variate_scaling.observe(outer, self._baselines)
 
     def _task_features(self, rollout: MetaRollout) -> np.ndarray:
         return np.stack([self.env.env_method("task_features", task, indices=0)[0] for task in rollout.tasks])

@@ -1,5 +1,7 @@
-"""Exact quantities on small tabular MDPs, to check the estimators against."""
+"""Exact quantities on small tabular MDPs, to check estimators of the meta-gradient against, and measures of their quality."""
 
+from sb3_sgmrl.theory.callback import GradientQualityCallback
+from sb3_sgmrl.theory.directional import DirectionalChange, directional_change
 from sb3_sgmrl.theory.enumeration import (
     exact_gradient,
     exact_return,
@@ -9,16 +11,31 @@ from sb3_sgmrl.theory.enumeration import (
     relative_error,
     trajectory_probabilities,
 )
+from sb3_sgmrl.theory.gradient_quality import GradientQuality, compare_gradients, quality_table
+from sb3_sgmrl.theory.gradient_sample import GradientSample, make_estimators, sample_gradients
+from sb3_sgmrl.theory.statistics import Estimate
 from sb3_sgmrl.theory.tabular import TabularMDP, softmax_policy
+from sb3_sgmrl.theory.tabular_reference import TabularReference
 
 __all__ = [
+    "DirectionalChange",
+    "Estimate",
+    "GradientQuality",
+    "GradientQualityCallback",
+    "GradientSample",
     "TabularMDP",
+    "TabularReference",
+    "compare_gradients",
+    "directional_change",
     "exact_gradient",
     "exact_return",
     "exact_value",
     "expectation",
     "expected_gradient",
+    "make_estimators",
+    "quality_table",
     "relative_error",
+    "sample_gradients",
     "softmax_policy",
     "trajectory_probabilities",
 ]

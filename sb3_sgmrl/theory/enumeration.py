@@ -15,7 +15,8 @@ from sb3_sgmrl.common.advantages import AdvantageSettings
 from sb3_sgmrl.common.batch import PhaseBatch, TaskBatch
 from sb3_sgmrl.common.functional import FunctionalPolicy, Parameters
 from sb3_sgmrl.common.inner import WeightedSamples, adapt
-from sb3_sgmrl.common.meta_gradient import MetaObjective, ScoreCoefficients, TaskPhase, meta_gradient
+from sb3_sgmrl.common.meta_gradient import meta_gradient
+from sb3_sgmrl.common.type_aliases import MetaObjective, ScoreCoefficients, TaskPhase
 from sb3_sgmrl.theory.tabular import TabularMDP
 
 MakeScore = Callable[[Sequence[Sequence[TaskPhase]]], ScoreCoefficients]

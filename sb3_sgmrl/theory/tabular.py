@@ -51,6 +51,15 @@ class TabularMDP:
             initial = np.eye(n_states)[0]
         return cls(transitions, rng.standard_normal((n_states, n_actions)), initial, horizon)
 
+    @classmethod
+    def of_task(cls, task: np.ndarray, horizon: int) -> TabularMDP:
+        """
+        :param task: of the family :class:`~sb3_sgmrl.envs.tabular_mdp.TabularMDP`, shape (n_states, n_actions, n_states + 1)
+        :param horizon: number of steps of an episode
+        :return: the same MDP; rewards are the mean ones
+        """
+        return cls(task[..., :-1], task[..., -1], np.eye(len(task))[0], horizon)
+
     def trajectories(self) -> tuple[TaskBatch, np.ndarray]:
         """
         Every trajectory that can occur.

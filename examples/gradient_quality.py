@@ -1,0 +1,226 @@
+"""
+How good is each estimator of the meta-gradient at a given policy? Bias against a reference, variance, signal-to-noise ratio,
+cost, and the change of V along each mean direction. Prints tables and draws figures.
+
+    python examples/gradient_quality.py --env Navigation2D-v0 --train 400_000 4_000_000 --batches 100 --directions 1000
+    python examples/gradient_quality.py --env HalfCheetahDir-v0 --model logs/model.zip --estimators maml sgmrl
+    python examples/gradient_quality.py --env TabularMDP-v0 --reference exact --plain --episodes 5 20 80
+
+Settings are those of the model, or with ``--train`` RL Zoo's of the package for MAML (``hyperparams/maml.yml``), as which
+policies are trained, one per number of steps; one that is already in the folder is not trained again. ``--set inner_lr=0.2``
+changes them. ``--reference exact`` is for TabularMDP-v0, where returns can be computed.
+"""
+
+import argparse
+import pathlib
+
+from compare import ALGORITHMS, setting, settings_of
+
+from sb3_sgmrl import EMAML, MAML, SGMRL, TaskDistEnv
+from sb3_sgmrl.common.control_variates import CONTROL_VARIATES
+from sb3_sgmrl.common.saving import saved_algorithm
+from sb3_sgmrl.plots import plot_gradient_quality, plot_quality_sweep
+from sb3_sgmrl.theory import (
+    TabularReference,
+    compare_gradients,
+    directional_change,
+    make_estimators,
+    quality_table,
+    sample_gradients,
+)
+from sb3_sgmrl.theory.statistics import align, with_interval
+
+# an outer surrogate in which every estimate is in the units of the return
+PLAIN = {"gae_lambda": 1.0, "baseline": "none", "normalize": False, "discount_from": "episode", "time_reduction": "sum"}
+ESTIMATORS = {
+    "maml": (MAML, {}),
+    "fo-maml": (MAML, {"first_order": True}),
+    "lvc": (MAML, {"inner_surrogate": "lvc"}),
+    "dice": (MAML, {"inner_surrogate": "dice"}),
+    "emaml": (EMAML, {}),
+    # what looks back at earlier iterations has none here: a regression on them, a weight that they choose
+    "sgmrl": (SGMRL, {"score_coef": 1.0}),
+    **{name: (SGMRL, {"control_variate": name, "score_coef": 1.0}) for name in CONTROL_VARIATES if name != "task_regression"},
+    "exact": (TabularReference, {}),
+}
+SCORE_COEFS = (0.0, 0.25, 0.5, 0.75, 1.0)
+
+
+def integer(text):
+    return int(float(text))
+
+
+def load(arguments, path):
+    env = TaskDistEnv(arguments.env)
+    return ALGORITHMS[saved_algorithm(path).lower()][0].load(path, env=env, n_threads=arguments.threads, **settings(arguments))
+
+
+def settings(arguments):
+    plain = {"outer_advantage": PLAIN} if arguments.plain else {}
+    return {**plain, **dict(map(setting, arguments.set))}
+
+
+def policies(arguments):
+    """Names and models: the one given, or MAML after each number of steps."""
+    if arguments.model:
+        yield pathlib.Path(arguments.model).stem, load(arguments, arguments.model)
+        return
+    own = {**settings_of("maml", arguments.env), **settings(arguments)}
+    for steps in sorted(arguments.train):
+        name = f"maml-{steps}"
+        path = pathlib.Path(arguments.folder) / f"{name}.zip"
+        if not path.exists():
+            env = TaskDistEnv(arguments.env)
+            model = MAML("MlpPolicy", env, seed=arguments.seed, n_threads=arguments.threads, **own)
+            model.learn(steps, progress_bar=True).save(path)
+        yield name, load(arguments, path)
+
+
+def measure(arguments, model, settings, **shared):
+    """Sample and quality of estimators, the reference among them."""
+    reference = {arguments.reference: ESTIMATORS[arguments.reference]}
+    estimators = make_estimators(model, {**settings, **reference}, **shared)
+    sample = sample_gradients(
+        estimators,
+        arguments.batches,
+        arguments.reference,
+        max(arguments.batches, arguments.reference_batches or 0),
+        arguments.seed,
+        progress_bar=True,
+    )
+    return sample, compare_gradients(sample, arguments.reference)
+
+
+class Report:
+    """Text that is printed and written to a folder, beside figures."""
+
+    def __init__(self, folder):
+        self.folder = pathlib.Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.text = ""
+
+    def write(self, text):
+        print(f"\n{text}", flush=True)
+        self.text += f"{text}\n\n"
+        (self.folder / "quality.txt").write_text(self.text, encoding="utf-8")
+
+    def draw(self, figure, name):
+        figure.savefig(self.folder / f"{name}.png", dpi=110)
+        print(f"Figure: {self.folder / name}.png")
+
+
+def compare_estimators(arguments, report, policy, model):
+    """The main table, and the change of V along the mean directions."""
+    sample, quality = measure(arguments, model, {name: ESTIMATORS[name] for name in arguments.estimators})
+    report.write(
+        f"{arguments.env}, policy {policy}: {arguments.batches} meta-batches of {model.meta_batch_size} tasks, reference "
+        f"{arguments.reference} from {len(sample.gradients[arguments.reference])}\n{quality_table(quality)}"
+    )
+    change, baseline = None, "maml" if "maml" in quality else arguments.estimators[0]
+    if arguments.directions:
+        means = {name: sample.mean(name) for name in quality}
+        change = directional_change(
+            model, means, arguments.step_sizes, arguments.directions, arguments.seed, progress_bar=True
+        )
+        report.write(
+            f"Change of V, the discounted return after adaptation, over {arguments.directions} tasks with common random "
+            f"numbers\n{change.table(baseline)}"
+        )
+    report.draw(plot_gradient_quality(quality, change, baseline), f"quality-{policy}")
+
+
+def compare_episodes(arguments, report, policy, model):
+    """Quality against the number of inner episodes; that of outer episodes stays."""
+    n_outer = model.episodes_per_phase[-1]
+    settings = {name: ESTIMATORS[name] for name in arguments.estimators}
+    by_number = {
+        n: measure(arguments, model, settings, n_episodes=n, n_outer_episodes=n_outer)[1] for n in sorted(arguments.episodes)
+    }
+    rows = [["", *(f"N = {n}" for n in by_number)]]
+    for name in arguments.estimators:
+        variances = [quality[name].variance for quality in by_number.values()]
+        rows.append([name, *(with_interval(variance.value, variance.interval) for variance in variances)])
+    report.write(
+        f"{arguments.env}, policy {policy}: variance of a meta-batch against the number N of inner episodes\n{align(rows)}"
+    )
+    sweeps = {name: {n: quality[name] for n, quality in by_number.items()} for name in arguments.estimators}
+    report.draw(plot_quality_sweep(sweeps, "inner episodes N", "log"), f"episodes-{policy}")
+
+
+def compare_score_coefs(arguments, report, policy, model):
+    """Bias and variance between MAML and SG-MRL."""
+    forms = {name: ESTIMATORS[name] for name in arguments.estimators if ESTIMATORS[name][0] is SGMRL}
+    labels = {(name, coef): f"{name}, {coef:g}" for name in forms for coef in SCORE_COEFS}
+    settings = {label: (SGMRL, {**forms[name][1], "score_coef": coef}) for (name, coef), label in labels.items()}
+    _, quality = measure(arguments, model, settings)
+    report.write(f"{arguments.env}, policy {policy}: weight of the score term\n{quality_table(quality)}")
+    sweeps = {name: {coef: quality[labels[name, coef]] for coef in SCORE_COEFS} for name in forms}
+    report.draw(plot_quality_sweep(sweeps, "score_coef λ"), f"score_coef-{policy}")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--env", default="Navigation2D-v0", help="id of a registered family")
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--model", help="a saved model of any algorithm of the package, whose policy and settings are taken")
+    source.add_argument(
+        "--train", nargs="+", type=integer, default=[0], help="train MAML for so many steps; 0 is the untrained policy"
+    )
+    parser.add_argument(
+        "--estimators",
+        nargs="+",
+        default=["maml", "lvc", "sgmrl", "leave_one_out_return", "none"],
+        choices=list(ESTIMATORS),
+        metavar="NAME",
+        help=f"what is measured: {', '.join(ESTIMATORS)}. Names of control variates are SGMRL with that and score_coef=1; "
+        "none is eq. (13) of the paper literally; exact is for TabularMDP-v0",
+    )
+    parser.add_argument(
+        "--reference",
+        choices=list(ESTIMATORS),
+        metavar="NAME",
+        help="the estimator whose mean the others are compared with; exact on TabularMDP-v0, else sgmrl unless given",
+    )
+    parser.add_argument("--batches", type=int, default=40, help="independent meta-batches for each estimator")
+    parser.add_argument("--reference-batches", type=int, help="meta-batches of the reference, if more")
+    parser.add_argument(
+        "--directions", type=int, default=0, help="tasks for the change of V along the mean directions; 0 leaves it out"
+    )
+    parser.add_argument("--step-sizes", nargs="+", type=float, default=[0.01, 0.02], help="lengths of steps along directions")
+    parser.add_argument(
+        "--episodes", nargs="+", type=int, default=[], help="also measure with these numbers of inner episodes"
+    )
+    parser.add_argument(
+        "--score-coefs", action="store_true", help=f"also measure SGMRL with score_coef {', '.join(map(str, SCORE_COEFS))}"
+    )
+    parser.add_argument(
+        "--plain",
+        action="store_true",
+        help="no baseline, normalisation or discounting from the step in the outer surrogate, so that estimates are in the "
+        "units of the return and those with an exact score term have no bias; needed by --reference exact",
+    )
+    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="arguments of the algorithms")
+    parser.add_argument("--seed", type=int, default=0, help="of training, meta-batches and directions")
+    parser.add_argument("--threads", type=int, help="for gradients; one per processor unless given")
+    parser.add_argument("--folder", default="logs/quality", help="where models, tables and figures go")
+    arguments = parser.parse_args()
+    tabular = arguments.env == "TabularMDP-v0"
+    arguments.reference = arguments.reference or ("exact" if tabular else "sgmrl")
+    if "exact" in (arguments.reference, *arguments.estimators):
+        if not tabular:
+            parser.error("exact needs --env TabularMDP-v0, where returns can be computed")
+        if not arguments.plain:
+            parser.error("exact needs --plain: other outer surrogates have other units")
+    if arguments.score_coefs and not any(ESTIMATORS[name][0] is SGMRL for name in arguments.estimators):
+        parser.error("--score-coefs needs a form of SGMRL among --estimators")
+    report = Report(arguments.folder)
+    for policy, model in policies(arguments):
+        compare_estimators(arguments, report, policy, model)
+        if arguments.episodes:
+            compare_episodes(arguments, report, policy, model)
+        if arguments.score_coefs:
+            compare_score_coefs(arguments, report, policy, model)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,236 @@
+"""Gradients of several estimators from the same meta-batches, at one policy."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch as th
+
+from sb3_sgmrl.common.adaptation import QUALITY, play_and_adapt, task_phases
+from sb3_sgmrl.common.batch import PhaseBatch
+from sb3_sgmrl.common.checks import check_choice, check_positive, check_seed
+from sb3_sgmrl.common.functional import FunctionalPolicy, Parameters
+from sb3_sgmrl.common.meta_algorithm import MetaOnPolicyAlgorithm, MetaRollout
+from sb3_sgmrl.common.sampling import borrowed_workers
+
+# arguments that decide which episodes are played
+_SHARED = (
+    "meta_batch_size",
+    "n_episodes",
+    "n_outer_episodes",
+    "n_inner_steps",
+    "inner_lr",
+    "gamma",
+    "gae_lambda",
+    "baseline",
+    "normalize_advantage",
+    "discount_from",
+    "time_reduction",
+)
+Estimators = Mapping[str, MetaOnPolicyAlgorithm]
+
+
+def make_estimators(
+    model: MetaOnPolicyAlgorithm,
+    settings: Mapping[str, tuple[type[MetaOnPolicyAlgorithm], Mapping[str, Any]]],
+    **shared: Any,
+) -> dict[str, MetaOnPolicyAlgorithm]:
+    """
+    Algorithms at the policy of a model, whose ``meta_gradient`` is to be measured. They hold the policy itself, so they follow
+    it when the model trains on. ``control_variate="task_regression"`` and ``score_coef="auto"`` begin without memory, the
+    latter as MAML.
+
+    :param model: a model with an environment; it stays as it is
+    :param settings: by name, the algorithm and those of its arguments that concern the estimate, e.g.
+        ``{"no control variate": (SGMRL, {"control_variate": "none"})}``
+    :param shared: arguments that all of them have in place of the model's, e.g. ``n_episodes=5``
+    :return: an algorithm per name
+    :raises ValueError: when the model has no environment, or for an argument outside its range
+    """
+    if model.env is None:
+        raise ValueError("`model` has no environment: pass it to `load(path, env=...)` or `set_env(env)`.")
+    common = {name: getattr(model, name) for name in (*_SHARED, "outer_advantage", "n_threads", "device")}
+    estimators: dict[str, MetaOnPolicyAlgorithm] = {}
+    for name, (algorithm, own) in settings.items():
+        arguments: dict[str, Any] = {**common, **shared, **own}
+        estimator = algorithm(type(model.policy), model.env, _init_setup_model=False, **arguments)
+        estimator.policy, estimator._functional = model.policy, model.functional
+        estimators[name] = estimator
+    return estimators
+
+
+def check_estimators(estimators: Estimators) -> None:
+    """
+    :param estimators: algorithms by name
+    :raises ValueError: when there is none, or they cannot share the same episodes
+    """
+    if not estimators:
+        raise ValueError("`estimators` must hold at least one algorithm.")
+    (first, one), *others = estimators.items()
+    for name, other in others:
+        for argument in _SHARED:
+            if getattr(one, argument) != getattr(other, argument):
+                raise ValueError(
+                    f"`estimators` must agree in `{argument}`, which is {getattr(one, argument)!r} in {first!r} and "
+                    f"{getattr(other, argument)!r} in {name!r}."
+                )
+        if not _same_parameters(one.functional.parameters(), other.functional.parameters()):
+            raise ValueError(f"`estimators` must have the policy of one model, but {first!r} and {name!r} differ in theirs.")
+
+
+def _same_parameters(one: Parameters, other: Parameters) -> bool:
+    return one.keys() == other.keys() and all(th.equal(one[name], other[name]) for name in one)
+
+
+def play_meta_batch(
+    model: MetaOnPolicyAlgorithm, policy: FunctionalPolicy, n_tasks: int, entropy: Sequence[int]
+) -> tuple[MetaRollout, PhaseBatch]:
+    """
+    The episodes of a meta-iteration with the settings of a model, which stays as it is and counts nothing.
+
+    :param model: gives the workers, which are not asked to draw tasks of their own again, and the settings
+    :param policy: plays, in place of the model's own policy
+    :param n_tasks: number of tasks
+    :param entropy: names the random stream: equal entropy gives equal tasks, initial states and noise of actions
+    :return: the data of the iteration, and the episodes of its last phase
+    """
+    assert model.env is not None
+    tasks = model.env.env_method("sample_tasks", n_tasks, [*entropy, 0], indices=0)[0]
+    phases: list[PhaseBatch] = []
+    traces = play_and_adapt(
+        model.env,
+        policy,
+        model.objective,
+        tasks,
+        model.episodes_per_phase,
+        [*entropy, 1],
+        model.n_threads,
+        on_phase=lambda _, phase: phases.append(phase),
+    )
+    assert traces is not None
+    return MetaRollout(tasks, traces), phases[-1]
+
+
+@dataclass(frozen=True)
+class GradientSample:
+    """
+    Estimates of the meta-gradient from independent meta-batches.
+
+    :param gradients: by estimator, shape (n_batches, n_parameters); row i of every estimator is from meta-batch i
+    :param parameters: of the policy, which say how a row is divided
+    :param sampling_seconds: median over meta-batches of the time to play one
+    :param gradient_seconds: by estimator, median over meta-batches of the time to compute the gradient
+    """
+
+    gradients: dict[str, np.ndarray]
+    parameters: Parameters
+    sampling_seconds: float
+    gradient_seconds: dict[str, float]
+
+    def mean(self, name: str) -> Parameters:
+        """
+        :param name: of an estimator
+        :return: its mean over meta-batches, by parameter
+        """
+        mean = th.as_tensor(self.gradients[name].mean(0, dtype=np.float64))
+        parts = mean.split([value.numel() for value in self.parameters.values()])
+        like = self.parameters.items()
+        return {key: part.to(value).reshape(value.shape) for (key, value), part in zip(like, parts, strict=True)}
+
+
+def flatten(values: Parameters, names: Iterable[str]) -> np.ndarray:
+    """
+    :param values: by parameter
+    :param names: the parameters in the order wanted
+    :return: the values one after another, shape (n_parameters,)
+    """
+    return th.cat([values[name].detach().flatten() for name in names]).cpu().numpy()
+
+
+def sample_gradients(
+    estimators: Estimators,
+    n_batches: int = 40,
+    reference: str | None = None,
+    n_reference_batches: int | None = None,
+    seed: int = 0,
+    progress_bar: bool = False,
+) -> GradientSample:
+    """
+    Every estimator's gradient from the same meta-batches, played with the policy that the estimators share. Policy, counters,
+    logs and random streams of the models stay as they are, and their environments' statistics.
+
+    :param estimators: algorithms by name, e.g. from :func:`make_estimators`; they must agree in what decides which episodes
+        are played. Weights of the outer surrogate may differ
+    :param n_batches: number of meta-batches
+    :param reference: name of an estimator of which more batches are played
+    :param n_reference_batches: number of meta-batches of the reference, at least ``n_batches``
+    :param seed: seed of tasks and episodes
+    :param progress_bar: show a progress bar, which needs tqdm
+    :return: the gradients
+    :raises ValueError: for estimators that cannot share episodes, or counts outside their range
+    """
+    check_positive(n_batches=n_batches)
+    check_seed(seed)
+    check_estimators(estimators)
+    n_total = n_batches
+    if reference is not None:
+        check_choice("reference", reference, tuple(estimators))
+        n_total = n_batches if n_reference_batches is None else n_reference_batches
+        if not n_total >= n_batches:
+            raise ValueError(f"`n_reference_batches` must be at least `n_batches`, {n_batches}, got {n_total}.")
+    player = next(iter(estimators.values()))
+    if player.env is None:
+        raise ValueError("`estimators` must have an environment: pass it to `load(path, env=...)` or `set_env(env)`.")
+    rows: dict[str, list[np.ndarray]] = {name: [] for name in estimators}
+    seconds: dict[str, list[float]] = {name: [] for name in estimators}
+    sampling_seconds = []
+    parameters = player.functional.parameters()
+    with borrowed_workers(player.env):
+        for batch in with_progress(range(n_total), "meta-batches", progress_bar):
+            start = time.perf_counter()
+            rollout, outer = play_meta_batch(player, player.functional, player.meta_batch_size, [seed, QUALITY, batch])
+            sampling_seconds.append(time.perf_counter() - start)
+            for name, estimator in estimators.items():
+                if batch >= n_batches and name != reference:
+                    continue
+                own = _weighed_for(estimator, player, rollout, outer)
+                start = time.perf_counter()
+                gradient = estimator.meta_gradient(own).gradient
+                seconds[name].append(time.perf_counter() - start)
+                rows[name].append(flatten(gradient, parameters))
+    return GradientSample(
+        {name: np.stack(of_estimator) for name, of_estimator in rows.items()},
+        parameters,
+        float(np.median(sampling_seconds)),
+        {name: float(np.median(of_estimator)) for name, of_estimator in seconds.items()},
+    )
+
+
+def _weighed_for(
+    estimator: MetaOnPolicyAlgorithm, player: MetaOnPolicyAlgorithm, rollout: MetaRollout, outer: PhaseBatch
+) -> MetaRollout:
+    """The same episodes with the weights of the estimator's own outer surrogate."""
+    settings = estimator.objective.outer
+    if settings == player.objective.outer:
+        return rollout
+    last = task_phases(estimator.functional, settings, outer, [trace[-1].parameters for trace in rollout.traces])
+    traces = [[*trace[:-1], phase] for trace, phase in zip(rollout.traces, last, strict=True)]
+    return MetaRollout(rollout.tasks, traces)
+
+
+def with_progress(items: Sequence[Any], description: str, shown: bool) -> Iterable[Any]:
+    """
+    :param items: to go through
+    :param description: what they are
+    :param shown: whether to show a progress bar
+    :return: the same items
+    """
+    if not shown:
+        return items
+    from tqdm import tqdm
+
+    return tqdm(items, desc=description)

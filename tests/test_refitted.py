@@ -1,0 +1,193 @@
+"""Formula (C) split over the steps, and the weight that its signal deserves."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch as th
+from gymnasium import spaces
+
+from sb3_sgmrl.common.advantages import AdvantageSettings, baseline_features, episode_weights, leave_one_out
+from sb3_sgmrl.common.batch import PhaseBatch
+from sb3_sgmrl.common.inner import WeightedSamples
+from sb3_sgmrl.common.refitted import causal_refitted_coefficients, contributions, influence, refitted_coefficients
+from sb3_sgmrl.common.score_weight import SignalWeight, SignalWeights
+from sb3_sgmrl.common.type_aliases import InnerStep, TaskPhase
+
+SPACE = spaces.Box(-3, 3, (2,))
+SETTINGS = {
+    "default": AdvantageSettings(gamma=0.9, gae_lambda=0.8),
+    "no normalisation": AdvantageSettings(gamma=0.9, gae_lambda=0.8, normalize=False),
+    "no baseline": AdvantageSettings(gamma=0.9, gae_lambda=0.8, baseline="none"),
+    "critic": AdvantageSettings(gamma=0.9, gae_lambda=0.8, baseline="critic"),
+    "sum": AdvantageSettings(gamma=0.9, gae_lambda=0.8, time_reduction="sum"),
+    "paper": AdvantageSettings(0.9, 1.0, "none", normalize=False, discount_from="episode", time_reduction="sum"),
+    "discounted from the start": AdvantageSettings(0.9, 0.8, discount_from="episode"),
+}
+
+
+@pytest.fixture(params=SETTINGS)
+def settings(request):
+    return SETTINGS[request.param]
+
+
+def inner_step(settings, lengths=(7, 7, 7, 7, 7, 7), seed=0):
+    """Random episodes with random sensitivities."""
+    rng = np.random.default_rng(seed)
+    mask = np.arange(max(lengths)) < np.array(lengths)[:, None]
+    observations = rng.standard_normal((1, *mask.shape, 2)) * mask[..., None]
+    rewards = rng.standard_normal(mask.shape) * mask
+    phase = PhaseBatch(observations, np.zeros((1, *mask.shape, 1)), rewards[None], mask[None], rewards.sum(-1)[None])
+    values = rng.normal(size=phase.mask.shape) * phase.mask if settings.baseline == "critic" else None
+    weighted = episode_weights(phase, settings, SPACE, values)[0]
+    batch = phase.task(0)
+    n = int(batch.mask.sum())
+    index = th.as_tensor(batch.episode_index)
+    samples = WeightedSamples(None, th.zeros(n), th.as_tensor(weighted.weights[batch.mask]), index, batch.n_episodes)
+    task_phase = TaskPhase({}, batch, weighted, None if values is None else values[0])
+    return InnerStep(0, 0, task_phase, {}, samples, th.as_tensor(rng.normal(size=n)))
+
+
+def left_out(step, settings):
+    return leave_one_out(step.phase.batch, settings, SPACE, step.phase.values)
+
+
+def surrogate(step, settings, weights):
+    """Σ w x when episode k counts ``weights[k]`` times in every sum that the weights w are made of."""
+    batch, m = step.phase.batch, th.as_tensor(step.phase.batch.mask, dtype=th.float64)
+    counted = weights[:, None] * m
+    rewards = th.as_tensor(batch.rewards)
+    n_steps = m.shape[1]
+
+    def discount(g):
+        return th.tensor([[g ** (u - t) if u >= t else 0.0 for u in range(n_steps)] for t in range(n_steps)])
+
+    if settings.baseline == "linear":
+        f = th.as_tensor(baseline_features(SPACE, batch))
+        target = rewards @ discount(settings.gamma).double().T
+        gram = th.einsum("jt,jtf,jtg->fg", counted, f, f) + 1e-5 * th.eye(f.shape[-1], dtype=th.float64)
+        v = f @ th.linalg.solve(gram, th.einsum("jt,jtf,jt->f", counted, f, target))
+    else:
+        v = th.zeros_like(rewards) if step.phase.values is None else th.as_tensor(step.phase.values)
+    deltas = rewards - v + settings.gamma * th.cat([v[:, 1:], th.zeros(len(v), 1)], dim=1)
+    a = deltas @ discount(settings.gamma * settings.gae_lambda).double().T
+    if settings.discount_from == "episode":
+        a = a * settings.gamma ** th.arange(n_steps)
+    scale = counted.sum() if settings.time_reduction == "mean" else weights.sum()
+    if settings.normalize:
+        mean = (counted * a).sum() / counted.sum()
+        a = (a - mean) / (((counted * (a - mean) ** 2).sum() / counted.sum()).sqrt() + 1e-8)
+    x = th.zeros_like(m)
+    x[m > 0] = step.sensitivity
+    return (counted * a * x).sum() / scale
+
+
+def test_influence_is_the_derivative_by_the_weight_of_an_episode(settings):
+    step = inner_step(settings)
+    weights = th.ones(6, dtype=th.float64, requires_grad=True)
+    expected = th.autograd.grad(surrogate(step, settings, weights), weights)[0]
+    without = left_out(step, settings)
+    # with the residuals of the fit itself in place of those without the episode, the fit's part is a derivative too
+    y = influence(step, settings, replace(without, values_without=without.values))
+    np.testing.assert_allclose(y.sum(1), expected, atol=1e-7)
+
+
+@pytest.mark.parametrize("lengths", [(7, 7, 7, 7, 7, 7), (1, 7, 3, 7, 2, 5)], ids=str)
+def test_contributions_add_up_to_the_difference(settings, lengths):
+    step = inner_step(settings, lengths)
+    y = contributions(step, settings, left_out(step, settings))
+    difference = refitted_coefficients(settings, SPACE)(step)
+    first = np.concatenate([[0], np.cumsum(lengths)[:-1]])
+    np.testing.assert_allclose(y.sum(1), difference[first], atol=1e-12)
+    assert not y[~step.phase.batch.mask].any()
+    assert np.abs(difference).max() > 1e-3
+
+
+def test_without_a_fit_contributions_know_nothing_of_what_comes_later():
+    settings = SETTINGS["paper"]
+    step = inner_step(settings)
+    before = influence(step, settings, left_out(step, settings))
+    batch = step.phase.batch
+    rewards, x = batch.rewards.copy(), step.sensitivity.clone()
+    rewards[2, 4:] += 1.0
+    x[2 * 7 + 4 : 3 * 7] -= 1.0
+    changed = replace(step, phase=replace(step.phase, batch=replace(batch, rewards=rewards)), sensitivity=x)
+    after = influence(changed, settings, left_out(changed, settings))
+    # but for the share of the whole that is taken from every step
+    difference = after - before
+    np.testing.assert_allclose(difference[2, :4], difference[0, 0], atol=1e-12)
+    assert np.abs(difference[2, 4:] - difference[0, 0]).max() > 0.01
+
+
+def test_a_step_is_weighted_by_what_follows(settings):
+    """κ = 1: Y_t = Σ_{u≥t} y_u − b_t; κ = 0: y_t + b_{t+1} − b_t."""
+    step = inner_step(settings)
+    y = contributions(step, settings, left_out(step, settings))
+    mask = step.phase.batch.mask
+    far, near = (causal_refitted_coefficients(settings, SPACE, k)(step).numpy().reshape(mask.shape) for k in (1.0, 0.0))
+    to_go = y[:, ::-1].cumsum(1)[:, ::-1]
+    b = to_go - far
+    features = baseline_features(SPACE, step.phase.batch).reshape(42, -1)
+    gram = features.T @ features + 1e-5 * np.eye(features.shape[1])
+    np.testing.assert_allclose(b.ravel(), features @ np.linalg.solve(gram, features.T @ to_go.ravel()), atol=1e-9)
+    np.testing.assert_allclose(near[:, :-1], (y - b)[:, :-1] + b[:, 1:], atol=1e-12)
+
+
+def observed(signal, noise, n, seed=0, size=400, decay=0.95):
+    weight, rng = SignalWeight(decay), np.random.default_rng(seed)
+    for _ in range(n):
+        c = signal / np.sqrt(size) + noise / np.sqrt(size) * rng.normal(size=size)
+        weight.observe({"a": th.as_tensor(c)})
+    return weight.weights()["a"]
+
+
+def test_signal_weight_is_the_one_of_a_wiener_filter():
+    left = 0.05 / 1.95
+    for signal, noise in ((1.0, 1.0), (0.2, 1.0)):
+        expected = signal**2 / (signal**2 + left * noise**2)
+        assert np.mean([observed(signal, noise, 200, seed) for seed in range(40)]) == pytest.approx(expected, abs=0.05)
+
+
+def test_signal_weight_tends_to_one_with_the_batch_and_to_zero_without_signal():
+    assert observed(1.0, 0.0, 5) == pytest.approx(1.0)
+    larger = [np.mean([observed(0.1, noise, 100, seed) for seed in range(20)]) for noise in (1.0, 0.3, 0.1)]
+    assert larger[0] < larger[1] < larger[2]
+    assert larger[2] > 0.97
+    assert np.mean([observed(0.0, 1.0, 200, seed) for seed in range(40)]) < 0.1
+
+
+def test_signal_weight_has_no_opinion_at_first():
+    weight = SignalWeight()
+    for _ in range(2):
+        weight.observe({"a": th.ones(3)})
+        assert weight.weights() == {"a": 0.0}
+    weight.observe({"a": th.ones(3)})
+    assert weight.weights() == {"a": pytest.approx(1.0)}
+
+
+def test_network_and_standard_deviation_have_weights_of_their_own():
+    weights, rng = SignalWeights(), np.random.default_rng(0)
+    assert weights.weights(2) == [{}, {}]
+    for _ in range(50):
+        noise = {"net.weight": th.as_tensor(rng.normal(size=(9, 9))), "net.bias": th.as_tensor(rng.normal(size=9))}
+        weights.observe([{**noise, "log_std": th.ones(2)}, {**noise, "log_std": th.zeros(2)}])
+    first, second = weights.weights(2)
+    assert first["net.weight"] == first["net.bias"] == second["net.bias"] < 0.6
+    assert first["log_std"] == pytest.approx(1.0) and second["log_std"] == 0
+    assert weights.weights(1) == [first]
+
+
+def test_signal_weight_of_a_term_that_is_zero():
+    weight = SignalWeight()
+    for _ in range(5):
+        weight.observe({"a": th.zeros(3)})
+    assert weight.weights() == {"a": 0.0}
+
+
+def test_equal_advantages_make_no_contribution(settings):
+    step = inner_step(settings)
+    batch = replace(step.phase.batch, rewards=np.zeros_like(step.phase.batch.rewards))
+    weighted = replace(step.phase.weighted, weights=np.zeros_like(batch.rewards))
+    step = replace(step, phase=replace(step.phase, batch=batch, weighted=weighted, values=np.zeros_like(batch.rewards)))
+    for coefficients in (refitted_coefficients(settings, SPACE), causal_refitted_coefficients(settings, SPACE, 0.9)):
+        assert not coefficients(step).any()
