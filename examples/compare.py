@@ -1,10 +1,11 @@
 """
 Train algorithms side by side with paired seeds, then print a table and draw the learning curves.
 
-    python examples/compare.py --env Navigation2D-v0 --timesteps 8e6 --folder logs/navigation
+    python examples/compare.py --env Navigation2D-v0 --timesteps 8e6 40e6 --folder logs/navigation
 
-A run whose model is already in the folder is not trained again. Settings are RL Zoo's of the package (``hyperparams/*.yml``);
-``--set inner_lr=0.2`` changes them for every algorithm. With ``--parallel 2`` two runs share two processors, one thread each.
+Each of the ``--timesteps`` gets a table; training goes on from one to the next. A run with a report of the last one in the folder
+is not trained again. Settings are RL Zoo's of the package (``hyperparams/*.yml``); ``--set inner_lr=0.2`` changes them for every
+algorithm. With ``--parallel 2`` two runs share two processors, one thread each.
 """
 
 import argparse
@@ -52,9 +53,13 @@ def run_folder(folder, algorithm, seed):
     return pathlib.Path(folder) / f"{algorithm}-{seed}"
 
 
+def report_file(timesteps, best=False):
+    return f"{'best_' * best}report_{timesteps}.csv"
+
+
 def train(arguments, algorithm, seed):
     folder = run_folder(arguments.folder, algorithm, seed)
-    if (folder / "report.csv").exists():
+    if (folder / report_file(arguments.timesteps[-1])).exists():
         return
     algorithm_class, file, own = ALGORITHMS[algorithm]
     settings = {**settings_of(file, arguments.env), **own, **dict(map(setting, arguments.set))}
@@ -68,13 +73,14 @@ def train(arguments, algorithm, seed):
         callback = MetaEvalCallback(
             env, eval_freq=arguments.validate_every, n_tasks=100, seed=1, best_model_save_path=str(folder)
         )
-    model.learn(arguments.timesteps, callback)
-    model.save(folder / "model")
     (folder / "settings.json").write_text(json.dumps(settings, indent=1))
-    if callback is not None:
-        best = algorithm_class.load(folder / "best_model", env=env, n_threads=threads)
-        evaluate(best, arguments).to_csv(folder / "best_report.csv")
-    evaluate(model, arguments).to_csv(folder / "report.csv")
+    for timesteps in arguments.timesteps:
+        model.learn(max(timesteps - model.num_timesteps, 0), callback, reset_num_timesteps=False)
+        model.save(folder / f"model_{timesteps}")
+        if callback is not None:
+            best = algorithm_class.load(folder / "best_model", env=env, n_threads=threads)
+            evaluate(best, arguments).to_csv(folder / report_file(timesteps, best=True))
+        evaluate(model, arguments).to_csv(folder / report_file(timesteps))
 
 
 def evaluate(model, arguments):
@@ -96,7 +102,7 @@ def read(folder, algorithm, seed):
     return np.array([[float(row[key]) for key in (STEPS, PRE, POST)] for row in rows]).T
 
 
-def read_report(folder, algorithm, seed, name="report.csv"):
+def read_report(folder, algorithm, seed, name):
     """Returns on unseen tasks, shape (n_tasks, n_steps + 1)."""
     with open(run_folder(folder, algorithm, seed) / name) as file:
         return np.array([list(map(float, row[1:])) for row in list(csv.reader(file))[1:]])
@@ -111,12 +117,14 @@ def half_width(x):
     return scipy.stats.t.ppf(0.975, len(x) - 1) * scipy.stats.sem(x) if len(x) > 1 else float("nan")
 
 
-def table(arguments, name="report.csv"):
+def table(arguments, timesteps, best=False):
+    name = report_file(timesteps, best)
     means = {
         a: np.array([read_report(arguments.folder, a, s, name).mean(0) for s in arguments.seeds]) for a in arguments.algos
     }
     n_steps = next(iter(means.values())).shape[1]
-    print(f"\n{arguments.env} after {arguments.timesteps:,} steps: mean return on {arguments.n_tasks} unseen tasks")
+    policy = "best of the validated policies" if best else "last policy"
+    print(f"\n{arguments.env} after {timesteps:,} steps, {policy}: mean return on {arguments.n_tasks} unseen tasks")
     print(f"{'algorithm':10}{'seed':>6}" + "".join(f"{f'{k} steps':>10}" for k in range(n_steps)))
     for algorithm, returns in means.items():
         for seed, row in zip(arguments.seeds, returns, strict=True):
@@ -154,7 +162,13 @@ def main():
     parser.add_argument("--env", default="Navigation2D-v0", help="id of a registered family")
     parser.add_argument("--algos", nargs="+", default=["sgmrl", "maml"], choices=list(ALGORITHMS), help="algorithms")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="seeds, the same for every algorithm")
-    parser.add_argument("--timesteps", type=lambda x: int(float(x)), default=8_000_000, help="environment steps of a run")
+    parser.add_argument(
+        "--timesteps",
+        nargs="+",
+        type=lambda x: int(float(x)),
+        default=[8_000_000],
+        help="environment steps when a run is measured",
+    )
     parser.add_argument("--horizon", type=int, help="steps of an episode; as registered when not given")
     parser.add_argument("--n-tasks", type=int, default=200, help="unseen tasks of the final report")
     parser.add_argument("--n-steps", type=int, default=3, help="inner steps of the final report")
@@ -165,6 +179,7 @@ def main():
     parser.add_argument("--parallel", type=int, default=1, help="runs at the same time")
     parser.add_argument("--folder", default="logs/compare", help="where logs, models, table and picture go")
     arguments = parser.parse_args()
+    arguments.timesteps = sorted(set(arguments.timesteps))
     matplotlib.use("Agg")
     jobs = [(arguments, algorithm, seed) for seed in arguments.seeds for algorithm in arguments.algos]
     context = multiprocessing.get_context("spawn")
@@ -172,10 +187,10 @@ def main():
         for job, future in [(job, pool.submit(train, *job)) for job in jobs]:
             future.result()
             print(f"{job[1]} seed {job[2]}: done", flush=True)
-    table(arguments)
-    if arguments.validate_every:
-        print("\nThe best of the policies that were validated:")
-        table(arguments, "best_report.csv")
+    for timesteps in arguments.timesteps:
+        table(arguments, timesteps)
+        if arguments.validate_every:
+            table(arguments, timesteps, best=True)
     draw(arguments)
 
 
