@@ -47,10 +47,10 @@ def test_exact_gradient(tmp_path):
 
 
 def test_compare(tmp_path):
-    short = ["--timesteps", "1", "--seeds", "0", "1", "--set", "meta_batch_size=2", "n_episodes=2", "--n-tasks", "3"]
+    short = ["--timesteps", "1", "200", "--seeds", "0", "1", "--set", "meta_batch_size=2", "n_episodes=2", "--n-tasks", "3"]
     lines = run_example(tmp_path, "compare.py", *short, "--folder", "runs").splitlines()
     rows = [line.split() for line in lines if line.startswith(("sgmrl ", "maml "))]
-    assert [row[1] for row in rows if len(row) == 6] == ["0", "1", "mean", "±"] * 2
+    assert [row[1] for row in rows if len(row) == 6] == ["0", "1", "mean", "±"] * 2 * 2
     assert (tmp_path / "runs" / "curves.png").exists()
     assert any(line.startswith("sgmrl − maml after one step") for line in lines)
 
