@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import torch as th
-
 from sb3_sgmrl.common.functional import Parameters
 
 # per inner step and parameter; zero for what is not there
@@ -16,39 +14,49 @@ ScoreWeights = Sequence[dict[str, float]]
 @dataclass
 class SignalWeight:
     """
-    The weight λ of a score term c that minimises the expected squared error E‖λ c̄ − E c‖² of a running mean c̄ of it, as a
-    Wiener filter does:
+    The weight λ of a score term c: that of a Wiener filter where a signal stands out from the noise, and zero where none does.
 
-        λ = S / (S + w N),    S = ‖E c‖²,    N = E‖c − E c‖²,
+    With S = ‖E c‖² and N = E‖c − E c‖²,
 
-    w = (1 − β) / (1 + β) the noise that is left in a running mean with factor β. An optimiser averages its gradients, so what
-    counts is the noise after averaging, not that of an iteration. S and N are estimated without bias (S cut off at zero) from
-    running means of c and of ‖c‖² over *earlier* iterations: given the past, λ is a constant, and λ c points where E c points.
-    With larger batches N falls and λ tends to 1, the exact gradient; where no signal stands out from the noise it is 0, MAML.
+        λ = S / (S + w N),    w = (1 − β) / (1 + β),
+
+    minimises the expected squared error E‖λ c̄ − E c‖² of a running mean c̄ with factor β, whose noise is w N: an optimiser
+    averages its gradients, so what counts is the noise after averaging, not that of an iteration.
+
+    S is estimated by the running mean of the products p_t = c_t · m_t, m_t the running mean of the terms *before* iteration t.
+    Without a signal these are martingale differences, E[p_t | past] = E c_t · m_t = 0, so that the self-normalised sum
+    z = Σ β^{T−t} p_t / sqrt(Σ (β^{T−t} p_t)²) is about standard normal, however heavy the tails of c. λ is zero unless z is
+    larger than ``z_score``, which takes ten iterations at least with the default.
+
+    λ follows from *earlier* iterations: given the past it is a constant, and λ c points where E c points. With larger batches
+    N falls, z grows and λ tends to 1, the exact gradient; where no signal stands out the iteration is MAML's, to the bit.
 
     :param decay: β, per iteration
+    :param z_score: by how many standard errors S must exceed zero
     """
 
     decay: float = 0.95
+    z_score: float = 3.0
     _mean: Parameters = field(default_factory=dict)
+    # Σ β^{T−t} of: ‖c‖², p, and of p² with β²
     _square: float = 0.0
+    _product: float = 0.0
+    _product_square: float = 0.0
     _n: int = 0
 
     def weights(self) -> dict[str, float]:
         """
-        :return: λ, the same for every parameter that was observed; zero before the third observation
+        :return: λ, the same for every parameter that was observed
         """
-        return dict.fromkeys(self._mean, self._weight() if self._n >= 3 else 0.0)
+        return dict.fromkeys(self._mean, self._weight())
 
     def _weight(self) -> float:
-        past = self.decay**self._n
-        remaining = (1 - self.decay) / (1 + self.decay)
-        # squared weights of the running means, whose weights sum up to 1 − β^n
-        w = remaining * (1 + past) / (1 - past)
-        mean_square = _square(self._mean) / (1 - past) ** 2
-        square = self._square / (1 - past)
-        signal, noise = max(mean_square - w * square, 0.0), max(square - mean_square, 0.0)
-        return signal / (signal + remaining * noise) if signal > 0 else 0.0
+        if self._product <= self.z_score * self._product_square**0.5:
+            return 0.0
+        # the first iteration has no past to be multiplied with
+        signal = self._product / _total(self.decay, self._n - 1)
+        noise = max(self._square / _total(self.decay, self._n) - signal, 0.0)
+        return signal / (signal + (1 - self.decay) / (1 + self.decay) * noise)
 
     def observe(self, score_term: Parameters) -> None:
         """
@@ -56,15 +64,23 @@ class SignalWeight:
 
         :param score_term: c by name, before it was weighted
         """
-        self._n += 1
+        if self._n > 0:
+            product = _dot(score_term, self._mean) / _total(self.decay, self._n)
+            self._product = self.decay * self._product + product
+            self._product_square = self.decay**2 * self._product_square + product**2
         for name, value in score_term.items():
-            old = self._mean.get(name, th.zeros_like(value))
-            self._mean[name] = self.decay * old + (1 - self.decay) * value
-        self._square = self.decay * self._square + (1 - self.decay) * _square(score_term)
+            self._mean[name] = self.decay * self._mean[name] + value if name in self._mean else value
+        self._square = self.decay * self._square + _dot(score_term, score_term)
+        self._n += 1
 
 
-def _square(parameters: Parameters) -> float:
-    return sum(float((value**2).sum()) for value in parameters.values())
+def _total(decay: float, n: int) -> float:
+    """Σ_{k<n} β^k."""
+    return (1 - decay**n) / (1 - decay)
+
+
+def _dot(one: Parameters, other: Parameters) -> float:
+    return sum(float((value * other[name]).sum()) for name, value in one.items())
 
 
 @dataclass
