@@ -13,7 +13,7 @@ from sb3_sgmrl.common import counterfactual
 from sb3_sgmrl.common.advantages import AdvantageSettings
 from sb3_sgmrl.common.control_variates import (
     CONTROL_VARIATES,
-    REFITTED,
+    FIRST_ORDER,
     TaskRegression,
     leave_one_out_return,
     leave_one_task_out,
@@ -172,7 +172,7 @@ def test_refitted_form_with_the_true_difference_has_no_bias(policy, rule, n_inne
 
 @pytest.mark.parametrize("discounts", [(0.9, 0.9), (0.5, 0.9)], ids=str)
 @pytest.mark.parametrize("scaled", [False, True], ids=["", "scaled"])
-@pytest.mark.parametrize("variate", [name for name in CONTROL_VARIATES if name not in REFITTED])
+@pytest.mark.parametrize("variate", [name for name in CONTROL_VARIATES if name not in FIRST_ORDER])
 def test_the_algorithm_itself_has_no_bias(policy, variate, scaled, discounts):
     """Through the method that ``train`` calls, with its own settings; inner and outer discount factors may differ."""
     inner, outer = discounts

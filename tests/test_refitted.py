@@ -10,7 +10,13 @@ from gymnasium import spaces
 from sb3_sgmrl.common.advantages import AdvantageSettings, baseline_features, episode_weights, leave_one_out
 from sb3_sgmrl.common.batch import PhaseBatch
 from sb3_sgmrl.common.inner import WeightedSamples
-from sb3_sgmrl.common.refitted import causal_refitted_coefficients, contributions, influence, refitted_coefficients
+from sb3_sgmrl.common.refitted import (
+    causal_refitted_coefficients,
+    contributions,
+    influence,
+    linearized_coefficients,
+    refitted_coefficients,
+)
 from sb3_sgmrl.common.score_weight import SignalWeight, SignalWeights
 from sb3_sgmrl.common.type_aliases import InnerStep, TaskPhase
 
@@ -210,6 +216,13 @@ def test_signal_weight_of_a_term_that_is_zero():
     for _ in range(5):
         weight.observe({"a": th.zeros(3)})
     assert weight.weights() == {"a": 0.0}
+
+
+def test_linearized_form_is_formula_c_where_nothing_is_refitted(settings):
+    step = inner_step(settings)
+    naive, refitted = linearized_coefficients(step), refitted_coefficients(settings, SPACE)(step)
+    refits = settings.baseline == "linear" or settings.normalize
+    assert np.allclose(naive, refitted, atol=1e-12) == (not refits)
 
 
 def test_equal_advantages_make_no_contribution(settings):

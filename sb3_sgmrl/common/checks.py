@@ -17,7 +17,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 
 from sb3_sgmrl.common.advantages import AdvantageSettings
 from sb3_sgmrl.common.batch import PhaseBatch
-from sb3_sgmrl.common.control_variates import CONTROL_VARIATES, LEAVE_ONE_OUT, REFITTED
+from sb3_sgmrl.common.control_variates import CONTROL_VARIATES, LEAVE_ONE_OUT, FIRST_ORDER
 from sb3_sgmrl.common.inner import INNER_SURROGATES
 
 
@@ -170,7 +170,7 @@ def check_score_term(model: Any) -> None:
     if model.score_coef == 0:
         return
     check_counted_once(model.inner_surrogate)
-    if model.control_variate_scaling and model.control_variate in REFITTED:
+    if model.control_variate_scaling and model.control_variate in FIRST_ORDER:
         raise ValueError(
             f"`control_variate_scaling` must be False with `control_variate={model.control_variate!r}`, which has no separate "
             "return to scale."

@@ -153,7 +153,7 @@ RETURN_CONTROL_VARIATES: dict[str, ControlVariate] = {
     "leave_one_out_return": leave_one_out_return,
 }
 # these expand the return to first order
-REFITTED = ("refitted", "refitted_causal")
-CONTROL_VARIATES = (*REFITTED, *RETURN_CONTROL_VARIATES, "task_regression", "counterfactual")
+FIRST_ORDER = ("refitted_causal", "refitted", "linearized")
+CONTROL_VARIATES = (*FIRST_ORDER, *RETURN_CONTROL_VARIATES, "task_regression", "counterfactual")
 # these leave one episode out, so they need a second one
-LEAVE_ONE_OUT = (*REFITTED, "leave_one_out_return", "counterfactual")
+LEAVE_ONE_OUT = (*FIRST_ORDER, "leave_one_out_return", "counterfactual")

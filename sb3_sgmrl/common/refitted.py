@@ -21,6 +21,20 @@ from sb3_sgmrl.common.advantages import (
 from sb3_sgmrl.common.type_aliases import InnerStep, ScoreCoefficients
 
 
+def linearized_coefficients(step: InnerStep) -> th.Tensor:
+    """
+    The linearised score function (LSF), which takes the difference that an episode makes to be its own term of the sum:
+    c_j = d_j − mean_{k≠j} d_k with d_j = Σ_t w_{j,t} x_{j,t}. That is formula (C) for an inner rule in which each episode's
+    weights are its own, as in eq. (3) of the paper. A baseline that is fitted on D and advantages that are normalised over D
+    change with every episode: then it is wrong to first order.
+
+    :param step: the inner step
+    :return: c of each sample, shape (n_samples,)
+    """
+    own = step.samples.per_episode(step.samples.weights * step.sensitivity)
+    return step.samples.per_sample(own - (own.sum() - own) / (len(own) - 1))
+
+
 def refitted_coefficients(settings: AdvantageSettings, space: spaces.Space) -> ScoreCoefficients:
     """
     Formula (C): c_j = D_j = vᵀ(U(θ, D) − U(θ, D∖τ_j)), the baseline and the normalisation refitted without τ_j. To first order

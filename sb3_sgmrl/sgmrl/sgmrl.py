@@ -9,7 +9,7 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedul
 
 from sb3_sgmrl.common.checks import check_score_term
 from sb3_sgmrl.common.control_variates import (
-    REFITTED,
+    FIRST_ORDER,
     RETURN_CONTROL_VARIATES,
     TaskRegression,
     VariateScaling,
@@ -19,7 +19,7 @@ from sb3_sgmrl.common.control_variates import (
 from sb3_sgmrl.common.counterfactual import Counterfactuals, counterfactual_baselines
 from sb3_sgmrl.common.meta_algorithm import MetaOnPolicyAlgorithm, MetaRollout
 from sb3_sgmrl.common.meta_gradient import MetaGradient
-from sb3_sgmrl.common.refitted import causal_refitted_coefficients, refitted_coefficients
+from sb3_sgmrl.common.refitted import causal_refitted_coefficients, linearized_coefficients, refitted_coefficients
 from sb3_sgmrl.common.score_coefficients import outer_returns, return_baselines, return_coefficients
 from sb3_sgmrl.common.score_weight import ScoreWeights, SignalWeights
 from sb3_sgmrl.common.threads import thread_pool
@@ -177,6 +177,8 @@ class SGMRL(MetaOnPolicyAlgorithm):
         if self.score_coef == 0:
             return None
         settings, space = self.objective.inner, self.observation_space
+        if self.control_variate == "linearized":
+            return linearized_coefficients
         if self.control_variate == "refitted":
             return refitted_coefficients(settings, space)
         if self.control_variate == "refitted_causal":
@@ -212,7 +214,7 @@ class SGMRL(MetaOnPolicyAlgorithm):
             return
         if self.score_coef == "auto":
             self._signal_weights.observe(estimate.unweighted)
-        if self.control_variate in REFITTED:
+        if self.control_variate in FIRST_ORDER:
             return
         outer = outer_returns(rollout.traces, self.objective.outer.gamma)
         if self.control_variate == "task_regression":
