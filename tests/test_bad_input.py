@@ -91,14 +91,12 @@ def test_numbers_and_choices(algorithm, name, values, match):
 
 
 def test_the_score_term():
-    choices = (
-        "one of refitted, refitted_causal, none, leave_one_task_out, leave_one_out_return, task_regression, counterfactual"
-    )
-    refuses(f"`control_variate` must be {choices}", tiny, SGMRL, witness(), control_variate="loo")
+    choices = "refitted_causal, refitted, linearized, none, leave_one_task_out, leave_one_out_return, task_regression, count.*"
+    refuses(f"`control_variate` must be one of {choices}", tiny, SGMRL, witness(), control_variate="loo")
     with pytest.raises(TypeError, match="score_coef"):
         tiny(MAML, witness(), score_coef=1.0)
     for value in (-0.1, 1.1, float("nan"), "1", None):
-        refuses("`score_coef` must lie in .* or be 'auto'", tiny, SGMRL, witness(), score_coef=value)
+        refuses("`score_coef` must lie in", tiny, SGMRL, witness(), score_coef=value)
         refuses("`score_gae_lambda` must lie in", tiny, SGMRL, witness(), score_gae_lambda=value)
 
 
