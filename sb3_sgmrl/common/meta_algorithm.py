@@ -240,8 +240,8 @@ class MetaOnPolicyAlgorithm(MetaModel):
         :param log_interval: iterations between two logs; None writes none
         :param tb_log_name: name of the run in TensorBoard
         :param reset_num_timesteps: start counting at zero
-        :param progress_bar: show SB3's progress bar, with the number of the iteration and its returns before and after adaptation;
-            it needs tqdm and rich
+        :param progress_bar: show SB3's progress bar, with the number of the iteration and its returns before and after
+            adaptation; it needs tqdm and rich
         :return: the trained model
         """
         if self.env is None:

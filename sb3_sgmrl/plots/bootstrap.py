@@ -34,7 +34,7 @@ def check_level(level: float) -> None:
 
 def interval_estimates(
     scores: Mapping[str, np.ndarray] | Mapping[str, Sequence[np.ndarray]],
-    function: Callable[..., np.ndarray],
+    function: Callable[..., np.ndarray | float],
     level: float = 0.95,
     task_bootstrap: bool = False,
 ) -> Intervals:

@@ -71,8 +71,7 @@ def _series(runs: Sequence[Progress], keys: Mapping[str, str], window: int) -> _
     for key, label in keys.items():
         if all(key in run for run in runs):
             pairs = [logged(run, key) for run in runs]
-            of_label = min(window, *(len(values) for _, values in pairs)) if window > 1 else 1
-            series[label] = [(moving_average(steps, of_label), moving_average(values, of_label)) for steps, values in pairs]
+            series[label] = [(moving_average(steps, window), moving_average(values, window)) for steps, values in pairs]
     return series
 
 

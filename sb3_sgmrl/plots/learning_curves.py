@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,6 +12,8 @@ from matplotlib.lines import Line2D
 
 from sb3_sgmrl.plots.bootstrap import check_level, interquartile_mean, interval_estimates
 from sb3_sgmrl.plots.runs import LearningCurve, by_name, common_steps, interpolate, note_on_length
+
+_STYLES: dict[str, Literal[":", "-"]] = {"before": ":", "after": "-"}
 
 
 def plot_learning_curves(
@@ -25,8 +28,8 @@ def plot_learning_curves(
     :param level: coverage of the band, in (0, 1)
     :param window: number of points of a moving average
     :return: the figure
-    :raises ValueError: for a level outside (0, 1), a window that is not positive, nothing to draw, or runs of an algorithm with
-        different numbers of tasks
+    :raises ValueError: for a level outside (0, 1), a window that is not positive, nothing to draw, or runs of an algorithm
+        with different numbers of tasks
     """
     check_level(level)
     runs = {
@@ -36,19 +39,16 @@ def plot_learning_curves(
     steps = common_steps(timesteps)
     figure = Figure(figsize=(5.6, 3.8), layout="constrained")
     axis = figure.subplots()
-    for attribute, style in (("before", ":"), ("after", "-")):
+    for attribute, style in _STYLES.items():
         series = {name: [(run.timesteps, getattr(run, attribute)) for run in of_name] for name, of_name in runs.items()}
         draw_aggregated(axis, steps, series, level, style)
     axis.set(xlabel="environment steps", ylabel="return")
     n_runs = sorted({len(of_name) for of_name in runs.values()})
     axis.set_title(f"{title_of_runs(n_runs, level)}{note_on_length(timesteps)}", fontsize="medium")
     handles = [Line2D([], [], color=f"C{i}", label=name) for i, name in enumerate(runs) if name]
-    handles += [Line2D([], [], color="0.3", linestyle=style, label=f"{when} adaptation") for when, style in _STYLES]
+    handles += [Line2D([], [], color="0.3", linestyle=style, label=f"{when} adaptation") for when, style in _STYLES.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(handles)), frameon=False, fontsize="small")
     return figure
-
-
-_STYLES = (("before", ":"), ("after", "-"))
 
 
 def title_of_runs(n_runs: Sequence[int], level: float) -> str:

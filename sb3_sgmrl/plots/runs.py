@@ -6,7 +6,7 @@ import csv
 import pathlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import numpy as np
 
@@ -107,21 +107,22 @@ class LearningCurve:
 
     def smoothed(self, window: int) -> LearningCurve:
         """
-        :param window: number of points of a moving average
-        :return: the averages, ``window - 1`` points fewer
+        :param window: number of points of a moving average, see :func:`moving_average`
+        :return: the averages
         :raises ValueError: for a window that is not positive
         """
-        check_positive(window=window)
-        window = min(window, len(self.timesteps))
         return LearningCurve(*(moving_average(array, window) for array in (self.timesteps, self.before, self.after)))
 
 
 def moving_average(values: np.ndarray, window: int) -> np.ndarray:
     """
     :param values: shape (…, n_points)
-    :param window: number of points
+    :param window: number of points; at most half of those there are
     :return: shape (…, n_points - window + 1)
+    :raises ValueError: for a window that is not positive
     """
+    check_positive(window=window)
+    window = min(window, max(1, values.shape[-1] // 2))
     return np.lib.stride_tricks.sliding_window_view(values, window, axis=-1).mean(-1)
 
 
@@ -172,7 +173,9 @@ def by_name(runs: Mapping[str, Run | Sequence[Run]], kind: type, argument: str) 
     :return: lists by name
     :raises ValueError: when there is nothing to draw
     """
-    lists = {name: [of_name] if isinstance(of_name, kind) else list(of_name) for name, of_name in runs.items()}  # type: ignore
+    lists: dict[str, list[Run]] = {}
+    for name, of_name in runs.items():
+        lists[name] = [cast(Run, of_name)] if isinstance(of_name, kind) else list(cast(Sequence[Run], of_name))
     if not lists or not all(lists.values()):
         raise ValueError(f"`{argument}` must hold at least one run for each name.")
     return lists

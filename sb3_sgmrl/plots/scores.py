@@ -57,8 +57,8 @@ def plot_performance_profiles(reports: Reports, n_steps: int | None = None, leve
 
 def plot_probability_of_improvement(reports: Reports, n_steps: int | None = None, level: float = 0.95) -> Figure:
     """
-    Probability that a run of one algorithm has a higher return after adaptation than a run of another, averaged over tasks, for
-    every pair of algorithms. Lines are stratified bootstrap intervals over runs, by rliable.
+    Probability that a run of one algorithm has a higher return after adaptation than a run of another, averaged over tasks,
+    for every pair of algorithms. Bars are stratified bootstrap intervals over runs, by rliable.
 
     :param reports: by algorithm, of several runs, all on the same tasks
     :param n_steps: after how many inner steps; the most that all have when None
@@ -89,15 +89,15 @@ def plot_probability_of_improvement(reports: Reports, n_steps: int | None = None
     return figure
 
 
-def probability_of_improvement(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+def probability_of_improvement(one: np.ndarray, other: np.ndarray) -> float:
     """
     rliable's metric of this name, which takes a Mann-Whitney test per task and is too slow for a bootstrap over many tasks.
 
     :param one: scores, shape (n_runs, n_tasks)
     :param other: scores, shape (n_other_runs, n_tasks)
-    :return: probability that a run of the first is better, ties counting half, averaged over tasks; a scalar
+    :return: probability that a run of the first is better, ties counting half, averaged over tasks
     """
-    return np.asarray((one[:, None] > other).mean() + 0.5 * (one[:, None] == other).mean())
+    return float((one[:, None] > other).mean() + 0.5 * (one[:, None] == other).mean())
 
 
 def _final_scores(reports: Reports, n_steps: int | None) -> tuple[dict[str, np.ndarray], int]:
