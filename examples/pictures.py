@@ -38,7 +38,8 @@ def train(folder, algorithm, seed, arguments):
     if (folder / "adaptation.csv").exists():
         return
     size = arguments.batch_size
-    model = algorithm("MlpPolicy", FAMILY, meta_batch_size=size, n_episodes=size, max_grad_norm=None, seed=seed)
+    settings = {"meta_batch_size": size, "n_episodes": size, "learning_rate": 3e-3, "max_grad_norm": None}
+    model = algorithm("MlpPolicy", FAMILY, seed=seed, **settings)
     model.set_logger(configure(str(folder), ["csv"]))
     n_iterations = arguments.timesteps / (2 * size * size * 100)
     others = {"pathwise term": (MAML, {})} if algorithm is SGMRL else {}
