@@ -50,6 +50,7 @@ def train(folder, algorithm, seed, arguments):
         GradientQualityCallback(others, eval_freq=max(1, round(n_iterations / 5)), n_batches=6),
     ]
     model.learn(arguments.timesteps, callbacks, progress_bar=arguments.progress)
+    model.logger.close()
     model.save(folder / "model")
     report = evaluate_adaptation(model, n_tasks=arguments.n_tasks, n_steps=3, seed=1, progress_bar=arguments.progress)
     report.to_csv(folder / "adaptation.csv")

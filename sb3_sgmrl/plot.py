@@ -170,7 +170,7 @@ def _one_each(sources: Sequence[Source], read: Callable[[Source], Any]) -> dict[
 def _file(source: Source, name: str, what: str) -> pathlib.Path:
     path = source.path / name if source.path.is_dir() else source.path
     if not path.exists():
-        raise ValueError(f"{source.path} has no {name}, {what}.")
+        raise ValueError(f"{source.path} has no {name}, which would be {what}.")
     return path
 
 
