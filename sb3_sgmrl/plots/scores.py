@@ -39,7 +39,7 @@ def plot_performance_profiles(reports: Reports, n_steps: int | None = None, leve
 
     with own_random_numbers():
         profiles, intervals = library.create_performance_profile(
-            scores, thresholds, reps=N_BOOTSTRAP, confidence_interval_size=level
+            *(scores, thresholds), custom_profile_func=_fractions_above, reps=N_BOOTSTRAP, confidence_interval_size=level
         )
     figure = Figure(figsize=(5.2, 3.6), layout="constrained")
     axis = figure.subplots()
@@ -47,12 +47,16 @@ def plot_performance_profiles(reports: Reports, n_steps: int | None = None, leve
         axis.plot(thresholds, profile, color=f"C{i}", label=name)
         if len(scores[name]) > 1:
             axis.fill_between(thresholds, *intervals[name], color=f"C{i}", alpha=0.2, linewidth=0)
-        axis.plot(thresholds, library.score_distributions(before[name], thresholds), ":", color=f"C{i}", linewidth=1)
+        axis.plot(thresholds, _fractions_above(before[name], thresholds), ":", color=f"C{i}", linewidth=1)
     axis.set(xlabel="return τ", ylabel="fraction of runs and tasks above τ", ylim=(-0.02, 1.02))
     axis.set_title(f"after {inner_steps(n_steps)}; dotted: before adaptation", fontsize="medium")
     if len(profiles) > 1:
         axis.legend(frameon=False)
     return figure
+
+
+def _fractions_above(scores: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+    return (scores[..., None] > thresholds).mean((0, 1))
 
 
 def plot_probability_of_improvement(reports: Reports, n_steps: int | None = None, level: float = 0.95) -> Figure:
