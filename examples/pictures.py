@@ -3,8 +3,8 @@ Train SG-MRL and MAML on 2-D navigation with two seeds each, then draw every pic
 
     python examples/pictures.py
 
-makes the pictures of ``docs/guide/pictures.md``, in a few minutes per run. Each run leaves ``progress.csv``, ``evaluations.npz``,
-``adaptation.csv`` and ``model.zip`` in its folder; a run that is there is not trained again.
+makes the pictures of ``docs/guide/pictures.md``, in a few minutes per run. Each run leaves ``progress.csv``,
+``evaluations.npz``, ``adaptation.csv`` and ``model.zip`` in its folder; a run that is there is not trained again.
 """
 
 import argparse

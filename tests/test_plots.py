@@ -156,6 +156,8 @@ def test_runs_are_cut_to_what_all_have(tmp_path: Path) -> None:
         np.testing.assert_allclose(drawn.get_xdata(), [10, 90, 160])
         np.testing.assert_allclose(drawn.get_ydata(), sign * np.array([10, 90, 160]))
     assert "cut to the 160 steps of the shortest" in axis.get_title()
+    (axis,) = plot_learning_curves({"A": [line([5000]), line([4981])]}).axes  # one meta-iteration each
+    np.testing.assert_allclose(axis.lines[1].get_xydata(), [[4981, 4990.5]])
     with pytest.raises(ValueError, match="no steps in common"):
         plot_learning_curves({"A": [line([10, 90]), line([100, 160])]})
 

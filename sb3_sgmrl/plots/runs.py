@@ -138,8 +138,9 @@ def common_steps(timesteps: Sequence[np.ndarray]) -> np.ndarray:
     if not timesteps or min(map(len, timesteps)) == 0:
         raise ValueError("A run has no values to draw.")
     first, last = max(steps[0] for steps in timesteps), min(steps[-1] for steps in timesteps)
-    if first > last:
+    if last < _ALMOST * first:
         raise ValueError(f"The runs have no steps in common: one begins after {first:,.0f}, another ends after {last:,.0f}.")
+    first = min(first, last)  # of runs of one meta-iteration, which count as measured on the same step
     fewest = min(timesteps, key=len)
     inner = fewest[(fewest > first) & (fewest < last)]
     steps = np.unique(np.array([first, *inner, last], dtype=float))
