@@ -33,6 +33,7 @@ from sb3_sgmrl.common.checks import check_positive
 from sb3_sgmrl.common.engines import DEFAULT_WORKERS, as_task_vec_env
 from sb3_sgmrl.common.evaluation import AdaptationReport, evaluate_adaptation
 from sb3_sgmrl.common.meta_algorithm import MetaOnPolicyAlgorithm
+from sb3_sgmrl.common.progress import MetaProgressBarCallback
 from sb3_sgmrl.common.sampling import find_horizon
 from sb3_sgmrl.common.task_dist import TaskDistEnv
 from sb3_sgmrl.emaml import EMAML
@@ -243,6 +244,7 @@ class MetaExperimentManager(ExperimentManager):
         """RL Zoo's callbacks, with the evaluation of adaptation in place of that of the policy that has not adapted."""
         eval_freq, self.eval_freq = self.eval_freq, -1
         super().create_callbacks()
+        self.callbacks = [MetaProgressBarCallback() if type(c) is ProgressBarCallback else c for c in self.callbacks]
         if eval_freq < 0 or self.optimize_hyperparameters:
             return
         save_statistics = SaveVecNormalizeCallback(save_freq=1, save_path=self.params_path)

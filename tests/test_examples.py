@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -81,3 +82,14 @@ def test_gradient_quality(tmp_path):
     again = ["--model", "quality/maml-0.zip", "--estimators", "maml", "--reference", "maml", "--folder", "again"]
     output = run_example(tmp_path, "gradient_quality.py", "--env", "TabularMDP-v0", "--batches", "3", *again)
     assert "policy maml-0: 3 meta-batches of 2 tasks, reference maml from 3" in output
+
+
+def test_pictures(tmp_path):
+    small = ["--timesteps", "1300", "--batch-size", "2", "--n-tasks", "3", "--seeds", "0", "1", "--images", "images"]
+    output = run_example(tmp_path, "pictures.py", *small)
+    page = (EXAMPLES.parent / "docs" / "guide" / "pictures.md").read_text(encoding="utf-8")
+    shown = set(re.findall(r"\(\.\./images/pictures/(\w+\.png)\)", page))
+    # every picture of the page is one that the command makes
+    assert shown == {path.name for path in (tmp_path / "images").iterdir()}
+    assert all(f"Wrote {pathlib.Path('images') / name}" in output for name in shown)
+    assert {path.name for path in (tmp_path / "logs" / "pictures").iterdir()} == {"SG-MRL-0", "SG-MRL-1", "MAML-0", "MAML-1"}

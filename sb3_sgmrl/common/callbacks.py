@@ -103,6 +103,11 @@ class MetaEvalCallback(EventCallback):
     def _file(self) -> pathlib.Path | None:
         return None if self.log_path is None else pathlib.Path(self.log_path) / "evaluations.npz"
 
+    @property
+    def evaluations_timesteps(self) -> list[int]:
+        """When it has evaluated, as in SB3's EvalCallback."""
+        return list(self._timesteps)
+
     def _n_steps(self) -> int:
         return self.model.n_inner_steps if self.n_steps is None else self.n_steps
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import pathlib
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,7 @@ from sb3_sgmrl.common.adaptation_env import env_to_adapt_in
 from sb3_sgmrl.common.batch import PhaseBatch
 from sb3_sgmrl.common.checks import check_positive, check_seed
 from sb3_sgmrl.common.meta_model import MetaModel
+from sb3_sgmrl.common.progress import with_progress
 from sb3_sgmrl.common.sampling import borrowed_workers, check_tasks
 from sb3_sgmrl.common.saving import replace_when_complete
 
@@ -71,11 +74,40 @@ class AdaptationReport:
         with replace_when_complete(path) as file:
             file.write(text.getvalue().encode())
 
+    @classmethod
+    def from_csv(cls, path: str | pathlib.Path) -> AdaptationReport:
+        """
+        Read what :meth:`to_csv` wrote.
+
+        :param path: the file
+        :return: the report; tasks are arrays where they were numbers, else text
+        :raises ValueError: for a file that is not such a report
+        """
+        with open(path, newline="") as file:
+            header, *rows = [*csv.reader(file)] or [[]]
+        expected = ["task", *(f"return_after_{k}" for k in range(len(header) - 1))]
+        try:
+            returns = np.array([[float(text) for text in row[1:]] for row in rows])
+        except ValueError:
+            returns = np.empty(0)
+        if header != expected or returns.shape != (len(rows), len(header) - 1) or returns.size == 0:
+            raise ValueError(
+                f"{path} is not a report of an AdaptationReport: a row per task, with a return after each inner step."
+            )
+        return cls([_read_task(row[0]) for row in rows], returns)
+
     def __str__(self) -> str:
         rows = [f"{'inner steps':>11} {'mean return':>12}   95 % interval over {len(self.tasks)} tasks"]
         for k, (mean, (low, high)) in enumerate(zip(self.mean_returns, self.confidence_interval(), strict=True)):
             rows.append(f"{k:>11} {mean:>12.2f}   [{low:.2f}, {high:.2f}]")
         return "\n".join(rows)
+
+
+def _read_task(text: str) -> Any:
+    try:
+        return np.array([float(number) for number in text.split()])
+    except ValueError:
+        return text
 
 
 def check_task_list(tasks: Any) -> None:
@@ -106,6 +138,7 @@ def play_inner_steps(
     n_steps: int,
     n_episodes: int,
     entropy: Sequence[int],
+    progress_bar: bool = False,
 ) -> list[PhaseBatch]:
     """
     Play before and after each inner step; the model stays as it is.
@@ -116,22 +149,32 @@ def play_inner_steps(
     :param n_steps: number of inner steps
     :param n_episodes: episodes per task and phase
     :param entropy: names the random stream
+    :param progress_bar: show how many episodes are over, which needs tqdm
     :return: the episodes of all tasks, after 0, 1, … inner steps; n_steps + 1 phases
     :raises ValueError: for a task that does not fit, or workers that :meth:`learn` is playing a phase with
     """
     check_tasks(env, tasks)
     phases: list[PhaseBatch] = []
+    n_phases = n_steps + 1
+    episodes = iter(with_progress(range(n_phases * len(tasks) * n_episodes), "episodes", progress_bar))
+
+    def count(step_locals: dict[str, Any], _: int) -> bool:
+        deque(islice(episodes, int(step_locals["dones"].sum())), maxlen=0)
+        return True
+
     with borrowed_workers(env):
         play_and_adapt(
             env,
             model.functional,
             model.objective,
             tasks,
-            [n_episodes] * (n_steps + 1),
+            [n_episodes] * n_phases,
             entropy,
             model.n_threads,
+            on_step=count,
             on_phase=lambda _, phase: phases.append(phase),
         )
+    next(episodes, None)  # closes the bar
     return phases
 
 
@@ -143,6 +186,7 @@ def evaluate_adaptation(
     n_episodes: int | None = None,
     tasks: Sequence[Any] | None = None,
     seed: int = 0,
+    progress_bar: bool = False,
 ) -> AdaptationReport:
     """
     Adapt to tasks and measure the return before and after each inner step. Actions are drawn from the policy, as in training.
@@ -154,6 +198,7 @@ def evaluate_adaptation(
     :param n_episodes: episodes per task, both to adapt with and to measure; as in training when None
     :param tasks: these tasks instead of drawn ones
     :param seed: seed of tasks and episodes; equal seeds give equal tasks and paired comparisons
+    :param progress_bar: show how many episodes are over, which needs tqdm
     :return: the report
     :raises ValueError: for non-positive counts, no tasks, or an environment that has no tasks or does not go with the model
     """
@@ -165,5 +210,5 @@ def evaluate_adaptation(
         n_tasks = len(tasks)
     with env_to_adapt_in(model, env, n_tasks * n_episodes) as vec_env:
         tasks = draw_test_tasks(vec_env, n_tasks, seed) if tasks is None else tasks
-        phases = play_inner_steps(model, vec_env, tasks, n_steps, n_episodes, [seed, EVALUATION, 1])
+        phases = play_inner_steps(model, vec_env, tasks, n_steps, n_episodes, [seed, EVALUATION, 1], progress_bar)
     return AdaptationReport(list(tasks), np.stack([phase.episode_returns.mean(1) for phase in phases], axis=1))

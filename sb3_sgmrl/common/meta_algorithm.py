@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch as th
-from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ConvertCallback
 from stable_baselines3.common.type_aliases import MaybeCallback
 from stable_baselines3.common.utils import safe_mean
 from stable_baselines3.common.vec_env import VecEnv
@@ -20,6 +20,7 @@ from sb3_sgmrl.common.critic import fit_critic
 from sb3_sgmrl.common.meta_gradient import MetaGradient, meta_gradient
 from sb3_sgmrl.common.meta_model import MetaModel
 from sb3_sgmrl.common.normalization import frozen_statistics
+from sb3_sgmrl.common.progress import MetaProgressBarCallback
 from sb3_sgmrl.common.sampling import tasks_released_afterwards
 from sb3_sgmrl.common.threads import thread_pool
 from sb3_sgmrl.common.type_aliases import ScoreCoefficients, TaskPhase
@@ -191,6 +192,13 @@ class MetaOnPolicyAlgorithm(MetaModel):
         if hasattr(self.policy, "log_std"):
             self.logger.record("train/std", float(self.policy.log_std.detach().exp().mean()))
 
+    def _init_callback(self, callback: MaybeCallback, progress_bar: bool = False) -> BaseCallback:
+        if progress_bar:
+            given = CallbackList(callback) if isinstance(callback, list) else callback
+            given = given if isinstance(given, BaseCallback) else ConvertCallback(given)
+            callback = [given, MetaProgressBarCallback()]
+        return super()._init_callback(callback)
+
     def _update_current_progress_remaining(self, num_timesteps: int, total_timesteps: int) -> None:
         # the last meta-iteration overshoots total_timesteps by up to its whole size; a schedule must not go negative
         super()._update_current_progress_remaining(min(num_timesteps, total_timesteps), total_timesteps)
@@ -232,7 +240,8 @@ class MetaOnPolicyAlgorithm(MetaModel):
         :param log_interval: iterations between two logs; None writes none
         :param tb_log_name: name of the run in TensorBoard
         :param reset_num_timesteps: start counting at zero
-        :param progress_bar: show SB3's progress bar
+        :param progress_bar: show SB3's progress bar, with the number of the iteration and its returns before and after
+            adaptation; it needs tqdm and rich
         :return: the trained model
         """
         if self.env is None:

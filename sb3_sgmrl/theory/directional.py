@@ -12,8 +12,9 @@ from sb3_sgmrl.common.adaptation import DIRECTIONS
 from sb3_sgmrl.common.checks import check_positive, check_seed
 from sb3_sgmrl.common.functional import FunctionalPolicy, Parameters
 from sb3_sgmrl.common.meta_algorithm import MetaOnPolicyAlgorithm
+from sb3_sgmrl.common.progress import with_progress
 from sb3_sgmrl.common.sampling import borrowed_workers
-from sb3_sgmrl.theory.gradient_sample import play_meta_batch, with_progress
+from sb3_sgmrl.theory.gradient_sample import play_meta_batch
 from sb3_sgmrl.theory.statistics import Estimate, align, with_interval
 
 

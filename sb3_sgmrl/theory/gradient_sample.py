@@ -15,6 +15,7 @@ from sb3_sgmrl.common.batch import PhaseBatch
 from sb3_sgmrl.common.checks import check_choice, check_positive, check_seed
 from sb3_sgmrl.common.functional import FunctionalPolicy, Parameters
 from sb3_sgmrl.common.meta_algorithm import MetaOnPolicyAlgorithm, MetaRollout
+from sb3_sgmrl.common.progress import with_progress
 from sb3_sgmrl.common.sampling import borrowed_workers
 
 # arguments that decide which episodes are played
@@ -219,17 +220,3 @@ def _weighed_for(
     last = task_phases(estimator.functional, settings, outer, [trace[-1].parameters for trace in rollout.traces])
     traces = [[*trace[:-1], phase] for trace, phase in zip(rollout.traces, last, strict=True)]
     return MetaRollout(rollout.tasks, traces)
-
-
-def with_progress(items: Sequence[Any], description: str, shown: bool) -> Iterable[Any]:
-    """
-    :param items: to go through
-    :param description: what they are
-    :param shown: whether to show a progress bar
-    :return: the same items
-    """
-    if not shown:
-        return items
-    from tqdm import tqdm
-
-    return tqdm(items, desc=description)

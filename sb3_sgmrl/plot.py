@@ -1,0 +1,307 @@
+"""``python -m sb3_sgmrl.plot``: pictures of runs and models."""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+import re
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sb3_sgmrl.command_line import run_command
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from sb3_sgmrl.common.evaluation import AdaptationReport
+    from sb3_sgmrl.common.meta_algorithm import MetaOnPolicyAlgorithm
+
+_DESCRIPTION = """\
+Draw a picture of runs or models into a file.
+
+kinds of pictures, and what each is drawn from:
+  adaptation    return against the number of inner steps (reports)
+  curves        returns before and after adaptation while training (evaluations.npz or progress.csv)
+  profile       fraction of runs and tasks above a return, against that return (reports)
+  improvement   probability that a run of one algorithm is better than a run of another (reports)
+  tasks         return of each task, before and after adaptation, against one or two numbers of the task (reports)
+  gradient      norm, cosine, weight and variance of the terms of the meta-gradient while training (progress.csv)
+  trajectories  ways through the plane in 2-D navigation (models)
+
+A source is a run's folder, as sb3_sgmrl.train leaves it or with files of these names; a report, that is adaptation.csv or
+another file of AdaptationReport.to_csv; or a model, a .zip file, which is evaluated where a report is wanted. progress.csv is
+written by SB3's logger: model.set_logger(configure(folder, ["csv"])).
+
+Sources of one name are runs of one algorithm, such as several seeds. The name is that of the algorithm in folders of
+sb3_sgmrl.train, else that of the folder without a number at its end; NAME=SOURCE gives another.
+"""
+
+_EXAMPLES = """\
+examples:
+  python -m sb3_sgmrl.plot curves logs/sgmrl/Navigation2D-v0_* logs/maml/Navigation2D-v0_* -o curves.png
+  python -m sb3_sgmrl.plot adaptation "SG-MRL=logs/sgmrl/Navigation2D-v0_1" "MAML=logs/maml/Navigation2D-v0_1"
+  python -m sb3_sgmrl.plot trajectories model.zip --env Navigation2D-v0 -o trajectories.pdf
+"""
+_LAST_NUMBER = re.compile(r"[-_ ]\d+$")
+
+
+@dataclass(frozen=True)
+class Source:
+    """
+    What a picture is drawn from.
+
+    :param name: of the algorithm
+    :param path: a run's folder or a file
+    """
+
+    name: str
+    path: pathlib.Path
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """
+    Run the command.
+
+    :param argv: arguments; those of the process when None
+    :return: exit code: 0, 2 after an error in the arguments or the files, 130 after Ctrl-C
+    """
+    options = _parser().parse_args(argv)
+    return run_command(lambda: _plot(options), show_traceback=options.verbose > 1)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "python -m sb3_sgmrl.plot",
+        description=_DESCRIPTION,
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("kind", choices=list(_KINDS), metavar="KIND", help="of picture, see above")
+    parser.add_argument("sources", nargs="+", metavar="[NAME=]SOURCE", help="run folders, reports or models, see above")
+    parser.add_argument(
+        "-o", "--output", type=pathlib.Path, metavar="FILE", help="picture to write, .png, .pdf or .svg (KIND.png)"
+    )
+    parser.add_argument("--dpi", type=int, default=150, help="dots per inch of a PNG (150)")
+    parser.add_argument("--level", type=float, default=0.95, help="coverage of confidence bands (0.95)")
+    parser.add_argument(
+        "--read",
+        choices=["evaluations", "progress"],
+        help="curves: from evaluations.npz, on unseen tasks, or from progress.csv, on the tasks of training; unless given, "
+        "from evaluations.npz where every run has one",
+    )
+    parser.add_argument(
+        "--smooth", type=int, default=1, metavar="N", help="curves, gradient: moving average over N points (1)"
+    )
+    parser.add_argument(
+        "--parameters",
+        type=int,
+        nargs="+",
+        metavar="INDEX",
+        help="tasks: which of the numbers of a task, one or two, counted from 0; needed when there are more than two",
+    )
+    parser.add_argument("--names", nargs="+", metavar="NAME", help="tasks: of these numbers")
+    parser.add_argument(
+        "--n-steps", type=int, help="inner steps: that a model does (3), or whose return is drawn (the last of the report)"
+    )
+    parser.add_argument("--env", metavar="ID", help="models: the task family; that of the run for folders of sb3_sgmrl.train")
+    parser.add_argument("--n-tasks", type=int, help="models: tasks to evaluate on (40), or to show trajectories of (4)")
+    parser.add_argument("--n-episodes", type=int, help="models: episodes per task and inner step; as in training unless given")
+    parser.add_argument("--seed", type=int, default=0, help="models: seed of tasks and episodes (0)")
+    parser.add_argument("--device", default="auto", help="models: PyTorch device (auto)")
+    parser.add_argument("--verbose", type=int, default=1, help="2 also shows tracebacks of errors (1)")
+    return parser
+
+
+def _plot(options: argparse.Namespace) -> None:
+    try:
+        from matplotlib.backend_bases import FigureCanvasBase
+
+        output = options.output or pathlib.Path(f"{options.kind}.png")
+        if output.suffix[1:] not in FigureCanvasBase.get_supported_filetypes():
+            raise ValueError(f"-o {output} must end in .png, .pdf or .svg.")
+        if not output.absolute().parent.is_dir():
+            raise ValueError(f"-o {output}: there is no folder {output.parent}.")
+        figure = _KINDS[options.kind]([_source(text) for text in options.sources], options)
+    except ModuleNotFoundError as error:
+        if error.name not in ("matplotlib", "rliable"):
+            raise
+        raise ImportError(f"{error}; install the package with its extra [plots], which brings what pictures need.") from error
+    figure.savefig(output, dpi=options.dpi)
+    print(f"Wrote {output}")
+
+
+def _source(text: str) -> Source:
+    name, equals, rest = text.partition("=")
+    path = pathlib.Path(rest if equals else text)
+    if not path.exists():
+        raise ValueError(f"{path} is neither a file nor a folder.")
+    if equals:
+        return Source(name, path)
+    folder = path if path.is_dir() else path.absolute().parent
+    if _zoo_settings(folder):
+        return Source(folder.absolute().parent.name, path)
+    is_run = path.is_dir() or (folder / "progress.csv").exists() or (folder / "evaluations.npz").exists()
+    return Source(_LAST_NUMBER.sub("", folder.absolute().name if is_run else path.stem), path)
+
+
+def _zoo_settings(folder: pathlib.Path) -> pathlib.Path | None:
+    """The folder of settings in one that RL Zoo made for a run; its name is that of the environment."""
+    return next((file.parent for file in folder.glob("*/args.yml")), None)
+
+
+# ---------------------------------------------------------------- what there is in a source
+
+
+def _grouped(sources: Sequence[Source], read: Callable[[Source], Any]) -> dict[str, list[Any]]:
+    groups: dict[str, list[Any]] = {}
+    for source in sources:
+        groups.setdefault(source.name, []).append(read(source))
+    return groups
+
+
+def _one_each(sources: Sequence[Source], read: Callable[[Source], Any]) -> dict[str, Any]:
+    """A row for each source, with the path where the name alone says too little."""
+    names = [source.name for source in sources]
+    return {s.name if names.count(s.name) == 1 else f"{s.name}: {s.path.name}": read(s) for s in sources}
+
+
+def _file(source: Source, name: str, what: str) -> pathlib.Path:
+    path = source.path / name if source.path.is_dir() else source.path
+    if not path.exists():
+        raise ValueError(f"{source.path} has no {name}, which would be {what}.")
+    return path
+
+
+def _report(source: Source, options: argparse.Namespace) -> AdaptationReport:
+    from sb3_sgmrl.common.evaluation import AdaptationReport, evaluate_adaptation
+
+    if source.path.suffix != ".zip":
+        return AdaptationReport.from_csv(_file(source, "adaptation.csv", "a report of adaptation on unseen tasks"))
+    model, env = _open(source, options)
+    n_steps = 3 if options.n_steps is None else options.n_steps
+    n_tasks = 40 if options.n_tasks is None else options.n_tasks
+    shown = sys.stderr.isatty()
+    return evaluate_adaptation(model, env, n_tasks, n_steps, options.n_episodes, seed=options.seed, progress_bar=shown)
+
+
+def _open(source: Source, options: argparse.Namespace) -> tuple[MetaOnPolicyAlgorithm, Any]:
+    """A model and where it plays."""
+    import gymnasium as gym
+    from stable_baselines3.common.vec_env import VecNormalize
+
+    import sb3_sgmrl
+    from sb3_sgmrl.common.adaptation_env import make_task_env
+    from sb3_sgmrl.common.saving import saved_algorithm
+
+    settings = _zoo_settings(source.path if source.path.is_dir() else source.path.absolute().parent)
+    path = _file(source, f"{settings.name}.zip" if settings else "model.zip", "a model")
+    model = getattr(sb3_sgmrl, saved_algorithm(path)).load(path, device=options.device)
+    env_id = options.env or (settings.name if settings else None)
+    if env_id is None:
+        raise ValueError(f"--env is missing: the task family to play {path} in.")
+    if settings is None:
+        return model, env_id
+    import yaml
+
+    env_kwargs = yaml.unsafe_load((settings / "args.yml").read_text())["env_kwargs"] or {}  # RL Zoo writes Python objects
+    env = make_task_env(gym.make(env_id, **env_kwargs) if env_kwargs else env_id)
+    statistics = settings / "vecnormalize.pkl"
+    return model, VecNormalize.load(str(statistics), env) if statistics.exists() else env
+
+
+# ---------------------------------------------------------------- pictures
+
+
+def _plot_adaptation(sources: Sequence[Source], options: argparse.Namespace) -> Figure:
+    from sb3_sgmrl.plots import plot_adaptation
+
+    return plot_adaptation(_grouped(sources, lambda source: _report(source, options)), options.level)
+
+
+def _plot_curves(sources: Sequence[Source], options: argparse.Namespace) -> Figure:
+    from sb3_sgmrl.plots import LearningCurve, plot_learning_curves
+
+    read = options.read
+    if read is None:
+        every = all((s.path / "evaluations.npz").exists() or s.path.suffix == ".npz" for s in sources)
+        read = "evaluations" if every else "progress"
+
+    def curve(source: Source) -> LearningCurve:
+        if read == "evaluations":
+            return LearningCurve.from_evaluations(_file(source, "evaluations.npz", "evaluations while training"))
+        return LearningCurve.from_progress(_file(source, "progress.csv", "the log of SB3's CSV logger"))
+
+    print(f"Curves are those of {'evaluations.npz' if read == 'evaluations' else 'progress.csv'}")
+    return plot_learning_curves(_grouped(sources, curve), options.level, options.smooth)
+
+
+def _plot_profile(sources: Sequence[Source], options: argparse.Namespace) -> Figure:
+    from sb3_sgmrl.plots import plot_performance_profiles
+
+    return plot_performance_profiles(_grouped(sources, lambda s: _report(s, options)), options.n_steps, options.level)
+
+
+def _plot_improvement(sources: Sequence[Source], options: argparse.Namespace) -> Figure:
+    from sb3_sgmrl.plots import plot_probability_of_improvement
+
+    return plot_probability_of_improvement(_grouped(sources, lambda s: _report(s, options)), options.n_steps, options.level)
+
+
+def _plot_tasks(sources: Sequence[Source], options: argparse.Namespace) -> Figure:
+    import numpy as np
+
+    from sb3_sgmrl.plots import plot_task_returns, task_parameters
+
+    reports = _one_each(sources, lambda source: _report(source, options))
+    parameters = None
+    if options.env is not None or options.parameters is not None:
+        tasks = next(iter(reports.values())).tasks
+        parameters = np.array(tasks) if options.env is None else task_parameters(options.env, tasks)
+        n = parameters.shape[1]
+        chosen = range(n) if options.parameters is None else options.parameters
+        if any(not 0 <= index < n for index in chosen):
+            raise ValueError(f"--parameters must lie between 0 and {n - 1}, got {' '.join(map(str, chosen))}.")
+        parameters = parameters[:, chosen]
+    return plot_task_returns(reports, parameters, options.names, options.n_steps)
+
+
+def _plot_gradient(sources: Sequence[Source], options: argparse.Namespace) -> Figure:
+    from sb3_sgmrl.plots import plot_gradient_terms, read_progress
+
+    runs = _grouped(sources, lambda s: read_progress(_file(s, "progress.csv", "the log of SB3's CSV logger")))
+    return plot_gradient_terms(runs, options.level, options.smooth)
+
+
+def _plot_trajectories(sources: Sequence[Source], options: argparse.Namespace) -> Figure:
+    from sb3_sgmrl.common.adaptation_env import make_task_env
+    from sb3_sgmrl.common.checks import check_positive, check_seed
+    from sb3_sgmrl.common.evaluation import draw_test_tasks
+    from sb3_sgmrl.plots import navigation_trajectories, plot_trajectories
+
+    n_tasks = 4 if options.n_tasks is None else options.n_tasks
+    check_positive(n_tasks=n_tasks)
+    check_seed(options.seed)
+
+    def trajectories(source: Source) -> Any:
+        model, env = _open(source, options)
+        goals = draw_test_tasks(make_task_env(env), n_tasks, options.seed)
+        n_steps = model.n_inner_steps if options.n_steps is None else options.n_steps
+        return navigation_trajectories(model, env, goals, n_steps, options.n_episodes, options.seed)
+
+    return plot_trajectories(_one_each(sources, trajectories))
+
+
+_KINDS: dict[str, Callable[[Sequence[Source], argparse.Namespace], Figure]] = {
+    "adaptation": _plot_adaptation,
+    "curves": _plot_curves,
+    "profile": _plot_profile,
+    "improvement": _plot_improvement,
+    "tasks": _plot_tasks,
+    "gradient": _plot_gradient,
+    "trajectories": _plot_trajectories,
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,67 @@
+"""Return against the number of inner steps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from sb3_sgmrl.common.evaluation import AdaptationReport
+from sb3_sgmrl.plots.bootstrap import check_level, interval_estimates
+from sb3_sgmrl.plots.runs import by_name
+
+
+def plot_adaptation(
+    reports: AdaptationReport | Mapping[str, AdaptationReport | Sequence[AdaptationReport]], level: float = 0.95
+) -> Figure:
+    """
+    Return against the number of inner steps. The band is a bootstrap confidence interval: over tasks for a single run, over
+    runs and tasks (rliable) for several.
+
+    :param reports: of one run, or by algorithm of one run or of several, e.g. of several seeds
+    :param level: coverage of the band, in (0, 1)
+    :return: the figure
+    :raises ValueError: for a level outside (0, 1), nothing to draw, or runs of an algorithm with different numbers of tasks or
+        inner steps
+    """
+    check_level(level)
+    named: Mapping[str, AdaptationReport | Sequence[AdaptationReport]]
+    named = {"": reports} if isinstance(reports, AdaptationReport) else reports
+    curves = by_name(named, AdaptationReport, "reports")
+    figure = Figure(figsize=(4.8, 3.4), layout="constrained")
+    axis = figure.subplots()
+    for name, runs in curves.items():
+        means = stacked_returns(name, runs).mean((0, 1))
+        low, high = _interval(name, runs, level)
+        (line,) = axis.plot(np.arange(len(means)), means, marker="o", label=name)
+        axis.fill_between(np.arange(len(means)), low, high, color=line.get_color(), alpha=0.2, linewidth=0)
+    n_most = max(run.returns.shape[1] for runs in curves.values() for run in runs)
+    axis.set(xlabel="inner steps", ylabel="return", xticks=range(n_most))
+    over = "tasks" if max(map(len, curves.values())) == 1 else "runs and tasks"
+    axis.set_title(f"mean over {over} and {100 * level:g} % confidence interval", fontsize="medium")
+    if len(curves) > 1:
+        axis.legend(frameon=False)
+    return figure
+
+
+def _interval(name: str, runs: Sequence[AdaptationReport], level: float) -> np.ndarray:
+    """Lower and upper ends, shape (2, n_steps + 1)."""
+    if len(runs) == 1:
+        return runs[0].confidence_interval(level).T
+    scores = {name: stacked_returns(name, runs)}
+    return interval_estimates(scores, lambda returns: returns.mean((0, 1)), level, task_bootstrap=True)[1][name]
+
+
+def stacked_returns(name: str, runs: Sequence[AdaptationReport]) -> np.ndarray:
+    """
+    :param name: of the algorithm, for an error
+    :param runs: its reports
+    :return: returns, shape (n_runs, n_tasks, n_steps + 1)
+    :raises ValueError: when they differ in the numbers of tasks or of inner steps
+    """
+    shapes = {run.returns.shape for run in runs}
+    if len(shapes) > 1:
+        counts = " and ".join(f"{n_tasks} tasks, {n - 1} inner steps" for n_tasks, n in sorted(shapes))
+        raise ValueError(f"`reports` of {name!r} must be of the same tasks and inner steps, got {counts}.")
+    return np.stack([run.returns for run in runs])

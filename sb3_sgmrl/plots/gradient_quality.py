@@ -1,0 +1,107 @@
+"""Estimators of the meta-gradient at one policy, compared."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from sb3_sgmrl.theory import DirectionalChange, GradientQuality
+
+
+def plot_gradient_quality(
+    quality: Mapping[str, GradientQuality], change: DirectionalChange | None = None, baseline: str | None = None
+) -> Figure:
+    """
+    Estimators of the meta-gradient side by side: relative bias against variance, signal-to-noise ratio, and what a step along
+    their mean directions gains over a step along a baseline's. Lines are 95 % confidence intervals.
+
+    :param quality: from :func:`~sb3_sgmrl.theory.compare_gradients`
+    :param change: from :func:`~sb3_sgmrl.theory.directional_change`; None leaves the last panel out
+    :param baseline: the direction that the others are compared with; the first when None
+    :return: the figure
+    :raises ValueError: when there is nothing to draw
+    """
+    if not quality:
+        raise ValueError("`quality` must hold at least one estimator.")
+    figure = Figure(figsize=(9.6 if change is None else 13.2, 3.8), layout="constrained")
+    scatter, bars, *rest = figure.subplots(1, 2 if change is None else 3)
+    for i, (name, row) in enumerate(quality.items()):
+        if row.relative_bias is not None and row.relative_bias_interval is not None:
+            place = (row.variance.value, row.relative_bias)
+            intervals = (row.variance.interval, row.relative_bias_interval)
+            errors = [_reach(*pair) for pair in zip(place, intervals, strict=True)]
+            scatter.errorbar(*place, xerr=errors[0], yerr=errors[1], fmt="o", color=f"C{i}", label=name)
+        else:  # the reference
+            scatter.axvline(row.variance.value, color=f"C{i}", linestyle=":", label=name)
+        bars.barh(name, row.snr.value, xerr=_reach(row.snr.value, row.snr.interval), color=f"C{i}")
+    scatter.set(xscale="log", xlabel="variance of a meta-batch", ylabel="relative bias")
+    _scale_biases(scatter)
+    scatter.legend(frameon=False, fontsize="small")
+    bars.set(xlabel="signal-to-noise ratio of a meta-batch")
+    bars.invert_yaxis()
+    if change is not None:
+        _draw_differences(rest[0], change, next(iter(change.returns)) if baseline is None else baseline)
+    return figure
+
+
+def _scale_biases(axis: Axes) -> None:
+    """Zero has its place, and intervals of what is not resolved may be long."""
+    axis.set_yscale("symlog", linthresh=0.1)
+    axis.set_ylim(bottom=0)
+
+
+def _reach(value: float, interval: tuple[float, float]) -> np.ndarray:
+    """Lengths of the two sides of an interval as matplotlib wants them, shape (2, 1)."""
+    return np.abs(np.array(interval) - value)[:, None]
+
+
+def _draw_differences(axis: Axes, change: DirectionalChange, baseline: str) -> None:
+    n_sizes = len(change.step_sizes)
+    for i, name in enumerate(change.returns):
+        for k, estimate in enumerate(change.difference(name, baseline)):
+            height = i + 0.6 * (k + 1) / (n_sizes + 1) - 0.3
+            error = _reach(estimate.value, estimate.interval)
+            axis.errorbar(estimate.value, height, xerr=error, fmt="osD^v"[k % 5], color=f"C{i}")
+    axis.axvline(0, color="0.7", linewidth=1)
+    sizes = ", ".join(f"{size:g}" for size in change.step_sizes)
+    axis.set(yticks=range(len(change.returns)), yticklabels=list(change.returns))
+    axis.set(xlabel=f"change of V beyond that along {baseline}\nsteps of {sizes}, from top to bottom")
+    axis.invert_yaxis()
+
+
+def plot_quality_sweep(sweeps: Mapping[str, Mapping[float, GradientQuality]], xlabel: str, xscale: str = "linear") -> Figure:
+    """
+    Variance, relative bias and signal-to-noise ratio against a setting, with 95 % confidence bands.
+
+    :param sweeps: by estimator, the quality for each value of the setting
+    :param xlabel: name of the setting
+    :param xscale: "linear" or "log"
+    :return: the figure
+    :raises ValueError: when there is nothing to draw
+    """
+    if not sweeps or not all(sweeps.values()):
+        raise ValueError("`sweeps` must hold at least one value of the setting for each estimator.")
+    figure = Figure(figsize=(12.6, 3.6), layout="constrained")
+    axes = figure.subplots(1, 3)
+    for name, sweep in sweeps.items():
+        values = list(sweep)
+        curves = [
+            [(row.variance.value, *row.variance.interval) for row in sweep.values()],
+            [(row.relative_bias, *(row.relative_bias_interval or ())) for row in sweep.values()],
+            [(row.snr.value, *row.snr.interval) for row in sweep.values()],
+        ]
+        for axis, curve in zip(axes, curves, strict=True):
+            if curve[0][0] is None:  # the reference itself
+                continue
+            middle, low, high = np.array(curve).T
+            (line,) = axis.plot(values, middle, marker="o", label=name)
+            axis.fill_between(values, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
+    for axis, label in zip(axes, ("variance of a meta-batch", "relative bias", "signal-to-noise ratio"), strict=True):
+        axis.set(xlabel=xlabel, ylabel=label, xscale=xscale)
+    axes[0].set_yscale("log")
+    _scale_biases(axes[1])
+    axes[0].legend(frameon=False, fontsize="small")
+    return figure

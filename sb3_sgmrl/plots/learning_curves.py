@@ -1,0 +1,90 @@
+"""Returns while training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from sb3_sgmrl.plots.bootstrap import check_level, interquartile_mean, interval_estimates
+from sb3_sgmrl.plots.runs import LearningCurve, by_name, common_steps, interpolate, note_on_length
+
+_STYLES: dict[str, Literal[":", "-"]] = {"before": ":", "after": "-"}
+
+
+def plot_learning_curves(
+    curves: Mapping[str, LearningCurve | Sequence[LearningCurve]], level: float = 0.95, window: int = 1
+) -> Figure:
+    """
+    Returns before and after adaptation against steps of training: interquartile mean over runs and tasks, with a stratified
+    bootstrap band over runs, by rliable. A single run has no band. Runs of different lengths are cut to what all have, which
+    the title says; between its measurements a run is interpolated linearly.
+
+    :param curves: by algorithm, one run or several, e.g. of several seeds
+    :param level: coverage of the band, in (0, 1)
+    :param window: number of points of a moving average
+    :return: the figure
+    :raises ValueError: for a level outside (0, 1), a window that is not positive, nothing to draw, or runs of an algorithm
+        with different numbers of tasks
+    """
+    check_level(level)
+    runs = {
+        name: [run.smoothed(window) for run in of_name] for name, of_name in by_name(curves, LearningCurve, "curves").items()
+    }
+    timesteps = [run.timesteps for of_name in runs.values() for run in of_name]
+    steps = common_steps(timesteps)
+    figure = Figure(figsize=(5.6, 3.8), layout="constrained")
+    axis = figure.subplots()
+    for attribute, style in _STYLES.items():
+        series = {name: [(run.timesteps, getattr(run, attribute)) for run in of_name] for name, of_name in runs.items()}
+        draw_aggregated(axis, steps, series, level, style)
+    axis.set(xlabel="environment steps", ylabel="return")
+    n_runs = sorted({len(of_name) for of_name in runs.values()})
+    axis.set_title(f"{title_of_runs(n_runs, level)}{note_on_length(timesteps)}", fontsize="medium")
+    handles = [Line2D([], [], color=f"C{i}", label=name) for i, name in enumerate(runs) if name]
+    handles += [Line2D([], [], color="0.3", linestyle=style, label=f"{when} adaptation") for when, style in _STYLES.items()]
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(handles)), frameon=False, fontsize="small")
+    return figure
+
+
+def title_of_runs(n_runs: Sequence[int], level: float) -> str:
+    """
+    :param n_runs: the numbers of runs that the algorithms have
+    :param level: coverage of the bands
+    :return: what :func:`draw_aggregated` has drawn
+    """
+    if max(n_runs) == 1:
+        return "one run each"
+    counted = f"{n_runs[0]}" if len(n_runs) == 1 else f"{n_runs[0]} to {n_runs[-1]}"
+    return f"interquartile mean of {counted} runs and {100 * level:g} % bootstrap interval"
+
+
+def draw_aggregated(
+    axis: Axes,
+    steps: np.ndarray,
+    series: Mapping[str, Sequence[tuple[np.ndarray, np.ndarray]]],
+    level: float,
+    style: str = "-",
+) -> None:
+    """
+    Interquartile means of several runs and their bands; the i-th name has the i-th colour.
+
+    :param axis: where
+    :param steps: at which steps, shape (n_steps,)
+    :param series: by name, for each run the steps at which it was measured (n_points,) and the values (n_tasks, n_points)
+    :param level: coverage of the bands
+    :param style: of the lines
+    :raises ValueError: for runs of a name with different numbers of tasks
+    """
+    for i, (name, of_name) in enumerate(series.items()):
+        if len({len(values) for _, values in of_name}) > 1:
+            raise ValueError(f"The runs of {name!r} were evaluated on different numbers of tasks.")
+        scores = np.stack([interpolate(steps, timesteps, values) for timesteps, values in of_name])
+        axis.plot(steps, interquartile_mean(scores), style, color=f"C{i}", marker="." if len(steps) < 20 else "", label=name)
+        if len(scores) > 1:
+            low, high = interval_estimates({name: scores}, interquartile_mean, level)[1][name]
+            axis.fill_between(steps, low, high, color=f"C{i}", alpha=0.2, linewidth=0)

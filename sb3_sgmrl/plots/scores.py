@@ -1,0 +1,123 @@
+"""Algorithms compared by the final returns of several runs each, as rliable recommends."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+
+import numpy as np
+from gymnasium.utils.env_checker import data_equivalence
+from matplotlib.figure import Figure
+
+from sb3_sgmrl.common.evaluation import AdaptationReport
+from sb3_sgmrl.plots.adaptation import stacked_returns
+from sb3_sgmrl.plots.bootstrap import N_BOOTSTRAP, check_level, interval_estimates, own_random_numbers
+from sb3_sgmrl.plots.runs import by_name, inner_steps
+
+Reports = Mapping[str, AdaptationReport | Sequence[AdaptationReport]]
+_N_THRESHOLDS = 101
+
+
+def plot_performance_profiles(reports: Reports, n_steps: int | None = None, level: float = 0.95) -> Figure:
+    """
+    Fraction of runs and tasks whose return after adaptation is above τ, against τ, with stratified bootstrap bands, by
+    rliable. Before adaptation the lines are dotted and have no band.
+
+    :param reports: by algorithm, of one run or of several
+    :param n_steps: after how many inner steps; the most that all have when None
+    :param level: coverage of the bands, in (0, 1)
+    :return: the figure
+    :raises ValueError: for a level outside (0, 1), nothing to draw, reports without that inner step, or runs of an algorithm
+        with different numbers of tasks or inner steps
+    """
+    check_level(level)
+    scores, n_steps = _final_scores(reports, n_steps)
+    before, _ = _final_scores(reports, 0)
+    every = [*scores.values(), *before.values()]
+    thresholds = np.linspace(min(map(np.min, every)), max(map(np.max, every)), _N_THRESHOLDS)
+    from rliable import library  # takes seconds
+
+    with own_random_numbers():
+        profiles, intervals = library.create_performance_profile(
+            *(scores, thresholds), custom_profile_func=_fractions_above, reps=N_BOOTSTRAP, confidence_interval_size=level
+        )
+    figure = Figure(figsize=(5.2, 3.6), layout="constrained")
+    axis = figure.subplots()
+    for i, (name, profile) in enumerate(profiles.items()):
+        axis.plot(thresholds, profile, color=f"C{i}", label=name)
+        if len(scores[name]) > 1:
+            axis.fill_between(thresholds, *intervals[name], color=f"C{i}", alpha=0.2, linewidth=0)
+        axis.plot(thresholds, _fractions_above(before[name], thresholds), ":", color=f"C{i}", linewidth=1)
+    axis.set(xlabel="return τ", ylabel="fraction of runs and tasks above τ", ylim=(-0.02, 1.02))
+    axis.set_title(f"after {inner_steps(n_steps)}; dotted: before adaptation", fontsize="medium")
+    if len(profiles) > 1:
+        axis.legend(frameon=False)
+    return figure
+
+
+def _fractions_above(scores: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+    return (scores[..., None] > thresholds).mean((0, 1))
+
+
+def plot_probability_of_improvement(reports: Reports, n_steps: int | None = None, level: float = 0.95) -> Figure:
+    """
+    Probability that a run of one algorithm has a higher return after adaptation than a run of another, averaged over tasks,
+    for every pair of algorithms. Bars are stratified bootstrap intervals over runs, by rliable.
+
+    :param reports: by algorithm, of several runs, all on the same tasks
+    :param n_steps: after how many inner steps; the most that all have when None
+    :param level: coverage of the intervals, in (0, 1)
+    :return: the figure
+    :raises ValueError: for a level outside (0, 1), fewer than two algorithms, reports without that inner step, or different
+        tasks
+    """
+    check_level(level)
+    scores, n_steps = _final_scores(reports, n_steps)
+    if len(scores) < 2:
+        raise ValueError("`reports` must hold at least two algorithms, to compare one with another.")
+    _check_same_tasks(reports)
+    pairs = {f"{one} > {other}": [scores[one], scores[other]] for one, other in combinations(scores, 2)}
+    probabilities, intervals = interval_estimates(pairs, probability_of_improvement, level)
+    figure = Figure(figsize=(5.2, 0.5 * len(pairs) + 1.3), layout="constrained")
+    axis = figure.subplots()
+    for i, (pair, probability) in enumerate(probabilities.items()):
+        low, high = np.ravel(intervals[pair])
+        axis.barh(i, high - low, left=low, height=0.5, color=f"C{i}", alpha=0.4)
+        axis.plot([probability] * 2, [i - 0.25, i + 0.25], color=f"C{i}", linewidth=2)
+    axis.axvline(0.5, color="0.6", linewidth=1, zorder=0)
+    axis.set(xlim=(0, 1), yticks=range(len(pairs)), yticklabels=list(pairs), ylim=(len(pairs) - 0.5, -0.5))
+    counts = sorted({len(runs) for runs in scores.values()})
+    counted = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    axis.set(xlabel=f"probability of a higher return after {inner_steps(n_steps)}")
+    axis.set_title(f"{counted} run{'s' * (counts[-1] > 1)} each, {100 * level:g} % bootstrap interval", fontsize="medium")
+    return figure
+
+
+def probability_of_improvement(one: np.ndarray, other: np.ndarray) -> float:
+    """
+    rliable's metric of this name, which takes a Mann-Whitney test per task and is too slow for a bootstrap over many tasks.
+
+    :param one: scores, shape (n_runs, n_tasks)
+    :param other: scores, shape (n_other_runs, n_tasks)
+    :return: probability that a run of the first is better, ties counting half, averaged over tasks
+    """
+    return float((one[:, None] > other).mean() + 0.5 * (one[:, None] == other).mean())
+
+
+def _final_scores(reports: Reports, n_steps: int | None) -> tuple[dict[str, np.ndarray], int]:
+    """Returns after that many inner steps, by name (n_runs, n_tasks), and the number of inner steps."""
+    returns = {name: stacked_returns(name, runs) for name, runs in by_name(reports, AdaptationReport, "reports").items()}
+    most = min(of_name.shape[2] for of_name in returns.values()) - 1
+    n_steps = most if n_steps is None else n_steps
+    if not 0 <= n_steps <= most:
+        raise ValueError(f"`n_steps` must lie between 0 and {most}, which all reports have, got {n_steps}.")
+    return {name: of_name[:, :, n_steps] for name, of_name in returns.items()}, n_steps
+
+
+def _check_same_tasks(reports: Reports) -> None:
+    first, *others = [run for runs in by_name(reports, AdaptationReport, "reports").values() for run in runs]
+    for other in others:
+        if not data_equivalence(list(first.tasks), list(other.tasks), exact=True):
+            raise ValueError(
+                "`reports` must all be of the same tasks, which equal `seed` and `n_tasks` in evaluate_adaptation give."
+            )

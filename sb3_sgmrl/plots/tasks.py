@@ -1,0 +1,120 @@
+"""Return against the parameters of a task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from stable_baselines3.common.type_aliases import GymEnv
+
+from sb3_sgmrl.common.adaptation_env import close_task_env, make_task_env
+from sb3_sgmrl.common.evaluation import AdaptationReport
+from sb3_sgmrl.plots.runs import inner_steps
+
+
+def task_parameters(env: GymEnv | str, tasks: Sequence[Any]) -> np.ndarray:
+    """
+    Numbers that describe tasks, by :meth:`TaskDistEnv.task_features <sb3_sgmrl.TaskDistEnv.task_features>`.
+
+    :param env: a task family, as for :func:`~sb3_sgmrl.evaluate_adaptation`
+    :param tasks: its tasks
+    :return: shape (n_tasks, n_parameters)
+    :raises ValueError: for an environment without tasks, or tasks that are not its own or have no such description
+    """
+    vec_env = make_task_env(env, n_columns=1)
+    try:
+        return np.stack([vec_env.env_method("task_features", task, indices=0)[0] for task in tasks])
+    finally:
+        close_task_env(vec_env, env)
+
+
+def plot_task_returns(
+    reports: AdaptationReport | Mapping[str, AdaptationReport],
+    parameters: np.ndarray | None = None,
+    names: Sequence[str] | None = None,
+    n_steps: int | None = None,
+) -> Figure:
+    """
+    Return of each task before and after adaptation. Against one parameter of the task it is an axis; of two, the return is a
+    colour in their plane, one row per algorithm.
+
+    :param reports: of one algorithm, or of several by name, all on the same number of tasks
+    :param parameters: numbers for each task, shape (n_tasks,) or (n_tasks, n_parameters) with one or two parameters, e.g. from
+        :func:`task_parameters`; the tasks themselves when None
+    :param names: of the parameters
+    :param n_steps: after how many inner steps; the most that all have when None
+    :return: the figure
+    :raises ValueError: when there is nothing to draw, there are no one or two parameters and names for each task, or a report
+        has no such inner step
+    """
+    rows = {"": reports} if isinstance(reports, AdaptationReport) else dict(reports)
+    if not rows:
+        raise ValueError("`reports` must hold at least one report.")
+    most = min(report.returns.shape[1] for report in rows.values()) - 1
+    n_steps = most if n_steps is None else n_steps
+    if not 1 <= n_steps <= most:
+        raise ValueError(f"`n_steps` must lie between 1 and {most}, which all reports have, got {n_steps}.")
+    places = {name: _places(report, parameters) for name, report in rows.items()}
+    n_parameters = next(iter(places.values())).shape[1]
+    names = ["task parameter", "second task parameter"][:n_parameters] if names is None else names
+    if len(names) != n_parameters:
+        raise ValueError(f"`names` must hold {n_parameters} name{'s' * (n_parameters > 1)}, got {list(names)}.")
+    draw = _against_one if n_parameters == 1 else _in_the_plane
+    return draw(rows, places, names, n_steps)
+
+
+def _places(report: AdaptationReport, parameters: np.ndarray | None) -> np.ndarray:
+    """Shape (n_tasks, 1) or (n_tasks, 2)."""
+    n_tasks = len(report.tasks)
+    try:
+        array = np.array(report.tasks if parameters is None else parameters, dtype=float)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            "`parameters` are needed where tasks are not numbers, e.g. from task_parameters(env, tasks)."
+        ) from error
+    if len(array) != n_tasks:
+        raise ValueError(f"`parameters` must have a row for each of {n_tasks} tasks, got shape {array.shape}.")
+    array = array.reshape(n_tasks, -1)
+    if array.shape[1] not in (1, 2):
+        raise ValueError(
+            f"`parameters` must be one or two numbers per task, got {array.shape[1]}: choose some of them, or something that "
+            "follows from them."
+        )
+    return array
+
+
+def _against_one(
+    rows: Mapping[str, AdaptationReport], places: Mapping[str, np.ndarray], names: Sequence[str], n_steps: int
+) -> Figure:
+    figure = Figure(figsize=(5.4, 3.6), layout="constrained")
+    axis = figure.subplots()
+    for i, (name, report) in enumerate(rows.items()):
+        x, before, after = places[name][:, 0], report.returns[:, 0], report.returns[:, n_steps]
+        axis.vlines(x, before, after, color=f"C{i}", alpha=0.25, linewidth=1)
+        axis.plot(x, before, "o", color=f"C{i}", fillstyle="none", markersize=4, label=f"{name} before".strip())
+        axis.plot(x, after, "o", color=f"C{i}", markersize=4, label=f"{name} after".strip())
+    axis.set(xlabel=names[0], ylabel="return")
+    axis.set_title(f"before and after {inner_steps(n_steps)}, one line per task", fontsize="medium")
+    figure.legend(loc="outside lower center", ncols=4, frameon=False, fontsize="small")
+    return figure
+
+
+def _in_the_plane(
+    rows: Mapping[str, AdaptationReport], places: Mapping[str, np.ndarray], names: Sequence[str], n_steps: int
+) -> Figure:
+    figure = Figure(figsize=(7.0, 3.0 * len(rows) + 0.3), layout="constrained")
+    axes = figure.subplots(len(rows), 2, squeeze=False, sharex=True, sharey=True)
+    shown = np.concatenate([report.returns[:, k] for report in rows.values() for k in (0, n_steps)])
+    titles = ("before adaptation", f"after {inner_steps(n_steps)}")
+    for axis_row, (name, report) in zip(axes, rows.items(), strict=True):
+        for axis, k, title in zip(axis_row, (0, n_steps), titles, strict=True):
+            x, y = places[name].T
+            colours = axis.scatter(x, y, c=report.returns[:, k], vmin=shown.min(), vmax=shown.max(), s=28)
+            axis.set_title(f"{title}: mean {report.returns[:, k].mean():.1f}", fontsize="medium")
+        axis_row[0].set_ylabel(f"{name}\n{names[1]}".strip())
+    for axis in axes[-1]:
+        axis.set_xlabel(names[0])
+    figure.colorbar(colours, ax=axes, label="return")
+    return figure

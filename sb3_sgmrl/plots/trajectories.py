@@ -1,0 +1,133 @@
+"""2-D navigation before and after adaptation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from stable_baselines3.common.type_aliases import GymEnv
+from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
+
+from sb3_sgmrl.common.adaptation import EVALUATION
+from sb3_sgmrl.common.adaptation_env import env_to_adapt_in
+from sb3_sgmrl.common.checks import check_positive, check_seed
+from sb3_sgmrl.common.evaluation import check_task_list, play_inner_steps
+from sb3_sgmrl.common.meta_model import MetaModel
+from sb3_sgmrl.envs.navigation import ARENA, Navigation2DEnv
+
+_BEFORE = "0.65"
+_PATHS_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Trajectories:
+    """
+    Ways through the plane to one goal.
+
+    :param goal: shape (2,)
+    :param paths: ``paths[k]`` are the episodes after k inner steps, each of shape (n_steps, 2), from the start to the position
+        before the last move
+    :param mean_returns: undiscounted, after 0, 1, … inner steps
+    """
+
+    goal: np.ndarray
+    paths: Sequence[Sequence[np.ndarray]]
+    mean_returns: Sequence[float]
+
+
+def navigation_trajectories(
+    model: MetaModel,
+    env: GymEnv | str,
+    tasks: Sequence[Any],
+    n_steps: int = 1,
+    n_episodes: int | None = None,
+    seed: int = 0,
+) -> list[Trajectories]:
+    """
+    Play 2-D navigation before and after adaptation.
+
+    :param model: a model trained on navigation; it stays as it is
+    :param env: where to play, as for :func:`~sb3_sgmrl.evaluate_adaptation`
+    :param tasks: the goals, each of shape (2,)
+    :param n_steps: number of inner steps
+    :param n_episodes: episodes per inner step; as in training when None
+    :param seed: seed of the episodes
+    :return: one per goal
+    :raises ValueError: for non-positive counts, no tasks, an environment that has no tasks or does not go with the model, or
+        observations that are not positions
+    """
+    n_episodes = model.n_episodes if n_episodes is None else n_episodes
+    check_positive(n_steps=n_steps, n_episodes=n_episodes)
+    check_seed(seed)
+    check_task_list(tasks)
+    paths: list[list[list[np.ndarray]]] = [[] for _ in tasks]
+    with env_to_adapt_in(model, env, len(tasks) * n_episodes) as vec_env:
+        if vec_env.observation_space.shape != (2,):
+            raise ValueError(
+                f"`env` must observe a position in the plane, but its observations are {vec_env.observation_space}."
+            )
+        normalizer = unwrap_vec_normalize(vec_env)
+        phases = play_inner_steps(model, vec_env, tasks, n_steps, n_episodes, [seed, EVALUATION, 2])
+    for phase in phases:
+        positions = phase.observations if normalizer is None else normalizer.unnormalize_obs(phase.observations)
+        assert isinstance(positions, np.ndarray)
+        for i in range(phase.n_tasks):
+            paths[i].append([episode[played] for episode, played in zip(positions[i], phase.mask[i], strict=True)])
+    by_task = np.stack([phase.episode_returns.mean(1) for phase in phases], axis=1).tolist()
+    return [Trajectories(np.asarray(task), *rest) for task, *rest in zip(tasks, paths, by_task, strict=True)]
+
+
+def is_navigation(env: VecEnv) -> bool:
+    """
+    :param env: workers that take tasks
+    :return: whether :func:`navigation_trajectories` can play there
+    """
+    return isinstance(env.get_attr("unwrapped", 0)[0], Navigation2DEnv) and env.observation_space.shape == (2,)
+
+
+def plot_trajectories(
+    trajectories: Sequence[Trajectories] | Mapping[str, Sequence[Trajectories]], n_paths: int = _PATHS_SHOWN
+) -> Figure:
+    """
+    Trajectories before and after adaptation and the goal, as in Figure 1 of the SG-MRL paper: one panel per goal, one row per
+    algorithm.
+
+    :param trajectories: of one algorithm, or of several by name
+    :param n_paths: episodes drawn per inner step
+    :return: the figure
+    :raises ValueError: when there is nothing to draw
+    """
+    rows = dict(trajectories) if isinstance(trajectories, Mapping) else {"": trajectories}
+    if not rows or not all(rows.values()):
+        raise ValueError("`trajectories` must hold at least one goal for each algorithm.")
+    n_columns = max(len(row) for row in rows.values())
+    figure = Figure(figsize=(2.9 * n_columns, 3.2 * len(rows) + 0.5), layout="constrained")
+    axes = figure.subplots(len(rows), n_columns, squeeze=False, sharex=True, sharey=True)
+    for axis in axes.flat:
+        axis.set_visible(False)
+    for axis_row, (name, row) in zip(axes, rows.items(), strict=True):
+        for axis, one in zip(axis_row, row, strict=False):
+            axis.set_visible(True)
+            _draw_trajectories(axis, one, n_paths)
+        axis_row[0].set_ylabel(name)
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
+    return figure
+
+
+def _draw_trajectories(axis: Axes, one: Trajectories, n_paths: int) -> None:
+    n_steps = len(one.paths) - 1
+    for k, episodes in enumerate(one.paths):
+        colour = _BEFORE if k == 0 else f"C{k - 1}"
+        label = "before adaptation" if k == 0 else f"after {k} inner step{'s' * (k > 1)}"
+        for path in episodes[:n_paths]:
+            axis.plot(path[:, 0], path[:, 1], color=colour, linewidth=0.9, alpha=0.8, label=label)
+            label = ""  # one entry in the legend
+    axis.plot(*one.goal, "*", color="black", markersize=12, label="goal", linestyle="none")
+    limit = 1.04 * ARENA
+    axis.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal", xticks=[-ARENA, 0, ARENA], yticks=[-ARENA, 0, ARENA])
+    axis.set_title(f"return {one.mean_returns[0]:.1f} → {one.mean_returns[n_steps]:.1f}", fontsize="medium")

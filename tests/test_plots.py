@@ -1,0 +1,361 @@
+"""Pictures show the numbers they are drawn from; the command draws each of them from files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from stable_baselines3.common.logger import configure
+from toys import point, tiny
+
+from sb3_sgmrl import MAML, SGMRL, AdaptationReport, MetaEvalCallback, evaluate_adaptation, plot
+from sb3_sgmrl.plots import (
+    LearningCurve,
+    bootstrap,
+    plot_adaptation,
+    plot_gradient_terms,
+    plot_learning_curves,
+    plot_performance_profiles,
+    plot_probability_of_improvement,
+    plot_task_returns,
+    read_progress,
+    scores,
+    task_parameters,
+)
+from sb3_sgmrl.theory import GradientQualityCallback
+
+metrics = pytest.importorskip("rliable.metrics")
+
+
+@pytest.fixture(autouse=True)
+def few_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the bootstrap, and no display."""
+    monkeypatch.setattr(bootstrap, "N_BOOTSTRAP", 50)
+    monkeypatch.setattr(scores, "N_BOOTSTRAP", 50)
+    monkeypatch.delenv("DISPLAY", raising=False)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Path]]:
+    """Folders of two algorithms with two seeds each."""
+    folders: dict[str, list[Path]] = {}
+    for name, algorithm in (("sgmrl", SGMRL), ("maml", MAML)):
+        for seed in range(2):
+            folder = tmp_path_factory.getbasetemp() / "runs" / f"{name}-{seed}"
+            model = tiny(algorithm, point(), seed=seed, **({"score_coef": 1.0} if name == "sgmrl" else {}))
+            model.set_logger(configure(str(folder), ["csv"]))
+            others = {"pathwise term": (MAML, {})} if name == "sgmrl" else {}
+            evaluation = MetaEvalCallback(point(), n_tasks=3, n_steps=2, eval_freq=2, log_path=str(folder), verbose=0)
+            model.learn(350 + 120 * seed, [evaluation, GradientQualityCallback(others, eval_freq=2, n_batches=3)])
+            model.logger.close()
+            model.save(folder / "model")
+            evaluate_adaptation(model, n_tasks=4, n_steps=2, seed=1).to_csv(folder / "adaptation.csv")
+            folders.setdefault(name, []).append(folder)
+    return folders
+
+
+def saved(figure: Figure, folder: Path) -> Figure:
+    """Pictures are drawn when they are written."""
+    figure.savefig(folder / "picture.png")
+    assert (folder / "picture.png").stat().st_size > 1000
+    return figure
+
+
+def reports_of(offset: float, n_runs: int = 3, n_tasks: int = 4) -> list[AdaptationReport]:
+    rng = np.random.default_rng(int(10 * offset))
+    tasks = [np.array([i / n_tasks, -i]) for i in range(n_tasks)]
+    return [AdaptationReport(tasks, offset + rng.normal(size=(n_tasks, 3)) + [0, 1, 2]) for _ in range(n_runs)]
+
+
+# ---------------------------------------------------------------- what runs leave
+
+
+@pytest.mark.parametrize("tasks", [[np.array([0.1, -2 / 3]), np.array([1e-17, 3.0])], ["left", "up and right"]])
+def test_reports_are_read_as_they_were_written(tasks: list, tmp_path: Path) -> None:
+    report = AdaptationReport(tasks, np.array([[1 / 3, 2.0], [-4.0, 1e9]]))
+    report.to_csv(tmp_path / "report.csv")
+    again = AdaptationReport.from_csv(tmp_path / "report.csv")
+    np.testing.assert_array_equal(again.returns, report.returns)
+    np.testing.assert_array_equal(again.tasks, report.tasks)
+
+
+@pytest.mark.parametrize("text", ["", "a,b\n1,2\n", "task,return_after_0\n", "task,return_after_0\nleft,much\n"])
+def test_what_is_no_report(text: str, tmp_path: Path) -> None:
+    (tmp_path / "report.csv").write_text(text)
+    with pytest.raises(ValueError, match=r"report\.csv is not a report"):
+        AdaptationReport.from_csv(tmp_path / "report.csv")
+
+
+def test_curves_of_a_run(runs: dict[str, list[Path]], tmp_path: Path) -> None:
+    folder = runs["sgmrl"][0]
+    curve, progress = LearningCurve.from_progress(folder), read_progress(folder / "progress.csv")
+    n_iterations = 3  # of 3 tasks, 2 phases of 4 episodes, 5 steps
+    np.testing.assert_array_equal(curve.timesteps, 120 * np.arange(1, n_iterations + 1))
+    assert curve.before.shape == curve.after.shape == (1, n_iterations)
+    gain = progress["rollout/adaptation_gain"]
+    np.testing.assert_allclose((curve.after - curve.before)[0], gain[~np.isnan(gain)], rtol=1e-6)
+    curve = LearningCurve.from_evaluations(folder)
+    with np.load(folder / "evaluations.npz") as file:
+        np.testing.assert_array_equal(curve.timesteps, file["timesteps"])
+        np.testing.assert_array_equal(curve.before, file["results"][:, :, 0].T)
+        np.testing.assert_array_equal(curve.after, file["results"][:, :, 2].T)
+    np.testing.assert_array_equal(curve.smoothed(2).after, curve.after)  # at most half of three points
+    longer = LearningCurve(np.arange(4.0), np.zeros((1, 4)), np.array([[1.0, 3.0, 4.0, 8.0]]))
+    np.testing.assert_array_equal(longer.smoothed(2).after, [[2.0, 3.5, 6.0]])
+    np.testing.assert_array_equal(longer.smoothed(9).timesteps, [0.5, 1.5, 2.5])
+    with pytest.raises(ValueError, match="not the log"):
+        LearningCurve.from_progress(folder / "adaptation.csv")
+    with pytest.raises(ValueError, match="MetaEvalCallback"):
+        LearningCurve.from_evaluations(folder / "adaptation.csv")
+    with pytest.raises(ValueError, match="window"):
+        curve.smoothed(0)
+
+
+# ---------------------------------------------------------------- learning curves
+
+
+def test_learning_curves_are_interquartile_means(tmp_path: Path) -> None:
+    steps = np.array([0.0, 100.0, 200.0])
+    rng = np.random.default_rng(0)
+    before, after = rng.normal(size=(2, 5, 4, 3))
+    curves = [LearningCurve(steps, before[i], after[i]) for i in range(5)]
+    state = np.random.get_state()[1].copy()
+    figure = saved(plot_learning_curves({"A": curves, "B": curves[0]}), tmp_path)
+    np.testing.assert_array_equal(np.random.get_state()[1], state)
+    (axis,) = figure.axes
+    before_a, _, after_a, after_b = axis.lines
+    np.testing.assert_allclose(before_a.get_ydata(), [metrics.aggregate_iqm(before[..., k]) for k in range(3)])
+    np.testing.assert_allclose(after_a.get_ydata(), [metrics.aggregate_iqm(after[..., k]) for k in range(3)])
+    np.testing.assert_allclose(after_b.get_ydata(), [metrics.aggregate_iqm(after[:1, :, k]) for k in range(3)])
+    assert len(axis.collections) == 2  # a single run has no band
+    again = plot_learning_curves({"A": curves, "B": curves[0]}).axes[0]
+    for one, other in zip(axis.collections, again.collections, strict=True):
+        np.testing.assert_array_equal(one.get_paths()[0].vertices, other.get_paths()[0].vertices)
+    wide, narrow = (plot_learning_curves({"A": curves}, level=level).axes[0].collections[1] for level in (0.95, 0.5))
+    assert np.ptp(wide.get_paths()[0].vertices[:, 1]) > np.ptp(narrow.get_paths()[0].vertices[:, 1])
+    assert "cut" not in axis.get_title() and "1 to 5 runs" in axis.get_title()
+    with pytest.raises(ValueError, match="level"):
+        plot_learning_curves({"A": curves}, level=95)
+    with pytest.raises(ValueError, match="curves"):
+        plot_learning_curves({"A": []})
+    with pytest.raises(ValueError, match=r"'A'.*different numbers of tasks"):
+        plot_learning_curves({"A": [curves[0], LearningCurve(steps, before[0, :1], after[0, :1])]})
+
+
+def test_runs_are_cut_to_what_all_have(tmp_path: Path) -> None:
+    def line(steps: list[float]) -> LearningCurve:
+        array = np.array(steps)
+        return LearningCurve(array, -array[None], array[None])
+
+    figure = plot_learning_curves({"A": [line([10, 90, 300]), line([0, 50, 160])]})
+    (axis,) = figure.axes
+    for drawn, sign in zip(axis.lines, (-1, 1), strict=True):
+        # of the run with the fewest measurements, both ends of what is common included
+        np.testing.assert_allclose(drawn.get_xdata(), [10, 90, 160])
+        np.testing.assert_allclose(drawn.get_ydata(), sign * np.array([10, 90, 160]))
+    assert "cut to the 160 steps of the shortest" in axis.get_title()
+    (axis,) = plot_learning_curves({"A": [line([5000]), line([4981])]}).axes  # one meta-iteration each
+    np.testing.assert_allclose(axis.lines[1].get_xydata(), [[4981, 4990.5]])
+    with pytest.raises(ValueError, match="no steps in common"):
+        plot_learning_curves({"A": [line([10, 90]), line([100, 160])]})
+
+
+# ---------------------------------------------------------------- final returns
+
+
+def test_adaptation_of_several_seeds(tmp_path: Path) -> None:
+    reports = reports_of(0.0)
+    figure = saved(plot_adaptation({"A": reports, "B": reports[0]}), tmp_path)
+    (axis,) = figure.axes
+    np.testing.assert_allclose(axis.lines[0].get_ydata(), np.mean([r.mean_returns for r in reports], axis=0))
+    np.testing.assert_allclose(axis.lines[1].get_ydata(), reports[0].mean_returns)
+    assert "runs and tasks" in axis.get_title()
+    low, high = reports[0].confidence_interval().T
+    vertices = axis.collections[1].get_paths()[0].vertices
+    assert {*low, *high} <= {*vertices[:, 1]}
+    with pytest.raises(ValueError, match=r"'A' must be of the same tasks.*3 tasks, 2 inner steps and 4 tasks"):
+        plot_adaptation({"A": [reports[0], reports_of(0.0, n_tasks=3)[0]]})
+    with pytest.raises(ValueError, match="reports"):
+        plot_adaptation({})
+
+
+def test_performance_profiles(tmp_path: Path) -> None:
+    reports = {"A": reports_of(0.0), "B": reports_of(1.0)}
+    (axis,) = saved(plot_performance_profiles(reports, n_steps=1), tmp_path).axes
+    for i, of_name in enumerate(reports.values()):
+        for drawn, k in ((axis.lines[2 * i], 1), (axis.lines[2 * i + 1], 0)):
+            returns = np.array([report.returns[:, k] for report in of_name])
+            above = [(returns > threshold).mean() for threshold in drawn.get_xdata()]
+            np.testing.assert_allclose(drawn.get_ydata(), above)
+    assert len(axis.collections) == 2 and "1 inner step;" in axis.get_title()
+    with pytest.raises(ValueError, match="between 0 and 2"):
+        plot_performance_profiles(reports, n_steps=3)
+
+
+def test_probability_of_improvement(tmp_path: Path) -> None:
+    reports = {"A": reports_of(0.0), "B": reports_of(1.0, n_runs=2), "C": reports_of(0.5)}
+    (axis,) = saved(plot_probability_of_improvement(reports), tmp_path).axes
+    finals = {name: np.array([report.returns[:, 2] for report in of_name]) for name, of_name in reports.items()}
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["A > B", "A > C", "B > C"]
+    for bar, (one, other), line in zip(axis.patches, ("AB", "AC", "BC"), axis.lines, strict=False):
+        expected = metrics.probability_of_improvement(finals[one], finals[other])
+        assert line.get_xdata()[0] == pytest.approx(expected)
+        assert 0 <= bar.get_x() <= expected <= bar.get_x() + bar.get_width() + 1e-9
+    ties = np.array([[1.0, 2.0], [1.0, 3.0]])
+    assert scores.probability_of_improvement(ties, ties[:1]) == metrics.probability_of_improvement(ties, ties[:1])
+    with pytest.raises(ValueError, match="at least two"):
+        plot_probability_of_improvement({"A": reports["A"]})
+    moved = [AdaptationReport([task + 1 for task in report.tasks], report.returns) for report in reports["A"]]
+    with pytest.raises(ValueError, match="same tasks"):
+        plot_probability_of_improvement({"A": reports["A"], "B": moved})
+
+
+def test_returns_of_tasks(tmp_path: Path) -> None:
+    report = reports_of(0.0)[0]
+    distances = np.linalg.norm(report.tasks, axis=1)
+    (axis,) = saved(plot_task_returns({"A": report, "B": report}, distances, names=["distance"]), tmp_path).axes
+    for drawn, k in zip(axis.lines, (0, 2, 0, 2), strict=True):
+        np.testing.assert_allclose(drawn.get_xdata(), distances)
+        np.testing.assert_allclose(drawn.get_ydata(), report.returns[:, k])
+    assert axis.get_xlabel() == "distance"
+    figure = saved(plot_task_returns({"A": report, "B": report}, n_steps=1), tmp_path)
+    for axis, k in zip(figure.axes[:4], (0, 1, 0, 1), strict=True):
+        np.testing.assert_allclose(axis.collections[0].get_offsets(), report.tasks)
+        np.testing.assert_allclose(axis.collections[0].get_array(), report.returns[:, k])
+    assert len({axis.collections[0].get_clim() for axis in figure.axes[:4]}) == 1
+    for parameters, names, words in (
+        (distances[:2], None, "row for each of 4 tasks"),
+        (np.zeros((4, 3)), None, "one or two numbers per task, got 3"),
+        (distances, ["x", "y"], "`names` must hold 1 name,"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            plot_task_returns(report, parameters, names)
+    with pytest.raises(ValueError, match="are needed where tasks are not numbers"):
+        plot_task_returns(AdaptationReport(["left", "right"], report.returns[:2]))
+    with pytest.raises(ValueError, match="between 1 and 2"):
+        plot_task_returns(report, n_steps=0)
+
+
+def test_parameters_of_tasks() -> None:
+    tasks = [np.array([0.5, -0.5]), np.array([0.0, 1.0])]
+    np.testing.assert_array_equal(task_parameters(point(), tasks), tasks)
+    with pytest.raises(ValueError, match="has no tasks"):
+        task_parameters("CartPole-v1", tasks)
+
+
+# ---------------------------------------------------------------- gradients
+
+
+def test_gradient_terms(runs: dict[str, list[Path]], tmp_path: Path) -> None:
+    logs = {name: [read_progress(folder) for folder in folders] for name, folders in runs.items()}
+    figure = saved(plot_gradient_terms(logs), tmp_path)
+    (norm, ratio, variance), (of_maml, nothing, _) = np.reshape(figure.axes, (2, 3))
+    labels = {line.get_label() for axis in (norm, ratio, variance) for line in axis.lines}
+    assert labels >= {
+        "meta-gradient",
+        "pathwise term",
+        "score term",
+        "cosine of the terms",
+        "weight of the score term",
+        "SGMRL",
+    }
+    assert [line.get_label() for line in of_maml.lines] == ["meta-gradient"]
+    assert not nothing.lines and nothing.texts[0].get_text() == "no score term"
+    one = plot_gradient_terms({"MAML": logs["maml"][0]})
+    (line,) = one.axes[0].lines
+    logged = logs["maml"][0]["train/grad_norm"]
+    np.testing.assert_allclose(line.get_ydata(), logged[~np.isnan(logged)])
+    assert len(one.axes) == 2
+    with pytest.raises(ValueError, match="no meta-gradients"):
+        plot_gradient_terms({"A": {key: values for key, values in logs["maml"][0].items() if "/" not in key or "time" in key}})
+
+
+# ---------------------------------------------------------------- the command
+
+
+@pytest.mark.parametrize(
+    "kind, options",
+    [
+        ("adaptation", ["--level", "0.9"]),
+        ("curves", []),
+        ("curves", ["--read", "progress", "--smooth", "2"]),
+        ("profile", ["--n-steps", "1"]),
+        ("improvement", []),
+        ("tasks", ["--parameters", "1", "--names", "height"]),
+        ("gradient", ["--smooth", "2"]),
+    ],
+)
+def test_command_draws_each_kind(
+    kind: str, options: list[str], runs: dict[str, list[Path]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sources = [str(folder) for folders in runs.values() for folder in folders]
+    output = tmp_path / "picture.pdf"
+    assert plot.main([kind, *sources, "-o", str(output), *options]) == 0, capsys.readouterr().err
+    assert output.read_bytes().startswith(b"%PDF") and f"Wrote {output}" in capsys.readouterr().out
+
+
+def test_command_plays_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    model = tiny(SGMRL, "Navigation2D-v0", meta_batch_size=2, n_episodes=2)
+    model.save("a_model")
+    drawn: dict[str, Figure] = {}
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path, dpi: drawn.update({str(path): figure}))
+    arguments = ["a_model.zip", "other=a_model.zip", "--env", "Navigation2D-v0", "--n-steps", "2", "--seed", "3"]
+    assert plot.main(["adaptation", *arguments, "--n-tasks", "3"]) == 0
+    line, other = drawn["adaptation.png"].axes[0].lines
+    report = evaluate_adaptation(model, n_tasks=3, n_steps=2, seed=3)
+    np.testing.assert_allclose(line.get_ydata(), report.mean_returns)
+    assert (line.get_label(), other.get_label()) == ("a_model", "other")
+    assert plot.main(["trajectories", *arguments, "--n-tasks", "2"]) == 0
+    assert len(drawn["trajectories.png"].axes) == 2 * 2
+
+
+def test_command_names_runs_as_rl_zoo_does(tmp_path: Path) -> None:
+    settings = tmp_path / "logs" / "maml" / "Navigation2D-v0_3" / "Navigation2D-v0"
+    settings.mkdir(parents=True)
+    (settings / "args.yml").touch()
+    (tmp_path / "SG-MRL-12").mkdir()
+    assert plot._source(str(settings.parent)).name == "maml"
+    assert plot._source(str(tmp_path / "SG-MRL-12")).name == "SG-MRL"
+    assert plot._source(f"E-MAML={tmp_path}") == plot.Source("E-MAML", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["curves", "nowhere"], "nowhere is neither a file nor a folder"),
+        (["curves", "RUN", "-o", "picture.jpeg2"], "must end in .png"),
+        (["curves", "RUN", "-o", "nowhere/picture.png"], "there is no folder nowhere"),
+        (["curves", "RUN", "--smooth", "0"], "`window` must be a positive integer"),
+        (["curves", "."], "has no progress.csv"),
+        (["adaptation", "."], "has no adaptation.csv"),
+        (["adaptation", "RUN/progress.csv"], "is not a report"),
+        (["adaptation", "RUN/model.zip"], "--env is missing"),
+        (["adaptation", "RUN", "--level", "95"], "`level` must lie between 0 and 1"),
+        (["improvement", "RUN"], "at least two algorithms"),
+        (["tasks", "RUN", "--parameters", "2"], "--parameters must lie between 0 and 1"),
+        (["trajectories", "RUN", "--n-tasks", "0"], "`n_tasks` must be a positive integer"),
+    ],
+)
+def test_command_errors_are_one_sentence(
+    arguments: list[str],
+    words: str,
+    runs: dict[str, list[Path]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert plot.main([argument.replace("RUN", str(runs["maml"][0])) for argument in arguments]) == 2
+    error = capsys.readouterr().err
+    assert words in error and error.startswith("error: ") and error.count("\n") == 1
+    assert not list(tmp_path.glob("*.p*"))
+
+
+def test_help_explains_every_kind(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        plot.main(["--help"])
+    shown = capsys.readouterr().out
+    assert stop.value.code == 0 and all(f"\n  {kind} " in shown for kind in plot._KINDS)
