@@ -96,9 +96,11 @@ class TaskDistribution:
         if listed:
             return [deepcopy(self._listed[i]) for i in self._draw(listed, int(n), rng, each_once=test)]
         if self._sampler is not None and not test:
-            drawn = list(self._sampler(int(n), rng))
-            if len(drawn) != n:
-                raise ValueError(f"sample_tasks({n}, rng) of the environment must return {n} tasks, got {len(drawn)}.")
+            answer = self._sampler(int(n), rng)
+            drawn = list(answer) if isinstance(answer, Iterable) else None
+            if drawn is None or len(drawn) != n:
+                got = repr(answer) if drawn is None else len(drawn)
+                raise ValueError(f"sample_tasks({n}, rng) of the environment must return {n} tasks, got {got}.")
         else:
             assert space is not None
             space.seed(int(rng.integers(2**63)))
