@@ -11,12 +11,12 @@ import pytest
 EXAMPLES = pathlib.Path(__file__).parent.parent / "examples"
 
 
-def run_example(folder, name, *arguments):
+def run_example(folder, name, *arguments, warns=False):
     command = [sys.executable, str(EXAMPLES / name), *arguments]
     environment = {**os.environ, "PYTHONIOENCODING": "utf-8"}
     result = subprocess.run(command, cwd=folder, capture_output=True, encoding="utf-8", env=environment)
     assert result.returncode == 0, result.stderr
-    assert "Warning" not in result.stderr
+    assert warns or "Warning" not in result.stderr
     return result.stdout
 
 
@@ -50,7 +50,8 @@ def test_own_tasks(name, tmp_path):
     text = (EXAMPLES / name).read_text(encoding="utf-8")
     assert len(text.splitlines()) <= 60
     assert "(sys.argv[1]) if len(sys.argv) > 1" in text
-    output = run_example(tmp_path, name, "1")
+    # CARL warns of every package that it could use
+    output = run_example(tmp_path, name, "1", warns="carl" in name)
     assert len(returns_after(0, output)) == len(returns_after(1, output)) >= 1
 
 

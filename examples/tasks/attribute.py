@@ -8,8 +8,8 @@ from sb3_sgmrl import SGMRL, TaskDistEnv, evaluate_adaptation
 
 TIMESTEPS = int(sys.argv[1]) if len(sys.argv) > 1 else 1_200_000  # the tests of the package pass 1
 
-# The name of the attribute is enough: before every reset, env.unwrapped.g becomes the task. With a gravity below zero the pendulum
-# stands up by itself. Stronger gravities than any of training are kept for testing.
+# The name of the attribute is enough: before every reset, env.unwrapped.g becomes the task. With a gravity below zero the
+# pendulum stands up by itself. Stronger gravities than any of training are among those for testing.
 env = TaskDistEnv(
     "Pendulum-v1",
     task_space=spaces.Box(-8.0, 8.0, (1,)),

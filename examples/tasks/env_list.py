@@ -18,8 +18,8 @@ def reversed_motor():
     return TransformAction(env, lambda action: -action, env.action_space)
 
 
-# Environments, ids or functions that make one. They may differ in whatever they like except in their spaces. The task is the place
-# in the list.
+# Environments, ids or functions that make one. They may differ in whatever they like except in their spaces. The task is the
+# place in the list.
 env = TaskDistEnv([gym.make("InvertedPendulum-v5", max_episode_steps=100), reversed_motor])
 
 model = SGMRL("MlpPolicy", env, meta_batch_size=10, n_episodes=20, inner_lr=0.3, learning_rate=3e-3, seed=0)

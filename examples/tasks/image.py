@@ -47,7 +47,7 @@ model = SGMRL(
     meta_batch_size=8,
     n_episodes=10,
     inner_lr=0.3,
-    policy_kwargs={"net_arch": [], "normalize_images": True},
+    policy_kwargs={"net_arch": []},
     seed=0,
 )
 model.learn(TIMESTEPS)

@@ -8,6 +8,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
+from gymnasium.utils import RecordConstructorArgs
 
 from sb3_sgmrl.common.task_dist import TaskDistEnv
 from sb3_sgmrl.common.task_sources import make_env
@@ -15,7 +16,12 @@ from sb3_sgmrl.common.task_sources import make_env
 Ranges = Mapping[str, tuple[float, float]]
 
 
-class HiddenContext(gym.Wrapper):
+def _infinite_ranges() -> np.errstate:
+    """Within it, CARL's features without bounds, which it normalises by them, do not cause warnings."""
+    return np.errstate(invalid="ignore")
+
+
+class HiddenContext(gym.Wrapper, RecordConstructorArgs):
     """
     An environment of CARL whose context is the task and is not observed.
 
@@ -24,7 +30,8 @@ class HiddenContext(gym.Wrapper):
     """
 
     def __init__(self, env: gym.Env, features: list[str]):
-        super().__init__(env)
+        RecordConstructorArgs.__init__(self, features=features)
+        gym.Wrapper.__init__(self, env)
         self.features = features
         assert isinstance(env.observation_space, spaces.Dict)
         self.observation_space = env.observation_space["obs"]
@@ -36,9 +43,11 @@ class HiddenContext(gym.Wrapper):
         from carl.context.selection import RoundRobinSelector
 
         env: Any = self.env
-        env.contexts = {0: dict(zip(self.features, np.asarray(task, dtype=np.float64).tolist(), strict=True))}
-        env.context_selector = RoundRobinSelector(contexts=env.contexts)
-        env.context_id = 0  # puts it in force
+        context = dict(zip(self.features, np.asarray(task, dtype=np.float64).tolist(), strict=True))
+        with _infinite_ranges():
+            env.contexts = {0: context}
+            env.context_selector = RoundRobinSelector(contexts=env.contexts)
+            env.context_id = 0  # puts it in force
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """
@@ -46,7 +55,8 @@ class HiddenContext(gym.Wrapper):
         :param options: of the environment
         :return: the observation without the context, and info
         """
-        observation, info = self.env.reset(seed=seed, options=options)
+        with _infinite_ranges():
+            observation, info = self.env.reset(seed=seed, options=options)
         return observation["obs"], info
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
@@ -72,10 +82,12 @@ def carl_contexts(env: Any, contexts: Ranges, test_contexts: Ranges | None = Non
     """
     from carl.envs.carl_env import CARLEnv
 
-    made = make_env(env, kwargs)
+    with _infinite_ranges():
+        made = make_env(env, kwargs)
     if not isinstance(made, CARLEnv):
         raise ValueError(f"`env` must be an environment of CARL, got {made}.")
-    known = made.get_context_features()
+    with _infinite_ranges():
+        known = made.get_context_features()
     for name, ranges in (("contexts", contexts), ("test_contexts", contexts if test_contexts is None else test_contexts)):
         if not ranges or not ranges.keys() <= known.keys():
             raise ValueError(f"`{name}` must give ranges of {', '.join(known)}, got {dict(ranges)}.")

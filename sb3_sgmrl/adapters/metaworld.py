@@ -44,7 +44,6 @@ class MetaWorldTasks(gym.Env):
         :param task: name of the environment and number of the goal
         :raises ValueError: when the benchmark has no such task
         """
-        task = tuple(task)
         if task not in self.tasks:
             raise ValueError(f"Task {task} is not one of the benchmark.")
         self._env(task[0]).set_task(self.tasks[task])

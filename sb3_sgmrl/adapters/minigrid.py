@@ -8,13 +8,14 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
+from gymnasium.utils import RecordConstructorArgs
 from stable_baselines3.common.env_util import is_wrapped
 
 from sb3_sgmrl.common.task_dist import TaskDistEnv
 from sb3_sgmrl.common.task_sources import make_env
 
 
-class SeededLayout(gym.Wrapper):
+class SeededLayout(gym.Wrapper, RecordConstructorArgs):
     """
     A grid whose layout is that of a seed, in every episode. The mission, a text, is not observed.
 
@@ -23,7 +24,8 @@ class SeededLayout(gym.Wrapper):
     """
 
     def __init__(self, env: gym.Env, symbolic: bool):
-        super().__init__(env)
+        RecordConstructorArgs.__init__(self, symbolic=symbolic)
+        gym.Wrapper.__init__(self, env)
         self.layout: int | None = None
         space = env.observation_space
         if isinstance(space, spaces.Dict):
@@ -87,8 +89,8 @@ def minigrid_layouts(
     env: Any, layouts: Iterable[int] = range(1000), test_layouts: Iterable[int] | None = range(1000, 1100), **kwargs: Any
 ) -> TaskDistEnv:
     """
-    A MiniGrid environment, such as ``MiniGrid-Fetch-5x5-N2-v0``, whose layout is the task: all that its ``reset`` draws, which is
-    where walls, doors, objects and the agent are and what the mission is. The mission is not observed.
+    A MiniGrid environment, such as ``MiniGrid-Fetch-5x5-N2-v0``, whose layout is the task: all that its ``reset`` draws, which
+    is where walls, doors, objects and the agent are and what the mission is. The mission is not observed.
 
     Actions are discrete. Observations are dictionaries of the symbolic ``image`` and the ``direction``, for
     ``MultiInputPolicy``; for pixels and ``CnnPolicy`` pass an environment in MiniGrid's wrappers.

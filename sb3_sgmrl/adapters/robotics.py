@@ -8,12 +8,13 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
+from gymnasium.utils import RecordConstructorArgs
 
 from sb3_sgmrl.common.task_dist import TaskDistEnv
 from sb3_sgmrl.common.task_sources import make_env
 
 
-class HiddenGoal(gym.Wrapper):
+class HiddenGoal(gym.Wrapper, RecordConstructorArgs):
     """
     A goal environment whose goal is the task: it stays from episode to episode and is not observed.
 
@@ -22,7 +23,8 @@ class HiddenGoal(gym.Wrapper):
     """
 
     def __init__(self, env: gym.Env):
-        super().__init__(env)
+        RecordConstructorArgs.__init__(self)
+        gym.Wrapper.__init__(self, env)
         space = env.observation_space
         if not isinstance(space, spaces.Dict) or not {"observation", "desired_goal"} <= space.keys():
             raise ValueError(f"`env` must be a goal environment, with observations of a desired goal, got {env}.")

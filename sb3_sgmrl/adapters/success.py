@@ -83,7 +83,7 @@ def _success_rate(policy: ActorCriticPolicy, env: VecEnv, task: Any, seeds: Sequ
                 raise ValueError("`env` must report success, info['success'] or info['is_success'], at every step.")
             succeeded[worker] |= bool(reported[0])
             if dones[worker]:
-                n_successes += succeeded[worker]
+                n_successes += int(succeeded[worker])
                 left[worker] -= 1
                 succeeded[worker] = False
     return n_successes / len(seeds)
