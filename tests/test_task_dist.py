@@ -808,15 +808,15 @@ def test_a_split_parts_the_list(data, n, fraction, seed):
 
 
 def test_thousands_of_listed_tasks_are_found_at_once():
-    tasks = [("reach", i) for i in range(5000)]
+    tasks = [("reach", i) for i in range(2000)]
     env = TaskDistEnv(Point, tasks=tasks, set_task=lambda env, task: None)
     started = time.process_time()
     for task in tasks:
         env.check_task(task)
-    assert time.process_time() - started < 2.0  # one after another it would be a minute
+    assert time.process_time() - started < 1.0  # compared one by one it takes many times as long
     assert env.task_features(("reach", 7))[7] == 1.0
-    with pytest.raises(ValueError, match="is not one of the 5000 tasks"):
-        env.check_task(("reach", 5000))
+    with pytest.raises(ValueError, match="is not one of the 2000 tasks"):
+        env.check_task(("reach", 2000))
 
 
 def test_listed_tasks_with_a_set_task_need_not_lie_in_the_space_of_the_environment():

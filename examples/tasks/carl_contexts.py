@@ -1,5 +1,7 @@
 """CARL: balance poles of other lengths with motors of other strengths. Takes about a minute.
 
+One policy learns to balance them all, the longer ones kept for testing too, so that adaptation has nothing to gain here.
+
 CARL asks for a Gymnasium below 1.0. Its classic control environments run with later ones, when it is installed by
 ``pip install --no-deps carl-bench ConfigSpace omegaconf more_itertools``.
 """
