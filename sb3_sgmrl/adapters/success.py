@@ -77,7 +77,7 @@ def _success_rate(policy: ActorCriticPolicy, env: VecEnv, task: Any, seeds: Sequ
     while left.any():
         actions, _ = policy.predict(observations, deterministic=True)  # type: ignore[arg-type]
         observations, _, dones, infos = env.step(actions)
-        for worker in np.nonzero(left)[0]:
+        for worker in np.nonzero(left)[0].tolist():
             reported = [infos[worker][key] for key in _KEYS if key in infos[worker]]
             if not reported:
                 raise ValueError("`env` must report success, info['success'] or info['is_success'], at every step.")
