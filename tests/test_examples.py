@@ -55,8 +55,12 @@ def test_own_tasks(name, tmp_path):
     assert len(returns_after(0, output)) == len(returns_after(1, output)) >= 1
 
 
+# one policy is good at all of its tasks, as its docstring says
+NOTHING_TO_ADAPT_TO = {"tasks/attribute.py"}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in OWN_TASKS if name not in NEEDS])
+@pytest.mark.parametrize("name", [name for name in OWN_TASKS if name not in NEEDS.keys() | NOTHING_TO_ADAPT_TO])
 def test_own_tasks_are_adapted_to(name, tmp_path):
     output = run_example(tmp_path, name)
     assert returns_after(1, output)[0] > returns_after(0, output)[0]

@@ -1,4 +1,7 @@
-"""An attribute of the environment is the task: Pendulum under another gravity. Takes about a minute."""
+"""An attribute of the environment is the task: Pendulum under another gravity. Takes about a minute.
+
+One policy learns to be good under all of them, so that adaptation has little to gain here. Where it has much, see discrete.py.
+"""
 
 import sys
 
