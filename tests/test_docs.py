@@ -1,5 +1,6 @@
 """What the README and the documentation tell a person to type is run: Python entirely, commands as far as their options go."""
 
+import importlib.util
 import pathlib
 import re
 import shlex
@@ -18,9 +19,12 @@ SHORT = "one meta-iteration is enough for the tests"
 
 
 def blocks(page, language):
-    """The code blocks of a page, those that train long made short."""
+    """The code blocks of a page whose packages are installed, those that train long made short."""
     for match in BLOCK.finditer(page.read_text(encoding="utf-8")):
         if match["language"] != language:
+            continue
+        needed = re.fullmatch(r"needs (\w+)", match["tag"] or "")
+        if needed and importlib.util.find_spec(needed[1]) is None:
             continue
         code = re.sub(f"^{match['indent']}", "", match["code"], flags=re.MULTILINE)
         if match["tag"] == SHORT:

@@ -1,20 +1,23 @@
 """The examples run as they stand, in a folder of their own."""
 
+import importlib.util
 import os
 import pathlib
 import re
 import subprocess
 import sys
 
+import pytest
+
 EXAMPLES = pathlib.Path(__file__).parent.parent / "examples"
 
 
-def run_example(folder, name, *arguments):
+def run_example(folder, name, *arguments, warns=False):
     command = [sys.executable, str(EXAMPLES / name), *arguments]
     environment = {**os.environ, "PYTHONIOENCODING": "utf-8"}
     result = subprocess.run(command, cwd=folder, capture_output=True, encoding="utf-8", env=environment)
     assert result.returncode == 0, result.stderr
-    assert "Warning" not in result.stderr
+    assert warns or "Warning" not in result.stderr
     return result.stdout
 
 
@@ -32,9 +35,40 @@ def test_quickstart_learns(tmp_path):
     assert (tmp_path / "quickstart.zip").exists()
 
 
-def test_own_tasks(tmp_path):
-    output = run_example(tmp_path, "own_tasks.py")
-    assert len(returns_after(1, output)) == 3
+OWN_TASKS = sorted(path.relative_to(EXAMPLES).as_posix() for path in (EXAMPLES / "tasks").glob("*.py"))
+NEEDS = {
+    "tasks/robotics_goals.py": "gymnasium_robotics",
+    "tasks/minigrid_layouts.py": "minigrid",
+    "tasks/carl_contexts.py": "carl",
+    "tasks/metaworld_ml1.py": "metaworld",
+}
+
+
+@pytest.mark.parametrize("name", OWN_TASKS)
+def test_own_tasks(name, tmp_path):
+    if name in NEEDS and importlib.util.find_spec(NEEDS[name]) is None:
+        pytest.skip(f"needs {NEEDS[name]}")
+    text = (EXAMPLES / name).read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 60
+    assert "(sys.argv[1]) if len(sys.argv) > 1" in text
+    # CARL warns of every package that it could use
+    output = run_example(tmp_path, name, "1", warns="carl" in name)
+    assert len(returns_after(0, output)) == len(returns_after(1, output)) >= 1
+
+
+# one policy is good at all of its tasks, as its docstring says
+NOTHING_TO_ADAPT_TO = {"tasks/attribute.py"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in OWN_TASKS if name not in NEEDS.keys() | NOTHING_TO_ADAPT_TO])
+def test_own_tasks_are_adapted_to(name, tmp_path):
+    output = run_example(tmp_path, name)
+    assert returns_after(1, output)[0] > returns_after(0, output)[0]
+
+
+def test_every_example_that_needs_a_package_is_there():
+    assert NEEDS.keys() <= set(OWN_TASKS)
 
 
 def test_exact_gradient(tmp_path):

@@ -4,6 +4,7 @@ import copy
 import pickle
 import re
 import threading
+import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -74,6 +75,20 @@ class OwnTasks(Point):
 
     def get_task(self):
         return self.goal
+
+
+class Wrong(OwnTasks):
+    """One of its methods is not what it should be."""
+
+    def __init__(self, name, method):
+        super().__init__()
+        setattr(self, name, method)
+
+
+class ScaledReward(gym.Wrapper):
+    """Has an attribute that the base environment lacks."""
+
+    scale = 1.0
 
 
 class Named(NamedTuple):
@@ -647,6 +662,22 @@ def bad(make, match, error=ValueError):
         bad(lambda: TaskDistEnv([Point(), Point()], test_tasks=[2]), r"test_tasks\[0\]: Task 2"),
         bad(lambda: TaskDistEnv(TaskDistEnv(OwnTasks())), "must not be a TaskDistEnv already"),
         bad(lambda: TaskDistEnv(OwnTasks(), length=5), "length cannot be passed to an environment that is made", TypeError),
+        bad(
+            lambda: TaskDistEnv(ScaledReward(Point()), task_space=GRAVITY, set_task="scale"),
+            "has no such attribute: a wrapper",
+        ),
+        bad(lambda: TaskDistEnv(Point, tasks=["a", "b"], set_task="speed"), "'speed', which is a number .* task '[ab]'"),
+        bad(lambda: TaskDistEnv(Point, tasks=[1], set_task=3), "set_task must be a callable .*, got 3", TypeError),
+        bad(lambda: TaskDistEnv(Point, tasks=[1], set_task=lambda t: 0), r"set_task must .* but takes \(t\)", TypeError),
+        bad(
+            lambda: TaskDistEnv(Point, tasks="east", set_task="speed"), "tasks must be a list of tasks, got 'east'", TypeError
+        ),
+        bad(lambda: TaskDistEnv(Point, tasks=GRAVITY, set_task="speed"), "tasks must be .*passed as task_space", TypeError),
+        bad(lambda: pendulum(test_tasks=7.0), r"test_tasks must be a list of tasks, got 7.0", TypeError),
+        bad(
+            lambda: TaskDistEnv(Wrong("sample_tasks", lambda n: [])), r"sample_tasks .* \(n, rng\), but takes \(n\)", TypeError
+        ),
+        bad(lambda: TaskDistEnv(Wrong("set_task", lambda: None)), r"set_task of the env.* but takes \(\)", TypeError),
         bad(lambda: TaskDistEnv(7), "env must be a gymnasium.Env, a registered id", TypeError),
         bad(lambda: TaskDistEnv(lambda: 7), "must return a gymnasium.Env when called, got 7", TypeError),
     ],
@@ -654,6 +685,29 @@ def bad(make, match, error=ValueError):
 def test_bad_arguments(make, match, error):
     with pytest.raises(error, match=match) as caught:
         make()
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "name, answer, match, error",
+    [
+        ("reset", np.zeros(4), r"reset of Wrong must return an observation and a dictionary, got array\(", TypeError),
+        (
+            "reset",
+            (np.zeros(3), {}),
+            r"reset of Wrong must return an observation of Box.*, got one of shape \(3,\)",
+            ValueError,
+        ),
+        ("step", (np.zeros(4), None, False, False, {}), "The reward of Wrong must be a number, got None", TypeError),
+        ("step", (np.zeros(4), np.zeros(2), False, False, {}), "The reward of Wrong must be a number, got array", TypeError),
+        ("sample_tasks", None, r"sample_tasks\(1, rng\) of the environment must return 1 tasks, got None", ValueError),
+    ],
+)
+def test_an_environment_that_does_not_keep_to_the_interface(name, answer, match, error):
+    env = TaskDistEnv(Wrong(name, lambda *args, **kwargs: answer))
+    with pytest.raises(error, match=match) as caught:
+        env.reset(seed=0)
+        env.step(np.zeros(2))
     assert "\n" not in str(caught.value)
 
 
@@ -751,6 +805,18 @@ def test_a_split_parts_the_list(data, n, fraction, seed):
 
 
 # What a person gives goes before what the environment has
+
+
+def test_thousands_of_listed_tasks_are_found_at_once():
+    tasks = [("reach", i) for i in range(2000)]
+    env = TaskDistEnv(Point, tasks=tasks, set_task=lambda env, task: None)
+    started = time.process_time()
+    for task in tasks:
+        env.check_task(task)
+    assert time.process_time() - started < 1.0  # compared one by one it takes many times as long
+    assert env.task_features(("reach", 7))[7] == 1.0
+    with pytest.raises(ValueError, match="is not one of the 2000 tasks"):
+        env.check_task(("reach", 2000))
 
 
 def test_listed_tasks_with_a_set_task_need_not_lie_in_the_space_of_the_environment():

@@ -34,10 +34,12 @@ class AdaptationReport:
 
     :param tasks: the tasks
     :param returns: mean over episodes, shape (n_tasks, n_steps + 1); column k is after k inner steps
+    :param measure: what ``returns`` are, for tables
     """
 
     tasks: Sequence[Any]
     returns: np.ndarray
+    measure: str = "return"
 
     @property
     def mean_returns(self) -> np.ndarray:
@@ -67,7 +69,7 @@ class AdaptationReport:
         """
         text = io.StringIO()
         writer = csv.writer(text)
-        writer.writerow(["task", *(f"return_after_{k}" for k in range(self.returns.shape[1]))])
+        writer.writerow(["task", *(f"{self.measure.replace(' ', '_')}_after_{k}" for k in range(self.returns.shape[1]))])
         for task, row in zip(self.tasks, self.returns, strict=True):
             shown = " ".join(str(x) for x in np.ravel(task)) if isinstance(task, np.ndarray) else task
             writer.writerow([shown, *row])
@@ -97,9 +99,9 @@ class AdaptationReport:
         return cls([_read_task(row[0]) for row in rows], returns)
 
     def __str__(self) -> str:
-        rows = [f"{'inner steps':>11} {'mean return':>12}   95 % interval over {len(self.tasks)} tasks"]
+        rows = [f"{'inner steps':>11} {f'mean {self.measure}':>12}   95 % interval over {len(self.tasks)} tasks"]
         for k, (mean, (low, high)) in enumerate(zip(self.mean_returns, self.confidence_interval(), strict=True)):
-            rows.append(f"{k:>11} {mean:>12.2f}   [{low:.2f}, {high:.2f}]")
+            rows.append(f"{k:>11} {mean:>{max(12, 5 + len(self.measure))}.2f}   [{low:.2f}, {high:.2f}]")
         return "\n".join(rows)
 
 

@@ -17,11 +17,13 @@ from sb3_sgmrl.common.task_sources import (
     Attributes,
     EnvLike,
     SetTask,
+    check_reset,
     find_tasks,
     make_env,
     make_members,
     make_setter,
     own_attribute,
+    read_tasks,
     time_limit,
 )
 from sb3_sgmrl.common.tasks import Task, TaskDistribution
@@ -75,8 +77,8 @@ class TaskDistEnv(gym.Wrapper, RecordConstructorArgs):
         split_seed: int = 0,
         **env_kwargs: Any,
     ):
-        tasks = None if tasks is None else list(tasks)
-        test_tasks = test_tasks if test_tasks is None or isinstance(test_tasks, spaces.Space) else list(test_tasks)
+        tasks = read_tasks("tasks", tasks)
+        test_tasks = test_tasks if isinstance(test_tasks, spaces.Space) else read_tasks("test_tasks", test_tasks)
         # env_kwargs are left out: they are recorded in the spec of the environment they made. A set_task that is a method
         # must not be copied together with its object.
         RecordConstructorArgs.__init__(
@@ -105,7 +107,7 @@ class TaskDistEnv(gym.Wrapper, RecordConstructorArgs):
         else:
             gym.Wrapper.__init__(self, make_env(env, env_kwargs))
             sampler, task_space = find_tasks(self.env, task_space, tasks, set_task)
-            self._set_task = make_setter(self.unwrapped, set_task)
+            self._set_task = make_setter(self.env, set_task)
         for made in self.members or [self.env]:
             if is_wrapped(made, TaskDistEnv):
                 raise ValueError(f"env must not be a TaskDistEnv already, got {made}.")
@@ -275,7 +277,8 @@ class TaskDistEnv(gym.Wrapper, RecordConstructorArgs):
             seed = self._member_seed(task, seed)
         task_options = self._apply(task)
         self._task, self._idle = task, False
-        self._last_obs, info = self.env.reset(seed=seed, options={**(options or {}), **task_options} or options)
+        answer = self.env.reset(seed=seed, options={**(options or {}), **task_options} or options)
+        self._last_obs, info = check_reset(self.env, answer)
         if isinstance(self._set_task, Attributes):
             self._set_task.verify(self.unwrapped, task)
         info["task"] = deepcopy(task)
@@ -287,10 +290,15 @@ class TaskDistEnv(gym.Wrapper, RecordConstructorArgs):
 
         :param action: the action
         :return: observation, reward, terminated, truncated and info, with ``info["task"]``
+        :raises TypeError: when the reward is not a number
         """
         if self._idle:
             return self._last_obs, 0.0, False, False, {"idle": True, "task": deepcopy(self._task)}
         self._last_obs, reward, terminated, truncated, info = self.env.step(action)
+        try:
+            float(reward)
+        except TypeError:
+            raise TypeError(f"The reward of {type(self.unwrapped).__name__} must be a number, got {reward!r}.") from None
         info["task"] = deepcopy(self._task)
         return self._last_obs, reward, terminated, truncated, info
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from numbers import Number
 from typing import Any
 
@@ -23,14 +24,16 @@ class Attributes:
     Puts a task into attributes of the base environment.
 
     :param names: one name, or as many as the task has numbers
-    :param env: the base environment
+    :param env: the environment, wrapped or not
     """
 
     def __init__(self, names: Sequence[str], env: gym.Env):
         self.names = names
         for name in names:
-            if not isinstance(name, str) or not hasattr(env, name):
-                raise ValueError(f"set_task names {name!r}, but {type(env).__name__} has no such attribute.")
+            if not isinstance(name, str) or not hasattr(env.unwrapped, name):
+                on_wrapper = isinstance(name, str) and env.has_wrapper_attr(name)
+                advice = ": a wrapper that has it needs a method set_task(task) instead" if on_wrapper else ""
+                raise ValueError(f"set_task names {name!r}, but {type(env.unwrapped).__name__} has no such attribute{advice}.")
 
     def __call__(self, env: gym.Env, task: Task) -> None:
         for name, value in self.values(env, task).items():
@@ -63,6 +66,8 @@ class Attributes:
         if not isinstance(current, (Number, np.ndarray)):
             return value
         shape, array = np.asarray(current).shape, np.asarray(value)
+        if array.dtype.kind not in "biuf":
+            raise ValueError(f"set_task names {name!r}, which is a number or an array and does not take the task {value!r}.")
         if array.size != math.prod(shape):
             raise ValueError(f"set_task names {name!r} of shape {shape}, which does not take a task of shape {array.shape}.")
         return array.reshape(shape) if isinstance(current, np.ndarray) else array.item()
@@ -93,18 +98,79 @@ def find_tasks(
             "its own, or task_space=<a gymnasium space> and set_task=<a callable or attribute names>, or tasks=<a list> and "
             "set_task=<a callable or attribute names>."
         )
-    return sampler if callable(sampler) and not given else None, task_space
+    if set_task is None:
+        check_takes("set_task of the environment", own_attribute(env, "set_task"), "task")
+    if given or not callable(sampler):
+        return None, task_space
+    check_takes("sample_tasks of the environment", sampler, "n", "rng")
+    return sampler, task_space
 
 
 def make_setter(env: gym.Env, set_task: SetTask | None) -> Callable[[Any, Task], Any] | None:
     """
-    :param env: the base environment
+    :param env: the environment, wrapped or not
     :param set_task: a callable, or names of attributes
     :return: what is called with the base environment and a task; None when the environment sets its own
+    :raises TypeError: when it is neither, or the callable takes other arguments
+    :raises ValueError: when the base environment has no such attribute
     """
-    if set_task is None or callable(set_task):
+    if set_task is None:
+        return None
+    if callable(set_task):
+        check_takes("set_task", set_task, "base_env", "task")
         return set_task
+    if not isinstance(set_task, Sequence):
+        raise TypeError(f"set_task must be a callable (base_env, task) or the names of attributes, got {set_task!r}.")
     return Attributes([set_task] if isinstance(set_task, str) else list(set_task), env)
+
+
+def check_takes(name: str, function: Callable[..., Any], *arguments: str) -> None:
+    """
+    :param name: what to call the function in an error
+    :param function: a function or method given by a person
+    :param arguments: what it will be called with
+    :raises TypeError: when it cannot be called with so many
+    """
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # of some that are not written in Python nothing is known
+        return
+    try:
+        signature.bind(*arguments)
+    except TypeError:
+        raise TypeError(f"{name} must take the arguments ({', '.join(arguments)}), but takes {signature}.") from None
+
+
+def read_tasks(name: str, tasks: Any) -> list[Task] | None:
+    """
+    :param name: of the argument
+    :param tasks: what was given
+    :return: the list of tasks; None when none was given
+    :raises TypeError: when it is no list
+    """
+    if tasks is None:
+        return None
+    if isinstance(tasks, (str, bytes, spaces.Space)) or not isinstance(tasks, Iterable):
+        advice = ": a space of tasks is passed as task_space" if isinstance(tasks, spaces.Space) else ""
+        raise TypeError(f"{name} must be a list of tasks, got {tasks!r}{advice}.")
+    return list(tasks)
+
+
+def check_reset(env: gym.Env, answer: Any) -> tuple[Any, dict[str, Any]]:
+    """
+    :param env: an environment
+    :param answer: of its ``reset``
+    :return: the observation and info
+    :raises TypeError: when it is something else
+    :raises ValueError: when the observation has not the shape of the space
+    """
+    name = f"reset of {type(env.unwrapped).__name__}"
+    if not (isinstance(answer, tuple) and len(answer) == 2 and isinstance(answer[1], dict)):
+        raise TypeError(f"{name} must return an observation and a dictionary, got {' '.join(repr(answer).split())}.")
+    space = env.observation_space
+    if isinstance(space, spaces.Box) and np.shape(answer[0]) != space.shape:
+        raise ValueError(f"{name} must return an observation of {space}, got one of shape {np.shape(answer[0])}.")
+    return answer
 
 
 def own_attribute(env: gym.Env, name: str) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import pickle
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from copy import deepcopy
 from typing import Any
 
@@ -49,6 +50,7 @@ class TaskDistribution:
         self._sampler = sampler
         # Every listed task, training ones first; which of them are for training and for testing; training weights.
         self._listed: list[Task] = []
+        self._places: dict[Task, int] = {}
         self._train: list[int] = []
         self._test: list[int] = []
         self._weights: np.ndarray | None = None
@@ -94,9 +96,11 @@ class TaskDistribution:
         if listed:
             return [deepcopy(self._listed[i]) for i in self._draw(listed, int(n), rng, each_once=test)]
         if self._sampler is not None and not test:
-            drawn = list(self._sampler(int(n), rng))
-            if len(drawn) != n:
-                raise ValueError(f"sample_tasks({n}, rng) of the environment must return {n} tasks, got {len(drawn)}.")
+            answer = self._sampler(int(n), rng)
+            drawn = list(answer) if isinstance(answer, Iterable) else None
+            if drawn is None or len(drawn) != n:
+                got = repr(answer) if drawn is None else len(drawn)
+                raise ValueError(f"sample_tasks({n}, rng) of the environment must return {n} tasks, got {got}.")
         else:
             assert space is not None
             space.seed(int(rng.integers(2**63)))
@@ -176,6 +180,8 @@ class TaskDistribution:
 
     def _find(self, task: Task) -> int | None:
         """Place of a task in the list. It may be a copy that came back from another process."""
+        with suppress(TypeError, KeyError):  # a benchmark has thousands of tasks, which are hashable as a rule
+            return self._places[task]
         for same in (_equal, lambda a, b: pickle.dumps(a) == pickle.dumps(b)):
             for place, listed in enumerate(self._listed):
                 if same(listed, task):
@@ -196,6 +202,8 @@ class TaskDistribution:
                 self._listed.append(self.check(task) if name == "tasks" and self.space is not None else self._admit(task))
             except ValueError as error:
                 raise ValueError(f"{name}[{i}]: {error}") from None
+            with suppress(TypeError):
+                self._places.setdefault(self._listed[-1], first + i)
         return list(range(first, len(self._listed)))
 
     def _hold_out(self, split: float, split_seed: int) -> None:
