@@ -16,6 +16,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_sgmrl.command_line import import_env
+from sb3_sgmrl.common.adaptation_env import fit_to_model
 from sb3_sgmrl.common.checks import check_positive, check_seed
 
 if TYPE_CHECKING:
@@ -149,12 +150,14 @@ def open_run(options: argparse.Namespace) -> Iterator[Run]:
         n_eval_envs=0,
         n_eval_episodes=options.n_episodes or 0,
         verbose=0,
+        device=options.device,
         meta=MetaOptions(n_tasks=1),
     )
     manager.use_hyperparameters(hyperparams)
     model = META_ALGOS[options.algo].load(model_path, device=options.device)
     env = manager.create_envs(0, eval_env=True)
     try:
+        fit_to_model(model, env)
         yield Run(options, folder, manager, model, env, _choose_task(env, options))
     finally:
         env.close()
@@ -194,7 +197,10 @@ def _name_and_value(text: str) -> tuple[str, Any]:
     name, colon, value = text.partition(":")
     if not colon:
         raise ValueError(f"--env-kwargs takes name:value, got {text!r}.")
-    return name, ast.literal_eval(value)
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError) as error:
+        raise ValueError(f"--env-kwargs takes numbers, or text in quotes of its own, got {text!r}.") from error
 
 
 def _choose_task(env: VecEnv, options: argparse.Namespace) -> Any:

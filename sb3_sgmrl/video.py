@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from sb3_sgmrl.runs import Run, after, play_episode
 
 SUFFIXES = (".mp4", ".gif")
 _COLUMNS = 4
-_MIN_HEIGHT = 320
+_MIN_SIZE = 320
 _CAPTION_HEIGHT = 24
 _FPS = 30  # where the environment does not say
 
@@ -98,7 +99,7 @@ def side_by_side(clips: Sequence[Sequence[np.ndarray]], captions: Sequence[str])
     :param captions: text above each
     :return: pictures of all of them, in rows of four, with even height and width
     """
-    scale = max(1, -(-_MIN_HEIGHT // clips[0][0].shape[0]))
+    scale = max(1, math.ceil(_MIN_SIZE / max(clips[0][0].shape[:2])))
     headers = [_caption(text, clip[0].shape[1] * scale) for text, clip in zip(captions, clips, strict=True)]
     blank = np.full_like(np.concatenate([headers[0], _enlarged(clips[0][0], scale)]), 255)
     frames = []

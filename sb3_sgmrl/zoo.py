@@ -21,7 +21,7 @@ import yaml
 from rl_zoo3.callbacks import SaveVecNormalizeCallback
 from rl_zoo3.exp_manager import ExperimentManager
 from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
-from rl_zoo3.utils import ALGOS, get_callback_list
+from rl_zoo3.utils import ALGOS, get_callback_list, get_class_by_name
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback, ProgressBarCallback
 from stable_baselines3.common.env_util import is_wrapped
@@ -98,6 +98,9 @@ class MetaExperimentManager(ExperimentManager):
     def __init__(self, *args: Any, meta: MetaOptions | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         _check_device(self.device)
+        for option, count in (("--eval-episodes", self.n_eval_episodes), ("--n-eval-envs", self.n_eval_envs)):
+            if count < 0:
+                raise ValueError(f"{option} must be positive, or 0 to choose, got {count}.")
         self.meta = meta or MetaOptions()
         self.interrupted = False
         self._zoo_workers = self.meta.zoo_workers
@@ -119,12 +122,15 @@ class MetaExperimentManager(ExperimentManager):
             hyperparams, saved = super().read_hyperparameters()
         except yaml.YAMLError as error:
             raise ValueError(f"{self.config} is not valid YAML: {error}") from error
-        except (AttributeError, KeyError) as error:  # what RL Zoo finds in a file of another kind
+        except (AttributeError, KeyError, TypeError) as error:  # what RL Zoo finds in a file of another kind
             raise ValueError(f"{self.config} must have an entry of name: value lines for each environment.") from error
         check_hyperparameters(META_ALGOS[self.algo], hyperparams)
         if self.n_timesteps <= 0:
-            if "n_timesteps" not in hyperparams:
-                raise ValueError(f"n_timesteps is missing from the hyperparameters in {self.config}; -n gives it as well.")
+            n_timesteps = hyperparams.get("n_timesteps")
+            if not isinstance(n_timesteps, (int, float)) or n_timesteps < 1:
+                raise ValueError(
+                    f"n_timesteps, here or by -n, must be a positive number, got {n_timesteps!r} in {self.config}."
+                )
             if self.optimize_hyperparameters:
                 self.n_timesteps = max(1, int(hyperparams["n_timesteps"] / _TRIALS_PER_TRAINING))
         self._entry = dict(saved)
@@ -143,6 +149,9 @@ class MetaExperimentManager(ExperimentManager):
             **{name: self._settings[name] for name in ("meta_batch_size", "n_inner_steps", "n_episodes")},
             n_outer_episodes=self._settings["n_outer_episodes"] or 1,
         )
+        check_positive(n_envs=1 if self._given_n_envs is None else self._given_n_envs)
+        for name in ("env_wrapper", "vec_env_wrapper", "callback"):
+            _check_classes(name, hyperparams.get(name))
         self._zoo_workers = self._zoo_workers or hyperparams.get("env_wrapper") is not None
         if self.n_evaluations is None:
             self.n_evaluations = _N_EVALUATIONS_OF_A_TRIAL
@@ -371,6 +380,12 @@ class MetaExperimentManager(ExperimentManager):
             model.learn(self.n_timesteps, callback=self.callbacks, **kwargs)
         except KeyboardInterrupt:
             self.interrupted = True
+        except Exception:
+            if model.num_timesteps > 0:
+                super().save_trained_model(model)
+            else:
+                shutil.rmtree(self.save_path, ignore_errors=True)
+            raise
         finally:
             for callback in self.callbacks:
                 if isinstance(callback, ProgressBarCallback) and hasattr(callback, "pbar"):
@@ -439,6 +454,18 @@ def _check_device(device: th.device | str) -> None:
         get_device(device)
     except RuntimeError as error:
         raise ValueError(f"--device {device} is not a device of PyTorch, such as cpu or cuda.") from error
+
+
+def _check_classes(name: str, value: Any) -> None:
+    """Names of classes, alone or in a list, as they are or as the key of their arguments."""
+    for item in value if isinstance(value, list) else [value]:
+        path = next(iter(item)) if isinstance(item, dict) and item else item
+        if not isinstance(path, str):
+            continue
+        try:
+            get_class_by_name(path)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise ValueError(f"{name} must name a class that can be imported, MODULE.CLASS, got {path!r}: {error}.") from error
 
 
 def _numbers(entry: dict[str, Any]) -> dict[str, Any]:
