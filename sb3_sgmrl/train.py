@@ -107,7 +107,6 @@ def make_parser(prog: str, description: str, epilog: str) -> argparse.ArgumentPa
         "--eval-steps", type=int, help="inner steps of the final report (3, or as in training if that is more)"
     )
     parser.add_argument(
-        "-o",
         "--output",
         metavar="FILE.yml",
         help="of -optimize: the file for the best settings (LOG_FOLDER/ALGO/tuned_ENV_<number>.yml)",
