@@ -10,10 +10,10 @@ import optuna
 import pytest
 import yaml
 from stable_baselines3.common.callbacks import ProgressBarCallback  # noqa: F401  # tqdm and rich are there
+from zoo_tools import FOLDER, SMALL, make_manager, run_train, zoo_process  # noqa: F401
 
 from sb3_sgmrl import SGMRL, evaluate_adaptation, tune, tuning
 from sb3_sgmrl.zoo import META_ALGOS
-from zoo_tools import FOLDER, SMALL, make_manager, run_train, zoo_process  # noqa: F401
 
 STUDY = "logs/sgmrl/tuned_Navigation2D-v0_1"
 PARAMS: dict[str, Any] = {
@@ -79,7 +79,7 @@ def test_tune_writes_what_train_takes(capsys: pytest.CaptureFixture[str]) -> Non
     first = tuning.convert_params(study.trials[0].params)
     assert first["inner_lr"] == 0.1 and first["learning_rate"] == 0.001 and first["policy_kwargs"]["net_arch"] == [100, 100]
     best = tuning.convert_params(study.best_trial.params)
-    (env_id, entry) = next(iter(yaml.safe_load(Path(f"{STUDY}.yml").read_text()).items()))
+    env_id, entry = next(iter(yaml.safe_load(Path(f"{STUDY}.yml").read_text()).items()))
     assert env_id == "Navigation2D-v0" and entry["n_timesteps"] == 8_000_000 and entry["n_episodes"] == 3
     for name in ("inner_lr", "gamma", "score_gae_lambda"):
         assert entry[name] == pytest.approx(best[name], rel=1e-5)

@@ -16,12 +16,12 @@ import numpy as np
 import pytest
 import yaml
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNormalize
+from zoo_tools import FOLDER, make_manager, run_train, zoo_process  # noqa: F401
 
 from sb3_sgmrl import MAML, SGMRL, AdaptationReport, TaskDistEnv, enjoy, evaluate_adaptation, plots, train, tune
 from sb3_sgmrl.common.engines import DEFAULT_WORKERS
 from sb3_sgmrl.common.vec_tasks import TaskVecEnv
 from sb3_sgmrl.zoo import META_ALGOS, MetaOptions, check_hyperparameters
-from zoo_tools import FOLDER, make_manager, run_train, zoo_process  # noqa: F401
 
 OWN_FAMILIES = [id for id, spec in gym.registry.items() if str(spec.entry_point).startswith("sb3_sgmrl.")]
 
@@ -139,8 +139,7 @@ def test_number_of_evaluations() -> None:
 
 
 def test_callbacks_and_wrappers_of_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    Path("own_parts.py").write_text(
-        """
+    Path("own_parts.py").write_text("""
 import gymnasium as gym
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnvWrapper
@@ -169,10 +168,8 @@ class Above(VecEnvWrapper):
         return self.venv.reset()
     def step_wait(self):
         return self.venv.step_wait()
-"""
-    )
-    Path("own.yml").write_text(
-        """
+""")
+    Path("own.yml").write_text("""
 Navigation2D-v0:
   policy: MlpPolicy
   n_timesteps: 1
@@ -182,8 +179,7 @@ Navigation2D-v0:
   callback:
     - own_parts.Counter: {name: counter}
     - own_parts.Counter
-"""
-    )
+""")
     monkeypatch.syspath_prepend(".")
     assert run_train("--conf-file", "own.yml", "--eval-freq", "-1") == 0
     import own_parts  # type: ignore[import-not-found]
@@ -215,12 +211,10 @@ def test_tracking(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 
 
 def test_environment_of_a_module(monkeypatch: pytest.MonkeyPatch) -> None:
-    Path("own_tasks_module.py").write_text(
-        """
+    Path("own_tasks_module.py").write_text("""
 import gymnasium as gym
 gym.register("OwnNavigation-v0", entry_point="sb3_sgmrl.envs.navigation:Navigation2DEnv", max_episode_steps=20)
-"""
-    )
+""")
     monkeypatch.syspath_prepend(".")
     try:
         assert run_train("--env", "own_tasks_module:OwnNavigation-v0", "--eval-freq", "-1") == 0
