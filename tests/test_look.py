@@ -82,14 +82,15 @@ def test_panels_of_unequal_size_and_length() -> None:
 
 def test_where_mujoco_draws_without_a_display(monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[str] = []
+    works = ["egl"]
 
     def run(command: list[str], **_: Any) -> types.SimpleNamespace:
         tried.append(command[-1])
-        return types.SimpleNamespace(returncode=0 if works in command[-1] else 1)
+        return types.SimpleNamespace(returncode=0 if works[0] in command[-1] else 1)
 
     monkeypatch.setattr(video.subprocess, "run", run)
     monkeypatch.setattr(video, "has_display", lambda: False)
-    for works, chosen in (("egl", "egl"), ("osmesa", "osmesa"), ("neither", None)):
+    for works[0], chosen in (("egl", "egl"), ("osmesa", "osmesa"), ("neither", None)):
         monkeypatch.delenv("MUJOCO_GL", raising=False)
         assert video.choose_gl_backend() == chosen == os.environ.get("MUJOCO_GL")
     tried.clear()
@@ -179,7 +180,8 @@ from sb3_sgmrl import TaskDistEnv
 
 def make():
     env = gym.make("Navigation2D-v0", max_episode_steps=30)
-    return TaskDistEnv(env, tasks=[{"goal": (0.1, 0.1)}, {"goal": (0.2, 0.2)}], set_task=lambda env, task: env.set_task(task["goal"]))
+    goals = [{"goal": (0.1, 0.1)}, {"goal": (0.2, 0.2)}]
+    return TaskDistEnv(env, tasks=goals, set_task=lambda env, task: env.set_task(task["goal"]))
 
 gym.register("OwnGoals-v0", entry_point=make)
 """)
