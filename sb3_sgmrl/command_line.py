@@ -113,3 +113,16 @@ def check_output(path: str, suffixes: Sequence[str], overwrite: bool) -> None:
     folder = next(parent for parent in file.absolute().parents if parent.exists())
     if not folder.is_dir() or not os.access(folder, os.W_OK):
         raise ValueError(f"{path} cannot be written: {folder} is not a folder that may be written to.")
+
+
+def free_path(folder: str, stem: str, suffix: str) -> str:
+    """
+    :param folder: a folder
+    :param stem: beginning of a file's name
+    :param suffix: its end
+    :return: path of a file that is not there: stem and suffix with the first number that is free
+    """
+    number = 1
+    while os.path.exists(path := os.path.join(folder, f"{stem}_{number}{suffix}")):
+        number += 1
+    return path

@@ -6,9 +6,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from sb3_sgmrl.command_line import run_command
+from sb3_sgmrl.command_line import free_path, run_command
 from sb3_sgmrl.runs import make_parser, open_run
-from sb3_sgmrl.tuning import free_path
 from sb3_sgmrl.video import check_video, choose_gl_backend, record
 
 

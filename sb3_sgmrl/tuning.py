@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Mapping
 from contextlib import contextmanager
@@ -10,18 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import optuna
-import torch as th  # noqa: F401  # for policy_kwargs that are text, as in RL Zoo
 import yaml
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 from stable_baselines3.common.callbacks import BaseCallback
-from torch import nn  # noqa: F401
 from tqdm.auto import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from sb3_sgmrl.common.saving import replace_when_complete
+from sb3_sgmrl.zoo_checks import evaluated
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -204,7 +202,7 @@ def _policy_entry(entry: Mapping[str, Any], sampled: Mapping[str, Any]) -> Any:
     before = entry.get("policy_kwargs") or {}
     if not isinstance(before, str):
         return {**before, **_plain(sampled)}
-    rest = {name: value for name, value in eval(before).items() if name not in _OF_THE_POLICY}
+    rest = {name: value for name, value in evaluated(before).items() if name not in _OF_THE_POLICY}
     return f"dict({before}, {', '.join(f'{k}={v!r}' for k, v in _plain(sampled).items())})" if rest else _plain(sampled)
 
 
@@ -280,16 +278,3 @@ class TrialProgress(BaseCallback):
         self.left -= n
         if self.bar is not None:
             self.bar.update(n)
-
-
-def free_path(folder: str, stem: str, suffix: str) -> str:
-    """
-    :param folder: a folder
-    :param stem: beginning of a file's name
-    :param suffix: its end
-    :return: path of a file that is not there: stem and suffix with the first number that is free
-    """
-    number = 1
-    while os.path.exists(path := os.path.join(folder, f"{stem}_{number}{suffix}")):
-        number += 1
-    return path

@@ -1,6 +1,6 @@
 """
 The algorithms in RL Zoo. Importing this module registers them there; it also imports ``rl_zoo3``, which replaces Gymnasium's
-``TimeLimit`` for the whole process, so nothing else in the package imports it.
+``TimeLimit`` for the whole process, so nothing but the commands imports it.
 """
 
 from __future__ import annotations
@@ -16,22 +16,19 @@ from typing import Any
 
 import gymnasium as gym
 import optuna
-import torch as th
 import yaml
 from rl_zoo3.callbacks import SaveVecNormalizeCallback
 from rl_zoo3.exp_manager import ExperimentManager
 from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
-from rl_zoo3.utils import ALGOS, get_callback_list, get_class_by_name
+from rl_zoo3.utils import ALGOS, get_callback_list
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback, ProgressBarCallback
 from stable_baselines3.common.env_util import is_wrapped
-from stable_baselines3.common.utils import get_device
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecNormalize, sync_envs_normalization
-from torch import nn  # noqa: F401  # for policy_kwargs that are text, as in RL Zoo
 from tqdm.auto import tqdm
 
 from sb3_sgmrl import tuning
-from sb3_sgmrl.command_line import check_names
+from sb3_sgmrl.command_line import free_path
 from sb3_sgmrl.common.callbacks import MetaEvalCallback
 from sb3_sgmrl.common.checks import check_positive
 from sb3_sgmrl.common.engines import DEFAULT_WORKERS, as_task_vec_env
@@ -43,6 +40,7 @@ from sb3_sgmrl.emaml import EMAML
 from sb3_sgmrl.maml import MAML
 from sb3_sgmrl.sgmrl import SGMRL
 from sb3_sgmrl.tuning import convert_params, sample_params
+from sb3_sgmrl.zoo_checks import check_classes, check_device, check_hyperparameters
 
 META_ALGOS: dict[str, type[MetaOnPolicyAlgorithm]] = {"sgmrl": SGMRL, "maml": MAML, "emaml": EMAML}
 
@@ -53,14 +51,6 @@ _N_EVALUATIONS = 10
 _TRIALS_PER_TRAINING = 4
 _N_EVALUATIONS_OF_A_TRIAL = 4
 _N_GOALS_SHOWN = 4
-
-# what RL Zoo reads from the hyperparameters itself, and what it passes to the algorithm from elsewhere
-_ZOO_HYPERPARAMETERS = {
-    *("n_timesteps", "n_envs", "normalize", "frame_stack", "env_wrapper", "vec_env_wrapper", "env_kwargs", "monitor_kwargs"),
-    "callback",
-}
-_NOT_HYPERPARAMETERS = {"self", "kwargs", "env", "tensorboard_log", "seed", "verbose", "device", "_init_setup_model"}
-
 
 ALGOS.update(META_ALGOS)
 HYPERPARAMS_SAMPLER.update({algo: partial(sample_params, algo) for algo in META_ALGOS})
@@ -97,7 +87,7 @@ class MetaExperimentManager(ExperimentManager):
 
     def __init__(self, *args: Any, meta: MetaOptions | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        _check_device(self.device)
+        check_device(self.device)
         for option, count in (("--eval-episodes", self.n_eval_episodes), ("--n-eval-envs", self.n_eval_envs)):
             if count < 0:
                 raise ValueError(f"{option} must be positive, or 0 to choose, got {count}.")
@@ -151,7 +141,7 @@ class MetaExperimentManager(ExperimentManager):
         )
         check_positive(n_envs=1 if self._given_n_envs is None else self._given_n_envs)
         for name in ("env_wrapper", "vec_env_wrapper", "callback"):
-            _check_classes(name, hyperparams.get(name))
+            check_classes(name, hyperparams.get(name))
         self._zoo_workers = self._zoo_workers or hyperparams.get("env_wrapper") is not None
         if self.n_evaluations is None:
             self.n_evaluations = _N_EVALUATIONS_OF_A_TRIAL
@@ -330,9 +320,11 @@ class MetaExperimentManager(ExperimentManager):
         """
         check_positive(n_trials=self.n_trials, n_jobs=self.n_jobs)
         entry = {**self._entry, **({"env_kwargs": self.env_kwargs} if self.env_kwargs else {})}
-        path = self.meta.tuned_path or tuning.free_path(self.log_path, f"tuned_{self.env_name}", ".yml")
+        path = self.meta.tuned_path or free_path(self.log_path, f"tuned_{self.env_name}", ".yml")
         tuning.check_entry(entry)
-        self.storage = self.storage or os.path.splitext(path)[0] + ".log"
+        if self.storage is None:  # a study of its own, also where an older one was called so
+            stem, log = os.path.splitext(path)[0], ".log"
+            self.storage = free_path(*os.path.split(stem), log) if os.path.exists(stem + log) else stem + log
         self.study_name = self.study_name or self.env_name
         self.tensorboard_log = None  # RL Zoo would only warn that there is none
         guess = tuning.first_guess(self.algo, {**self._settings, **self._hyperparams, **_numbers(entry)}, self.n_actions > 0)
@@ -449,44 +441,6 @@ def _with_tasks(env: gym.Env) -> gym.Env:
     return env if is_wrapped(env, TaskDistEnv) else TaskDistEnv(env)
 
 
-def _check_device(device: th.device | str) -> None:
-    try:
-        get_device(device)
-    except RuntimeError as error:
-        raise ValueError(f"--device {device} is not a device of PyTorch, such as cpu or cuda.") from error
-
-
-def _check_classes(name: str, value: Any) -> None:
-    """Names of classes, alone or in a list, as they are or as the key of their arguments."""
-    for item in value if isinstance(value, list) else [value]:
-        path = next(iter(item)) if isinstance(item, dict) and item else item
-        if not isinstance(path, str):
-            continue
-        try:
-            get_class_by_name(path)
-        except (ImportError, AttributeError, ValueError) as error:
-            raise ValueError(f"{name} must name a class that can be imported, MODULE.CLASS, got {path!r}: {error}.") from error
-
-
 def _numbers(entry: dict[str, Any]) -> dict[str, Any]:
     """What RL Zoo has made a schedule of."""
     return {name: value for name, value in entry.items() if name == "learning_rate"}
-
-
-def check_hyperparameters(algorithm: type[MetaOnPolicyAlgorithm], hyperparams: dict[str, Any]) -> None:
-    """
-    :param algorithm: the algorithm
-    :param hyperparams: an entry of a file of hyperparameters, with those of the command line
-    :raises ValueError: for the first name in it that is not known
-    """
-    known = set(_ZOO_HYPERPARAMETERS)
-    for cls in algorithm.__mro__[: algorithm.__mro__.index(BaseAlgorithm)]:
-        if "__init__" in vars(cls):
-            known |= set(inspect.signature(vars(cls)["__init__"]).parameters) - _NOT_HYPERPARAMETERS
-    check_names(hyperparams, known, f"is not a hyperparameter of {algorithm.__name__}")
-    nested = {"normalize": VecNormalize, "policy_kwargs": algorithm.policy_aliases.get(hyperparams.get("policy", ""))}
-    for name, of in nested.items():
-        value = hyperparams.get(name)
-        value = eval(value) if isinstance(value, str) else value  # as RL Zoo does
-        if of is not None and isinstance(value, dict):
-            check_names(value, set(inspect.signature(of).parameters), f"of {name} is not an argument of {of.__name__}")

@@ -21,7 +21,8 @@ from zoo_tools import FOLDER, make_manager, run_train, zoo_process  # noqa: F401
 from sb3_sgmrl import MAML, SGMRL, AdaptationReport, TaskDistEnv, enjoy, evaluate_adaptation, plots, train, tune
 from sb3_sgmrl.common.engines import DEFAULT_WORKERS
 from sb3_sgmrl.common.vec_tasks import TaskVecEnv
-from sb3_sgmrl.zoo import META_ALGOS, MetaOptions, check_hyperparameters
+from sb3_sgmrl.zoo import META_ALGOS, MetaOptions
+from sb3_sgmrl.zoo_checks import check_hyperparameters
 
 OWN_FAMILIES = [id for id, spec in gym.registry.items() if str(spec.entry_point).startswith("sb3_sgmrl.")]
 
