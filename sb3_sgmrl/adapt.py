@@ -80,7 +80,9 @@ def _save(run: Run, policy: ActorCriticPolicy) -> None:
             policy.save(file)  # type: ignore[arg-type]  # torch.save takes files
         print(f"Wrote {path}, for {type(policy).__name__}.load")
     else:
-        model = to_sb3(policy, run.env, _ALGORITHMS[algorithm], gamma=run.model.gamma, device=run.options.device)
+        env = run.manager.create_envs(1, eval_env=True)  # as many workers as one who goes on with it has
+        model = to_sb3(policy, env, _ALGORITHMS[algorithm], gamma=run.model.gamma, device=run.options.device)
+        env.close()
         with replace_when_complete(path) as file:
             model.save(file)  # type: ignore[arg-type]
         print(f"Wrote {path}, for {algorithm}.load")

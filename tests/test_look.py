@@ -148,6 +148,7 @@ def test_adapted_policy_goes_on_in_sb3(algorithm: Any, model_file: list[str]) ->
     np.testing.assert_array_equal(
         model.predict(observations, deterministic=True)[0], policy.predict(observations, deterministic=True)[0]
     )
+    assert algorithm.load("model.zip").n_envs == 1
     assert model.gamma == 0.99 and model.policy.log_std_init == -1.0
     model.learn(64)
     assert (model.predict(observations, deterministic=True)[0] != policy.predict(observations, deterministic=True)[0]).any()
