@@ -4,6 +4,7 @@ import os
 
 from sb3_sgmrl.common.callbacks import MetaEvalCallback
 from sb3_sgmrl.common.evaluation import AdaptationReport, evaluate_adaptation
+from sb3_sgmrl.common.export import to_sb3
 from sb3_sgmrl.common.task_dist import TaskDistEnv
 from sb3_sgmrl.common.vector_adapter import from_vector_env
 from sb3_sgmrl.emaml import EMAML
@@ -26,4 +27,5 @@ __all__ = [
     "__version__",
     "evaluate_adaptation",
     "from_vector_env",
+    "to_sb3",
 ]

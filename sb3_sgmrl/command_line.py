@@ -1,10 +1,15 @@
-"""Errors of the commands: one sentence instead of a traceback, and an exit code."""
+"""What the commands share: one sentence instead of a traceback, an exit code, and checks of what a person wrote."""
 
 from __future__ import annotations
 
+import difflib
+import importlib
+import os
+import pathlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 
+import gymnasium as gym
 from gymnasium.error import Error as GymnasiumError
 
 OK, ERROR, INTERRUPTED = 0, 2, 130
@@ -15,7 +20,7 @@ _PERSONS_ERRORS = (
     *(NameError, SyntaxError),  # RL Zoo evaluates what stands after the colon of name:value
 )
 # of the extra "zoo", as far as the package imports them itself
-_PACKAGES = ("rl_zoo3", "optuna", "yaml", "huggingface_sb3")
+_PACKAGES = ("rl_zoo3", "optuna", "yaml", "huggingface_sb3", "tqdm", "imageio_ffmpeg")
 
 
 def run_command(command: Callable[[], None], show_traceback: bool = False) -> int:
@@ -46,3 +51,78 @@ def _sentence(error: Exception) -> str:
     if isinstance(error, TypeError):  # the least sure to be a person's doing
         return f"{text} (--verbose 2 shows where)"
     return text
+
+
+def check_names(names: Iterable[str], known: Iterable[str], complaint: str) -> None:
+    """
+    :param names: what was given
+    :param known: what there is
+    :param complaint: what to say of a name that is not known, such as "is not an environment"
+    :raises ValueError: for the first name that is not known, with the one that may have been meant
+    """
+    known = sorted(known)
+    for name in names:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}."
+            raise ValueError(f"{name!r} {complaint}: {hint}")
+
+
+def import_env(env_id: str, packages: Sequence[str]) -> str:
+    """
+    Import what registers an environment.
+
+    :param env_id: as for ``gym.make``, so that a module may stand before a colon
+    :param packages: further modules
+    :return: the id without the module
+    :raises ValueError: when the environment is not registered afterwards, or a module is not there
+    """
+    *modules, env_id = env_id.split(":")
+    for module in [*packages, *modules]:
+        try:
+            importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            if error.name != module:
+                raise
+            raise ValueError(
+                f"there is no module {module!r}, neither installed nor in the working directory, to register environments."
+            ) from error
+    if env_id not in gym.registry:
+        close = difflib.get_close_matches(env_id, gym.registry, n=1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        raise ValueError(
+            f"--env {env_id!r} is not registered with Gymnasium; {hint}--env MODULE:{env_id} imports what registers it."
+        )
+    return env_id
+
+
+def check_output(path: str, suffixes: Sequence[str], overwrite: bool) -> None:
+    """
+    :param path: a file to be written
+    :param suffixes: how it may end
+    :param overwrite: whether it may be there already
+    :raises ValueError: when it ends otherwise, is there already, or its folder cannot be written to
+    """
+    file = pathlib.Path(path)
+    if file.suffix.lower() not in suffixes:
+        raise ValueError(f"{path} must end in {' or '.join(suffixes)}.")
+    if file.is_dir():
+        raise ValueError(f"{path} is a folder; a file is needed.")
+    if file.exists() and not overwrite:
+        raise ValueError(f"{path} is there already: choose another name, or replace it by --overwrite.")
+    folder = next(parent for parent in file.absolute().parents if parent.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise ValueError(f"{path} cannot be written: {folder} is not a folder that may be written to.")
+
+
+def free_path(folder: str, stem: str, suffix: str) -> str:
+    """
+    :param folder: a folder
+    :param stem: beginning of a file's name
+    :param suffix: its end
+    :return: path of a file that is not there: stem and suffix with the first number that is free
+    """
+    number = 1
+    while os.path.exists(path := os.path.join(folder, f"{stem}_{number}{suffix}")):
+        number += 1
+    return path

@@ -9,19 +9,22 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
-from sb3_sgmrl.command_line import run_command
+from sb3_sgmrl.command_line import check_output, import_env, run_command
 
 _DESCRIPTION = """\
 Train on a task family with RL Zoo, then adapt to new tasks and report the returns before and after each inner step.
 The run's folder, LOG_FOLDER/ALGO/ENV_<number>, gets the model, its hyperparameters, the best model (by the return after
 adaptation), evaluations.npz, adaptation.csv, and as pictures adaptation.png and, for navigation, trajectories.png.
+Ctrl-C ends training early and saves the model so far. With -optimize this is python -m sb3_sgmrl.tune.
 """
 
 _EPILOG = """\
 RL Zoo's options below apply as well, with these differences:
   --algo             sgmrl (default), maml or emaml
-  --env              a task family, that is an environment with sample_tasks(n, rng) and set_task(task); Navigation2D-v0
-  --conf-file        the package's own hyperparameters unless given
+  --env              a task family, that is an environment with sample_tasks(n, rng) and set_task(task); Navigation2D-v0.
+                     MODULE:ID imports the module that registers it
+  -i                 a model to go on with: a .zip of this package
+  --conf-file        the package's own hyperparameters unless given; every name in it is checked
   --vec-env          a family with a batched form is played in that, unless a kind of VecEnv is asked for here or the
                      hyperparameters have an env_wrapper; n_envs among the hyperparameters is the number of workers
   --eval-freq        steps between two evaluations of the return after adaptation, rounded to meta-iterations; 0, the default,
@@ -29,6 +32,8 @@ RL Zoo's options below apply as well, with these differences:
   --eval-episodes    episodes per task to adapt with and to measure each inner step; 0, the default: as in training
   --n-eval-envs      number of workers for evaluation; 0, the default, chooses
   --log-interval     meta-iterations between two tables; 10
+  --n-trials, --n-startup-trials, --n-evaluations
+                     of -optimize: 20 trials, 5 before the sampler and the pruner start, 4 evaluations of each
   --progress         on by default in a terminal
   --verbose          2 also shows tracebacks of errors
 """
@@ -41,11 +46,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     :param argv: arguments; those of the process when None
     :return: exit code: 0, 2 after an error in the arguments or settings, 130 after Ctrl-C
     """
-    options, zoo_arguments = _parser().parse_known_args(argv)
-    return run_command(lambda: _train(options, zoo_arguments), show_traceback=options.verbose > 1)
+    return run_zoo(make_parser("python -m sb3_sgmrl.train", _DESCRIPTION, _EPILOG), argv)
 
 
-def _train(options: argparse.Namespace, zoo_arguments: list[str]) -> None:
+def run_zoo(parser: argparse.ArgumentParser, argv: Sequence[str] | None, first: Sequence[str] = ()) -> int:
+    """
+    Run RL Zoo's ``train``.
+
+    :param parser: from :func:`make_parser`
+    :param argv: arguments; those of the process when None
+    :param first: arguments for RL Zoo that those of ``argv`` go before
+    :return: exit code
+    """
+    options, zoo_arguments = parser.parse_known_args(argv)
+    return run_command(lambda: _train(parser, options, [*first, *zoo_arguments]), show_traceback=options.verbose > 1)
+
+
+def _train(parser: argparse.ArgumentParser, options: argparse.Namespace, zoo_arguments: list[str]) -> None:
     import rl_zoo3.train
 
     from sb3_sgmrl.zoo import META_ALGOS, MetaExperimentManager, MetaOptions
@@ -56,21 +73,30 @@ def _train(options: argparse.Namespace, zoo_arguments: list[str]) -> None:
         if getattr(options, name) is not None and getattr(options, name) < 1:
             raise ValueError(f"--{name.replace('_', '-')} must be positive, got {getattr(options, name)}.")
     if options.help:
-        print(_parser().format_help())
+        print(parser.format_help())
         zoo_arguments = ["--help"]
-    meta = MetaOptions(options.eval_tasks, options.eval_steps, zoo_workers=options.vec_env is not None)
+    else:
+        options.env = import_env(options.env, options.gym_packages)
+        if options.output is not None:
+            check_output(options.output, (".yml", ".yaml"), options.overwrite)
+    meta = MetaOptions(options.eval_tasks, options.eval_steps, options.vec_env is not None, options.output)
     rl_zoo3.train.ExperimentManager = partial(MetaExperimentManager, meta=meta)  # type: ignore[misc, assignment]
-    sys.argv = ["python -m sb3_sgmrl.train", *_defaults(options), *zoo_arguments]
+    sys.argv = [parser.prog, *_defaults(options), *zoo_arguments]
     rl_zoo3.train.train()
 
 
-def _parser() -> argparse.ArgumentParser:
-    # Only the options that are not RL Zoo's, or whose absence means something else than it does there.
+def make_parser(prog: str, description: str, epilog: str) -> argparse.ArgumentParser:
+    """
+    :param prog: the command
+    :param description: what it does
+    :param epilog: what to say of RL Zoo's options
+    :return: a parser of the options that are not RL Zoo's, or whose absence means something else than it does there
+    """
     parser = argparse.ArgumentParser(
-        "python -m sb3_sgmrl.train",
+        prog,
         usage="%(prog)s [options]",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
+        description=description,
+        epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         add_help=False,
         allow_abbrev=False,
@@ -80,8 +106,16 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--eval-steps", type=int, help="inner steps of the final report (3, or as in training if that is more)"
     )
-    for name, default in (("--algo", "sgmrl"), ("--conf-file", None), ("-conf", None), ("--vec-env", None)):
+    parser.add_argument(
+        "--output",
+        metavar="FILE.yml",
+        help="of -optimize: the file for the best settings (LOG_FOLDER/ALGO/tuned_ENV_<number>.yml)",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace that file if it is there already")
+    zoo = (("--algo", "sgmrl"), ("--env", "Navigation2D-v0"), ("--conf-file", None), ("-conf", None), ("--vec-env", None))
+    for name, default in zoo:
         parser.add_argument(name, default=default, help=argparse.SUPPRESS)
+    parser.add_argument("--gym-packages", nargs="+", default=[], help=argparse.SUPPRESS)
     parser.add_argument("--verbose", type=int, default=1, help=argparse.SUPPRESS)
     return parser
 
@@ -89,8 +123,9 @@ def _parser() -> argparse.ArgumentParser:
 def _defaults(options: argparse.Namespace) -> list[str]:
     """Arguments put before those given, of which RL Zoo's parser heeds the last."""
     conf_file = options.conf_file or options.conf or str(Path(__file__).parent / "hyperparams" / f"{options.algo}.yml")
-    arguments = ["--algo", options.algo, "--env", "Navigation2D-v0", "--conf-file", conf_file]
+    arguments = ["--algo", options.algo, "--env", options.env, "--conf-file", conf_file]
     arguments += ["--eval-freq", "0", "--eval-episodes", "0", "--n-eval-envs", "0", "--log-interval", "10"]
+    arguments += ["--n-trials", "20", "--n-startup-trials", "5", "--n-evaluations", "4", "--no-optim-plots"]
     arguments += ["--verbose", str(options.verbose)]
     if options.vec_env is not None:
         arguments += ["--vec-env", options.vec_env]

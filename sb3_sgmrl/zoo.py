@@ -1,22 +1,21 @@
 """
 The algorithms in RL Zoo. Importing this module registers them there; it also imports ``rl_zoo3``, which replaces Gymnasium's
-``TimeLimit`` for the whole process, so nothing else in the package imports it.
+``TimeLimit`` for the whole process, so nothing but the commands imports it.
 """
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import os
 import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import gymnasium as gym
 import optuna
-import torch as th
 import yaml
 from rl_zoo3.callbacks import SaveVecNormalizeCallback
 from rl_zoo3.exp_manager import ExperimentManager
@@ -25,9 +24,11 @@ from rl_zoo3.utils import ALGOS, get_callback_list
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback, ProgressBarCallback
 from stable_baselines3.common.env_util import is_wrapped
-from stable_baselines3.common.utils import get_device
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecNormalize, sync_envs_normalization
+from tqdm.auto import tqdm
 
+from sb3_sgmrl import tuning
+from sb3_sgmrl.command_line import free_path
 from sb3_sgmrl.common.callbacks import MetaEvalCallback
 from sb3_sgmrl.common.checks import check_positive
 from sb3_sgmrl.common.engines import DEFAULT_WORKERS, as_task_vec_env
@@ -39,55 +40,21 @@ from sb3_sgmrl.common.task_dist import TaskDistEnv
 from sb3_sgmrl.emaml import EMAML
 from sb3_sgmrl.maml import MAML
 from sb3_sgmrl.sgmrl import SGMRL
+from sb3_sgmrl.tuning import convert_params, sample_params
+from sb3_sgmrl.zoo_checks import check_classes, check_device, check_hyperparameters
 
 META_ALGOS: dict[str, type[MetaOnPolicyAlgorithm]] = {"sgmrl": SGMRL, "maml": MAML, "emaml": EMAML}
 
 # Evaluations while training choose the best model, so the final report is on other tasks. Runs have seeds below 2**32.
 EVAL_SEED, REPORT_SEED = 2**40, 2**40 + 1
 _N_EVALUATIONS = 10
+# of a search: a trial has a quarter of the samples of a training, and says so often how it goes
+_TRIALS_PER_TRAINING = 4
+_N_EVALUATIONS_OF_A_TRIAL = 4
 _N_GOALS_SHOWN = 4
 
-# what RL Zoo reads from the hyperparameters itself, and what it passes to the algorithm from elsewhere
-_ZOO_HYPERPARAMETERS = {
-    *("n_timesteps", "n_envs", "normalize", "frame_stack", "env_wrapper", "vec_env_wrapper", "env_kwargs", "monitor_kwargs"),
-    "callback",
-}
-_NOT_HYPERPARAMETERS = {"self", "kwargs", "env", "tensorboard_log", "seed", "verbose", "device", "_init_setup_model"}
-
-
-def sample_params(trial: optuna.Trial, n_actions: int, n_envs: int, additional_args: dict[str, Any]) -> dict[str, Any]:
-    """
-    Draw hyperparameters for ``-optimize``.
-
-    :param trial: a trial of Optuna
-    :param n_actions: not used, part of RL Zoo's signature
-    :param n_envs: not used
-    :param additional_args: not used
-    :return: arguments of the algorithm
-    """
-    trial.suggest_float("inner_lr", 0.01, 1.0, log=True)
-    trial.suggest_float("learning_rate", 1e-4, 1e-2, log=True)
-    trial.suggest_float("one_minus_gamma", 1e-3, 0.1, log=True)
-    trial.suggest_float("one_minus_gae_lambda", 1e-3, 0.2, log=True)
-    trial.suggest_float("max_grad_norm", 0.1, 10.0, log=True)
-    trial.suggest_categorical("net_arch", ["small", "medium"])
-    return convert_params(trial.params)
-
-
-def convert_params(sampled_params: dict[str, Any]) -> dict[str, Any]:
-    """
-    :param sampled_params: parameters of a trial of :func:`sample_params`
-    :return: arguments of the algorithm
-    """
-    params = dict(sampled_params)
-    params["gamma"] = 1 - params.pop("one_minus_gamma")
-    params["gae_lambda"] = 1 - params.pop("one_minus_gae_lambda")
-    params["policy_kwargs"] = {"net_arch": {"small": [64, 64], "medium": [100, 100]}[params.pop("net_arch")]}
-    return params
-
-
 ALGOS.update(META_ALGOS)
-HYPERPARAMS_SAMPLER.update(dict.fromkeys(META_ALGOS, sample_params))
+HYPERPARAMS_SAMPLER.update({algo: partial(sample_params, algo) for algo in META_ALGOS})
 HYPERPARAMS_CONVERTER.update(dict.fromkeys(META_ALGOS, convert_params))
 
 
@@ -99,11 +66,13 @@ class MetaOptions:
     :param n_tasks: tasks of each evaluation and of the final report
     :param n_steps: inner steps of the final report; 3 or as in training, whichever is more, when None
     :param zoo_workers: play in RL Zoo's VecEnv of single environments even where the family has a batched form
+    :param tuned_path: file for the best settings of ``-optimize``; a new one among the runs when None
     """
 
     n_tasks: int = 40
     n_steps: int | None = None
     zoo_workers: bool = False
+    tuned_path: str | None = None
 
 
 class MetaExperimentManager(ExperimentManager):
@@ -119,13 +88,18 @@ class MetaExperimentManager(ExperimentManager):
 
     def __init__(self, *args: Any, meta: MetaOptions | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        _check_device(self.device)
+        check_device(self.device)
+        for option, count in (("--eval-episodes", self.n_eval_episodes), ("--n-eval-envs", self.n_eval_envs)):
+            if count < 0:
+                raise ValueError(f"{option} must be positive, or 0 to choose, got {count}.")
         self.meta = meta or MetaOptions()
         self.interrupted = False
         self._zoo_workers = self.meta.zoo_workers
         self._zoo_vec_env_class = self.vec_env_class
         self._given_n_envs: int | None = None
         self._settings: dict[str, Any] = {}
+        self._entry: dict[str, Any] = {}
+        self._bar: tqdm | None = None
 
     # ---------------------------------------------------------------- hyperparameters
 
@@ -139,9 +113,18 @@ class MetaExperimentManager(ExperimentManager):
             hyperparams, saved = super().read_hyperparameters()
         except yaml.YAMLError as error:
             raise ValueError(f"{self.config} is not valid YAML: {error}") from error
-        _check_names(ALGOS[self.algo], hyperparams)
-        if self.n_timesteps <= 0 and "n_timesteps" not in hyperparams:
-            raise ValueError(f"n_timesteps is missing from the hyperparameters in {self.config}; -n gives it as well.")
+        except (AttributeError, KeyError, TypeError) as error:  # what RL Zoo finds in a file of another kind
+            raise ValueError(f"{self.config} must have an entry of name: value lines for each environment.") from error
+        check_hyperparameters(META_ALGOS[self.algo], hyperparams)
+        if self.n_timesteps <= 0:
+            n_timesteps = hyperparams.get("n_timesteps")
+            if not isinstance(n_timesteps, (int, float)) or n_timesteps < 1:
+                raise ValueError(
+                    f"n_timesteps, here or by -n, must be a positive number, got {n_timesteps!r} in {self.config}."
+                )
+            if self.optimize_hyperparameters:
+                self.n_timesteps = max(1, int(hyperparams["n_timesteps"] / _TRIALS_PER_TRAINING))
+        self._entry = dict(saved)
         rate = hyperparams.get("learning_rate", 1.0)
         if isinstance(rate, str) and not re.fullmatch(r"lin_[0-9.]+(e-?[0-9]+)?", rate):
             raise ValueError(f"learning_rate must be a number, or 'lin_' and a number for a linear decay to 0, got {rate!r}.")
@@ -151,15 +134,19 @@ class MetaExperimentManager(ExperimentManager):
         self, hyperparams: dict[str, Any]
     ) -> tuple[dict[str, Any], Callable | None, list[BaseCallback], Callable | None]:
         self._given_n_envs = hyperparams.get("n_envs")
-        defaults = inspect.signature(MetaOnPolicyAlgorithm.__init__).parameters
+        defaults = inspect.signature(META_ALGOS[self.algo].__init__).parameters
         self._settings = {name: parameter.default for name, parameter in defaults.items()} | hyperparams
         check_positive(
             **{name: self._settings[name] for name in ("meta_batch_size", "n_inner_steps", "n_episodes")},
             n_outer_episodes=self._settings["n_outer_episodes"] or 1,
         )
+        check_positive(n_envs=1 if self._given_n_envs is None else self._given_n_envs)
+        for name in ("env_wrapper", "vec_env_wrapper", "callback"):
+            check_classes(name, hyperparams.get(name))
         self._zoo_workers = self._zoo_workers or hyperparams.get("env_wrapper") is not None
         if self.n_evaluations is None:
-            self.n_evaluations = _N_EVALUATIONS
+            self.n_evaluations = _N_EVALUATIONS_OF_A_TRIAL
+        check_positive(n_evaluations=self.n_evaluations)
         hyperparams, wrapper, callbacks, vec_env_wrapper = super()._preprocess_hyperparams(
             {"n_envs": self._default_n_envs(), **hyperparams}
         )
@@ -203,7 +190,7 @@ class MetaExperimentManager(ExperimentManager):
         wanted = (n_envs or None) if eval_env else self._given_n_envs
         columns = self.meta.n_tasks * self._n_eval_episodes() if eval_env else self._n_episodes_side_by_side()
         env_kwargs = self.eval_env_kwargs if eval_env else self.env_kwargs
-        verbose = 0 if eval_env else self.verbose
+        verbose = 0 if eval_env or self.optimize_hyperparameters else self.verbose
 
         def make(_: list[Callable[[], gym.Env]]) -> VecEnv:
             env = _with_tasks(gym.make(self.env_name.gym_id, **env_kwargs))
@@ -220,16 +207,30 @@ class MetaExperimentManager(ExperimentManager):
         finally:
             self.seed = seed
 
-    def create_window(self) -> VecEnv:
+    def create_viewer(self, render_mode: str) -> VecEnv:
         """
+        :param render_mode: ``human`` for a window, ``rgb_array`` for pictures
         :return: one worker that shows what it plays
         """
         self.vec_env_class, env_kwargs = DummyVecEnv, self.eval_env_kwargs
-        self.eval_env_kwargs = {**env_kwargs, "render_mode": "human"}
+        self.eval_env_kwargs = {**env_kwargs, "render_mode": render_mode}
         try:
             return super().create_envs(1, eval_env=True)
         finally:
             self.eval_env_kwargs = env_kwargs
+
+    def render_modes(self) -> list[str]:
+        """
+        :return: render modes of the environment
+        """
+        env = gym.make(self.env_name.gym_id, **self.env_kwargs)
+        env.close()
+        return list(env.metadata.get("render_modes", []))
+
+    @property
+    def statistics_folder(self) -> str:
+        """Where RL Zoo looks for statistics of VecNormalize of the model that was trained before."""
+        return os.path.join(os.path.dirname(self.trained_agent), self.env_name)
 
     def _maybe_normalize(self, env: VecEnv, eval_env: bool) -> VecEnv:
         env = super()._maybe_normalize(env, eval_env)
@@ -257,12 +258,12 @@ class MetaExperimentManager(ExperimentManager):
             )
         )
 
-    def _meta_eval_callback(self, eval_freq: int, **kwargs: Any) -> MetaEvalCallback:
+    def _meta_eval_callback(self, eval_freq: int, meta_batch_size: int | None = None, **kwargs: Any) -> MetaEvalCallback:
         """An evaluation about every ``eval_freq`` samples, at most once per meta-iteration."""
         env = self.create_envs(self.n_eval_envs, eval_env=True)
         n_inner, n_outer = self._episode_counts()
         n_episodes = self._settings["n_inner_steps"] * n_inner + n_outer
-        samples = self._settings["meta_batch_size"] * n_episodes * find_horizon(env)
+        samples = (meta_batch_size or self._settings["meta_batch_size"]) * n_episodes * find_horizon(env)
         return MetaEvalCallback(
             env,
             n_tasks=self.meta.n_tasks,
@@ -285,24 +286,65 @@ class MetaExperimentManager(ExperimentManager):
         :raises optuna.TrialPruned: when it is not promising, or its numbers overflow
         """
         sampled = HYPERPARAMS_SAMPLER[self.algo](trial, self.n_actions, self.n_envs, {})
+        hyperparams = tuning.merged(self._hyperparams, sampled)
         env = self.create_envs(self.n_envs, no_log=True)
         model = META_ALGOS[self.algo](
-            env=env, seed=self.seed, verbose=max(0, self.verbose - 1), device=self.device, **{**self._hyperparams, **sampled}
+            env=env, seed=self.seed, verbose=max(0, self.verbose - 1), device=self.device, **hyperparams
         )
-        reporter = _ReportToTrial(trial)
-        evaluation = self._meta_eval_callback(self.n_timesteps // self.n_evaluations, callback_after_eval=reporter)
+        reporter, progress = tuning.ReportToTrial(trial), tuning.TrialProgress(self._bar, self.n_timesteps)
+        evaluation = self._meta_eval_callback(
+            self.n_timesteps // self.n_evaluations, hyperparams["meta_batch_size"], callback_after_eval=reporter
+        )
         try:
-            model.learn(self.n_timesteps, [*get_callback_list({"callback": self.specified_callbacks}), evaluation])
+            model.learn(self.n_timesteps, [*get_callback_list({"callback": self.specified_callbacks}), progress, evaluation])
         except ValueError as error:
             print(f"Trial {trial.number} is pruned: {error}")
             raise optuna.TrialPruned from error
+        except KeyboardInterrupt:
+            self.interrupted = True
+            raise
         finally:
             env.close()
             evaluation.eval_env.close()
+            progress.finish()
         if reporter.is_pruned:
             raise optuna.TrialPruned
         assert evaluation.last_report is not None
         return float(evaluation.last_report.mean_returns[-1])
+
+    def hyperparameters_optimization(self) -> None:
+        """
+        Search as RL Zoo does, in a study that is kept in a file and begins with the settings there are, and write the best
+        settings as an entry for ``--conf-file``.
+
+        :raises ValueError: when no trial was finished
+        :raises KeyboardInterrupt: after all is written, when Ctrl-C has ended the search
+        """
+        check_positive(n_trials=self.n_trials, n_jobs=self.n_jobs)
+        entry = {**self._entry, **({"env_kwargs": self.env_kwargs} if self.env_kwargs else {})}
+        path = self.meta.tuned_path or free_path(self.log_path, f"tuned_{self.env_name}", ".yml")
+        tuning.check_entry(entry)
+        if self.storage is None:  # a study of its own, also where an older one was called so
+            stem, log = os.path.splitext(path)[0], ".log"
+            self.storage = free_path(*os.path.split(stem), log) if os.path.exists(stem + log) else stem + log
+        self.study_name = self.study_name or self.env_name
+        self.tensorboard_log = None  # RL Zoo would only warn that there is none
+        guess = tuning.first_guess(self.algo, {**self._settings, **self._hyperparams, **_numbers(entry)}, self.n_actions > 0)
+        study = tuning.open_study(self.storage, self.study_name, guess)
+        with tuning.trials_bar(self.show_progress, self.n_trials, self.n_timesteps) as self._bar:
+            try:
+                super().hyperparameters_optimization()
+            except ValueError as error:
+                if tuning.has_best(study):
+                    raise
+                if not self.interrupted:
+                    raise ValueError(f"No trial was finished: all in {self.storage} were pruned or failed.") from error
+        go_on = f"--storage {self.storage} --study-name {self.study_name} goes on with this study."
+        if tuning.has_best(study):
+            tuning.write_entry(path, self.env_name.gym_id, entry, study.best_trial, self.n_timesteps)
+            print(f"Wrote {path}, for --conf-file; {go_on}")
+        if self.interrupted:
+            raise KeyboardInterrupt(f"The best settings so far are in {path}. " * tuning.has_best(study) + go_on)
 
     # ---------------------------------------------------------------- running
 
@@ -332,6 +374,12 @@ class MetaExperimentManager(ExperimentManager):
             model.learn(self.n_timesteps, callback=self.callbacks, **kwargs)
         except KeyboardInterrupt:
             self.interrupted = True
+        except Exception:
+            if model.num_timesteps > 0:
+                super().save_trained_model(model)
+            else:
+                shutil.rmtree(self.save_path, ignore_errors=True)
+            raise
         finally:
             for callback in self.callbacks:
                 if isinstance(callback, ProgressBarCallback) and hasattr(callback, "pbar"):
@@ -350,7 +398,7 @@ class MetaExperimentManager(ExperimentManager):
         """
         super().save_trained_model(model)
         if self.interrupted:
-            raise KeyboardInterrupt(f"The model so far is in {self.save_path}/{self.env_name}.zip.")
+            raise KeyboardInterrupt(f"The model so far is in {self._model_path}.")
         assert isinstance(model, MetaOnPolicyAlgorithm) and model.env is not None
         env = self.create_envs(self.n_eval_envs, eval_env=True)
         sync_envs_normalization(model.env, env)
@@ -360,8 +408,14 @@ class MetaExperimentManager(ExperimentManager):
             print(f"\nReturn before and after adaptation of the trained policy, on {self.meta.n_tasks} new tasks")
             print(f"{report}\n")
             self._write_report(model, env, report)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(f"The trained model is in {self._model_path}.") from None
         finally:
             env.close()
+
+    @property
+    def _model_path(self) -> str:
+        return f"{self.save_path}/{self.env_name}.zip"
 
     def _write_report(self, model: MetaOnPolicyAlgorithm, env: VecEnv, report: AdaptationReport) -> None:
         path = os.path.join(self.save_path, "adaptation.csv")
@@ -385,41 +439,10 @@ class MetaExperimentManager(ExperimentManager):
             print(f"Wrote {path}")
 
 
-class _ReportToTrial(BaseCallback):
-    """After each evaluation: tell Optuna the return after adaptation and stop when it prunes the trial."""
-
-    parent: MetaEvalCallback
-
-    def __init__(self, trial: optuna.Trial) -> None:
-        super().__init__()
-        self.trial = trial
-        self.is_pruned = False
-
-    def _on_step(self) -> bool:
-        assert self.parent.last_report is not None
-        self.trial.report(float(self.parent.last_report.mean_returns[-1]), self.n_calls)
-        self.is_pruned = self.trial.should_prune()
-        return not self.is_pruned
-
-
 def _with_tasks(env: gym.Env) -> gym.Env:
     return env if is_wrapped(env, TaskDistEnv) else TaskDistEnv(env)
 
 
-def _check_device(device: th.device | str) -> None:
-    try:
-        get_device(device)
-    except RuntimeError as error:
-        raise ValueError(f"--device {device} is not a device of PyTorch, such as cpu or cuda.") from error
-
-
-def _check_names(algorithm: type[BaseAlgorithm], hyperparams: dict[str, Any]) -> None:
-    known = set(_ZOO_HYPERPARAMETERS)
-    for cls in algorithm.__mro__[: algorithm.__mro__.index(BaseAlgorithm)]:
-        if "__init__" in vars(cls):
-            known |= set(inspect.signature(vars(cls)["__init__"]).parameters) - _NOT_HYPERPARAMETERS
-    for name in hyperparams:
-        if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(sorted(known))}."
-            raise ValueError(f"{name!r} is not a hyperparameter of {algorithm.__name__}: {hint}")
+def _numbers(entry: dict[str, Any]) -> dict[str, Any]:
+    """What RL Zoo has made a schedule of."""
+    return {name: value for name, value in entry.items() if name == "learning_rate"}

@@ -3,78 +3,28 @@
 from __future__ import annotations
 
 import csv
+import pickle
 import subprocess
 import sys
+import types
 from argparse import Namespace
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
-import optuna
 import pytest
 import yaml
-from rl_zoo3.gym_patches import PatchedTimeLimit
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNormalize
+from zoo_tools import FOLDER, make_manager, run_train, zoo_process  # noqa: F401
 
-import sb3_sgmrl
-from sb3_sgmrl import MAML, SGMRL, AdaptationReport, TaskDistEnv, enjoy, evaluate_adaptation, plots, train
+from sb3_sgmrl import MAML, SGMRL, AdaptationReport, TaskDistEnv, enjoy, evaluate_adaptation, plots, train, tune
 from sb3_sgmrl.common.engines import DEFAULT_WORKERS
 from sb3_sgmrl.common.vec_tasks import TaskVecEnv
-from sb3_sgmrl.zoo import META_ALGOS, MetaExperimentManager, MetaOptions, convert_params, sample_params
+from sb3_sgmrl.zoo import META_ALGOS, MetaOptions
+from sb3_sgmrl.zoo_checks import check_hyperparameters
 
-FOLDER = Path(sb3_sgmrl.__file__).parent / "hyperparams"
 OWN_FAMILIES = [id for id, spec in gym.registry.items() if str(spec.entry_point).startswith("sb3_sgmrl.")]
-SMALL = ["meta_batch_size:2", "n_episodes:3"]
-PATCHED = ((gym.wrappers, "TimeLimit"), (gym.wrappers.common, "TimeLimit"), (gym.envs.registration, "TimeLimit"))
-
-
-def _restore(original: type) -> None:
-    for module, name in PATCHED:
-        setattr(module, name, original)
-
-
-_restore(PatchedTimeLimit.__mro__[1])
-
-
-@pytest.fixture(autouse=True)
-def zoo_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """RL Zoo's replacement of TimeLimit is in force, as in the commands, and undone for the other tests; an empty folder."""
-    original = gym.wrappers.TimeLimit
-    _restore(PatchedTimeLimit)
-    monkeypatch.setattr(sys, "argv", ["train"])
-    monkeypatch.chdir(tmp_path)
-    yield
-    _restore(original)
-
-
-def run_train(*arguments: str, params: list[str] | None = None) -> int:
-    fixed = ["--seed", "0", "-n", "1", "--eval-tasks", "2"]
-    return train.main([*fixed, *arguments, "-params", *SMALL, *(params or [])])
-
-
-def make_manager(
-    env_id: str = "Navigation2D-v0",
-    algo: str = "sgmrl",
-    meta: MetaOptions | None = None,
-    vec_env_type: str = "dummy",
-    **params: Any,
-) -> MetaExperimentManager:
-    manager = MetaExperimentManager(
-        *(Namespace(), algo, env_id, "logs"),
-        config=str(FOLDER / f"{algo}.yml"),
-        hyperparams={"meta_batch_size": 2, "n_episodes": 3, **params},
-        n_timesteps=1,
-        n_eval_envs=0,
-        n_eval_episodes=0,
-        vec_env_type=vec_env_type,
-        verbose=0,
-        meta=meta or MetaOptions(n_tasks=2),
-    )
-    hyperparams, _ = manager.read_hyperparameters()
-    manager.use_hyperparameters(hyperparams)
-    return manager
 
 
 @pytest.mark.parametrize("algo", ["sgmrl", "maml", "emaml"])
@@ -83,6 +33,7 @@ def test_hyperparameters_for_every_family(algo: str) -> None:
     assert set(entries) == {"default", *OWN_FAMILIES}
     algorithm = META_ALGOS[algo]
     for params in entries.values():
+        check_hyperparameters(algorithm, params)
         arguments = {name: value for name, value in params.items() if name not in ("n_timesteps", "policy", "policy_kwargs")}
         algorithm("MlpPolicy", None, _init_setup_model=False, **arguments)
         assert params["n_timesteps"] >= 1_000_000
@@ -164,6 +115,116 @@ def test_continue_training() -> None:
     assert model._n_updates == 2 and model._iteration == 2
 
 
+def test_continue_from_a_checkpoint_with_normalized_observations() -> None:
+    assert run_train("--save-freq", "100", "--eval-freq", "-1", params=["normalize:dict(norm_reward=False)"]) == 0
+    run = Path("logs/sgmrl/Navigation2D-v0_1")
+    first, *_ = sorted(run.glob("rl_model_*_steps.zip"))
+    assert run_train("-i", str(first), "--eval-freq", "-1", params=["normalize:dict(norm_reward=False)", "inner_lr:0.2"]) == 0
+    second = Path("logs/sgmrl/Navigation2D-v0_2")
+    counts = []
+    for folder in (run, second):
+        with open(folder / "Navigation2D-v0" / "vecnormalize.pkl", "rb") as file:
+            counts.append(pickle.load(file).obs_rms.count)
+    assert counts[1] > counts[0] > 100
+    assert SGMRL.load(second / "Navigation2D-v0.zip").inner_lr == 0.2
+
+
+def test_number_of_evaluations() -> None:
+    # one meta-iteration of 2 · (3 + 3) episodes of at most 100 steps
+    assert run_train("-n", "2500", "--eval-freq", "1200") == 0
+    evaluations = np.load("logs/sgmrl/Navigation2D-v0_1/evaluations.npz")
+    assert len(evaluations["timesteps"]) == 4 and evaluations["timesteps"][0] == 0
+    assert run_train("--eval-freq", "-1") == 0
+    assert not Path("logs/sgmrl/Navigation2D-v0_2/evaluations.npz").exists()
+    assert not Path("logs/sgmrl/Navigation2D-v0_2/best_model.zip").exists()
+
+
+def test_callbacks_and_wrappers_of_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("own_parts.py").write_text("""
+import gymnasium as gym
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.vec_env import VecEnvWrapper
+
+calls = []
+
+class Counter(BaseCallback):
+    def __init__(self, name="plain"):
+        super().__init__()
+        self.name = name
+    def _on_step(self):
+        return True
+    def _on_training_end(self):
+        calls.append((self.name, self.n_calls))
+
+class Below(gym.Wrapper):
+    def __init__(self, env, name):
+        super().__init__(env)
+        calls.append(name)
+
+class Above(VecEnvWrapper):
+    def __init__(self, venv):
+        super().__init__(venv)
+        calls.append("above")
+    def reset(self):
+        return self.venv.reset()
+    def step_wait(self):
+        return self.venv.step_wait()
+""")
+    Path("own.yml").write_text("""
+Navigation2D-v0:
+  policy: MlpPolicy
+  n_timesteps: 1
+  n_envs: 2
+  env_wrapper: [{own_parts.Below: {name: below}}]
+  vec_env_wrapper: own_parts.Above
+  callback:
+    - own_parts.Counter: {name: counter}
+    - own_parts.Counter
+""")
+    monkeypatch.syspath_prepend(".")
+    assert run_train("--conf-file", "own.yml", "--eval-freq", "-1") == 0
+    import own_parts  # type: ignore[import-not-found]
+
+    assert "above" in own_parts.calls and own_parts.calls.count("below") >= 2
+    counts = dict(call for call in own_parts.calls if isinstance(call, tuple))
+    assert counts["counter"] == counts["plain"] > 50
+    assert enjoy.main(["--adapt-steps", "1", "--load-checkpoint", "1"]) == 2  # there is none
+    assert enjoy.main(["--adapt-steps", "1"]) == 0
+
+
+def test_tracking(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("tensorboard")
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    assert train.main(["--track", "-n", "1"]) == 2
+    assert "pip install wandb" in capsys.readouterr().err
+    started: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
+
+    def init(**kwargs: Any) -> Namespace:
+        started.update(kwargs)
+        return Namespace(config=Namespace(setdefaults=settings.update))
+
+    monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=init))
+    assert run_train("--track", "--wandb-project-name", "meta", "-tags", "a", "--eval-freq", "-1") == 0
+    assert started["project"] == "meta" and "a" in started["tags"] and started["sync_tensorboard"]
+    assert settings["algo"] == "sgmrl" and settings["saved_hyperparams"]["n_episodes"] == 3
+    assert list(Path("runs").glob("Navigation2D-v0__sgmrl__0__*/*/SGMRL_1/events*"))
+
+
+def test_environment_of_a_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("own_tasks_module.py").write_text("""
+import gymnasium as gym
+gym.register("OwnNavigation-v0", entry_point="sb3_sgmrl.envs.navigation:Navigation2DEnv", max_episode_steps=20)
+""")
+    monkeypatch.syspath_prepend(".")
+    try:
+        assert run_train("--env", "own_tasks_module:OwnNavigation-v0", "--eval-freq", "-1") == 0
+        assert Path("logs/sgmrl/OwnNavigation-v0_1/OwnNavigation-v0.zip").exists()
+        assert enjoy.main(["--env", "own_tasks_module:OwnNavigation-v0", "--task", "0.1", "0.1", "--adapt-steps", "1"]) == 0
+    finally:
+        gym.registry.pop("OwnNavigation-v0", None)
+
+
 def test_tensorboard_and_overrides() -> None:
     pytest.importorskip("tensorboard")
     arguments = ["--algo", "maml", "--tensorboard-log", "tb", "--eval-freq", "-1", "--env-kwargs", "squared:True"]
@@ -205,7 +266,7 @@ def test_own_environment(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     monkeypatch.setattr(_Window, "shown", 0)
     assert enjoy.main(["--env", "Gravity-v0", "--adapt-steps", "1", "--task", "9.81"]) == 0
     assert _Window.shown == 2 * 20
-    assert capsys.readouterr().out.count("Shown after") == 2
+    assert capsys.readouterr().out.count("Shown ") == 2
 
 
 def test_enjoy(capsys: pytest.CaptureFixture[str]) -> None:
@@ -246,9 +307,29 @@ def test_enjoy(capsys: pytest.CaptureFixture[str]) -> None:
         (["-params", "n_episodes:0"], "n_episodes"),
         (["-params", "learning_rate:'fast'"], "learning_rate"),
         (["-params", "baseline:critic"], "quotes"),
+        (["-params", "baseline:'linaer'"], "linear, critic, none"),
+        (["-params", "meta_batch_size:2.5"], "meta_batch_size"),
+        (["-params", "n_envs:-1"], "n_envs"),
+        (["-params", "policy_kwargs:dict(net_archh=[3])"], "'net_archh' of policy_kwargs is not an argument"),
+        (["-params", "normalize:dict(norm_obss=True)"], "did you mean 'norm_obs'"),
+        (["-params", "env_wrapper:'gymnasium.wrappers.Nope'"], "env_wrapper must name a class"),
+        (["-params", "callback:['nope.Nope']"], "callback must name a class"),
+        (["-n", "0", "-params", "n_timesteps:'x'"], "n_timesteps"),
+        (["--conf-file", "list.yml"], "list.yml must have an entry"),
+        (["--conf-file", "none.yml"], "none.yml must have an entry"),
+        (["--env", "nomodule:X-v0"], "no module 'nomodule'"),
+        (["--env", "Navigation2D"], "did you mean 'Navigation2D-v0'"),
+        (["--eval-steps", "0"], "--eval-steps"),
+        (["--eval-episodes", "-1"], "--eval-episodes"),
+        (["--n-eval-envs", "-1"], "--n-eval-envs"),
+        (["--log-interval", "0"], "log_interval"),
+        (["-f", "list.yml"], "list.yml"),
+        (["--tensorboard-log", "list.yml"], "list.yml"),
     ],
 )
 def test_errors_are_one_sentence(arguments: list[str], words: str, capfd: pytest.CaptureFixture[str]) -> None:
+    Path("list.yml").write_text("- Navigation2D-v0")
+    Path("none.yml").write_text("Navigation2D-v0:")
     assert train.main(["-n", "1", *arguments]) == 2
     error = capfd.readouterr().err
     assert any(part in error for part in words.split("|")) and error.startswith("error: ") and error.count("\n") == 1
@@ -267,29 +348,41 @@ def test_interrupted_training_leaves_a_model(monkeypatch: pytest.MonkeyPatch, ca
     assert not Path("logs/sgmrl/Navigation2D-v0_1/adaptation.csv").exists()
 
 
-def test_help_names_all_options(capsys: pytest.CaptureFixture[str]) -> None:
+def test_interrupted_report_says_where_the_model_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sb3_sgmrl.zoo.evaluate_adaptation", interrupt)
+    assert run_train("--eval-freq", "-1") == 130
+    path = "logs/sgmrl/Navigation2D-v0_1/Navigation2D-v0.zip"
+    assert path in capsys.readouterr().err
+    assert SGMRL.load(path)._n_updates == 1
+
+
+def test_training_that_fails_keeps_the_model(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    train_once = SGMRL.train
+
+    def fail_later(model: SGMRL, rollout: Any) -> None:
+        if model._n_updates == 1:
+            raise ValueError("The meta-gradient is NaN.")
+        train_once(model, rollout)
+
+    monkeypatch.setattr(SGMRL, "train", fail_later)
+    assert run_train("-n", "2000", "--eval-freq", "-1") == 2
+    assert "NaN" in capsys.readouterr().err
+    assert SGMRL.load("logs/sgmrl/Navigation2D-v0_1/Navigation2D-v0.zip")._n_updates == 1
+
+
+@pytest.mark.parametrize("command", [train, tune])
+def test_help_names_all_options(command: types.ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
-        train.main(["--help"])
+        command.main(["--help"])
     assert stop.value.code == 0
     output = capsys.readouterr().out
-    for option in ("--eval-tasks", "--eval-steps", "--trained-agent", "--save-freq", "--vec-env"):
+    for option in ("--eval-tasks", "--eval-steps", "--trained-agent", "--save-freq", "--vec-env", "--output", "--storage"):
         assert option in output
-
-
-def test_tuning_maximises_the_return_after_adaptation(capsys: pytest.CaptureFixture[str]) -> None:
-    params = {"inner_lr": 0.2, "learning_rate": 0.01, "one_minus_gamma": 0.05, "one_minus_gae_lambda": 0.1}
-    trial = optuna.trial.FixedTrial({**params, "max_grad_norm": 1.0, "net_arch": "small"})
-    sampled = sample_params(trial, 0, 1, {})
-    assert sampled == convert_params(trial.params) and sampled["gamma"] == 0.95
-    manager = make_manager()
-    manager._hyperparams = {"policy": "MlpPolicy", "meta_batch_size": 2, "n_episodes": 3}
-    value = manager.objective(trial)
-    model = SGMRL(env=manager.create_envs(1), seed=0, **{**manager._hyperparams, **sampled}).learn(1)
-    report = evaluate_adaptation(model, manager.create_envs(0, eval_env=True), n_tasks=2, seed=2**40)
-    assert value == pytest.approx(report.mean_returns[-1])
-    assert run_train("-optimize", "--n-trials", "2", "--n-evaluations", "1", "--no-optim-plots") == 0
-    assert "Best trial" in capsys.readouterr().out
-    assert list(Path("logs/sgmrl").glob("report_*.csv")) and not list(Path("logs/sgmrl").glob("Navigation2D-v0_*"))
 
 
 def test_navigation_pictures() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from gymnasium import spaces
 
@@ -11,6 +13,7 @@ ARENA = 0.5  # positions and goals lie in [-ARENA, ARENA]^2
 MAX_STEP = 0.1  # largest move per step and coordinate
 GOAL_TOLERANCE = 0.01  # per coordinate
 _PIXELS = 200
+_GREY = (170, 170, 170)
 
 
 class Navigation2D(ArrayFamily):
@@ -59,11 +62,23 @@ class Navigation2D(ArrayFamily):
         return states.astype(np.float32)
 
     def draw(self, state: np.ndarray, task: np.ndarray) -> np.ndarray:
-        """See ``ArrayFamily``: the goal in green, the point in black."""
+        """See ``ArrayFamily``: the edge of the arena, the goal in green, the point in black."""
+        return self.draw_path(state[None], task)
+
+    def draw_path(self, positions: np.ndarray, goal: np.ndarray) -> np.ndarray:
+        """
+        :param positions: since the start of the episode, shape (n, 2)
+        :param goal: shape (2,)
+        :return: an RGB image, with former positions in grey
+        """
         image = np.full((_PIXELS, _PIXELS, 3), 255, dtype=np.uint8)
+        image[[0, -1]] = image[:, [0, -1]] = _GREY
+        pixels = np.rint((positions * [1, -1] / (2 * ARENA) + 0.5) * (_PIXELS - 1)).astype(int)
+        for column, row in pixels:
+            image[max(row - 1, 0) : row + 2, max(column - 1, 0) : column + 2] = _GREY
         centres = ((np.arange(_PIXELS) + 0.5) / _PIXELS - 0.5) * 2 * ARENA
         x, y = centres[None, :], -centres[:, None]
-        for position, radius, colour in ((task, 0.03, (60, 160, 60)), (state, 0.02, (0, 0, 0))):
+        for position, radius, colour in ((goal, 0.03, (60, 160, 60)), (positions[-1], 0.02, (0, 0, 0))):
             image[(x - position[0]) ** 2 + (y - position[1]) ** 2 < radius**2] = colour
         return image
 
@@ -86,6 +101,27 @@ class Navigation2DEnv(ArrayTaskEnv):
         render_mode: str | None = None,
     ):
         super().__init__(Navigation2D(squared, early_end, action_bound), render_mode)
+        self._path: list[np.ndarray] = []
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """See ``ArrayTaskEnv``."""
+        self._path = []
+        return super().reset(seed=seed, options=options)
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """See ``ArrayTaskEnv``."""
+        if self.render_mode is not None:
+            self._path.append(self._states[0])
+        return super().step(action)
+
+    def render(self) -> np.ndarray | None:  # type: ignore[override]
+        """
+        :return: an RGB image with the way so far, or ``None`` without a render mode
+        """
+        if self.render_mode is None:
+            return None
+        assert isinstance(self.family, Navigation2D)
+        return self.family.draw_path(np.stack([*self._path, self._states[0]]), self.tasks[0])
 
 
 class Navigation2DVectorEnv(ArrayTaskVectorEnv):

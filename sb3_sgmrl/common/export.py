@@ -1,0 +1,50 @@
+"""An adapted policy inside one of SB3's own algorithms."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.type_aliases import GymEnv
+
+SelfOnPolicyAlgorithm = TypeVar("SelfOnPolicyAlgorithm", bound=OnPolicyAlgorithm)
+
+# what an algorithm passes to its policy itself
+_OF_THE_ALGORITHM = {"observation_space", "action_space", "lr_schedule", "use_sde"}
+
+
+def to_sb3(
+    policy: ActorCriticPolicy, env: GymEnv | str, algorithm: type[SelfOnPolicyAlgorithm], **kwargs: Any
+) -> SelfOnPolicyAlgorithm:
+    """
+    Put a copy of a policy into an on-policy algorithm of SB3, to go on training in one environment, say in the task it was
+    adapted to.
+
+    Actor and value net are copied as they are. The value net was trained by ``baseline="critic"`` only, and then on all
+    tasks; with the other baselines it is still as it was initialised, and the new algorithm has to train it from scratch. The
+    state of the optimiser is not taken over.
+
+    :param policy: as :meth:`~sb3_sgmrl.common.meta_model.MetaModel.adapt` returns it
+    :param env: where the algorithm is to train; with a task pinned by ``set_task`` it trains in this task
+    :param algorithm: ``PPO``, ``A2C``, or another on-policy algorithm with an ``ActorCriticPolicy``
+    :param kwargs: further arguments of the algorithm, such as ``learning_rate`` or ``seed``
+    :return: a model of this algorithm, not trained any further
+    :raises ValueError: for another kind of policy or algorithm, ``policy_kwargs``, which the policy already has, or an
+        environment with other spaces
+    """
+    if not isinstance(policy, ActorCriticPolicy):
+        raise ValueError(f"`policy` must be an ActorCriticPolicy, as `adapt` returns it, got {type(policy).__name__}.")
+    if not (isinstance(algorithm, type) and issubclass(algorithm, OnPolicyAlgorithm)):
+        raise ValueError(f"`algorithm` must be an on-policy algorithm of SB3, such as PPO or A2C, got {algorithm!r}.")
+    if "policy_kwargs" in kwargs:
+        raise ValueError("`policy_kwargs` must be left out: they are those of `policy`.")
+    parameters = policy._get_constructor_parameters()
+    policy_kwargs = {name: value for name, value in parameters.items() if name not in _OF_THE_ALGORITHM}
+    model = algorithm(type(policy), env, policy_kwargs=policy_kwargs, **kwargs)  # type: ignore[call-arg]
+    for name in ("observation_space", "action_space"):
+        wanted, found = getattr(policy, name), getattr(model, name)
+        if wanted != found:
+            raise ValueError(f"`env` must have the {name} of `policy`, {wanted}, but has {found}.")
+    model.policy.load_state_dict(policy.state_dict())
+    return model

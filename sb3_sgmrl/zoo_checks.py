@@ -1,0 +1,77 @@
+"""What a person may have written wrongly in a file of hyperparameters or an option of RL Zoo."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import torch as th
+from rl_zoo3 import exp_manager
+from rl_zoo3.utils import get_class_by_name
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.utils import get_device
+from stable_baselines3.common.vec_env import VecNormalize
+
+from sb3_sgmrl.command_line import check_names
+from sb3_sgmrl.common.meta_algorithm import MetaOnPolicyAlgorithm
+
+# what RL Zoo reads from the hyperparameters itself, and what it passes to the algorithm from elsewhere
+_ZOO_HYPERPARAMETERS = {
+    *("n_timesteps", "n_envs", "normalize", "frame_stack", "env_wrapper", "vec_env_wrapper", "env_kwargs", "monitor_kwargs"),
+    "callback",
+}
+_NOT_HYPERPARAMETERS = {"self", "kwargs", "env", "tensorboard_log", "seed", "verbose", "device", "_init_setup_model"}
+
+
+def evaluated(text: str) -> Any:
+    """
+    :param text: Python in a file of hyperparameters
+    :return: its value, as RL Zoo reads it
+    """
+    return eval(text, dict(vars(exp_manager)))
+
+
+def check_device(device: th.device | str) -> None:
+    """
+    :param device: of the option ``--device``
+    :raises ValueError: when PyTorch has none of that name
+    """
+    try:
+        get_device(device)
+    except RuntimeError as error:
+        raise ValueError(f"--device {device} is not a device of PyTorch, such as cpu or cuda.") from error
+
+
+def check_classes(name: str, value: Any) -> None:
+    """
+    :param name: of the hyperparameter
+    :param value: names of classes, alone or in a list, as they are or as the key of their arguments
+    :raises ValueError: for the first that cannot be imported
+    """
+    for item in value if isinstance(value, list) else [value]:
+        path = next(iter(item)) if isinstance(item, dict) and item else item
+        if not isinstance(path, str):
+            continue
+        try:
+            get_class_by_name(path)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise ValueError(f"{name} must name a class that can be imported, MODULE.CLASS, got {path!r}: {error}.") from error
+
+
+def check_hyperparameters(algorithm: type[MetaOnPolicyAlgorithm], hyperparams: dict[str, Any]) -> None:
+    """
+    :param algorithm: the algorithm
+    :param hyperparams: an entry of a file of hyperparameters, with those of the command line
+    :raises ValueError: for the first name in it that is not known
+    """
+    known = set(_ZOO_HYPERPARAMETERS)
+    for cls in algorithm.__mro__[: algorithm.__mro__.index(BaseAlgorithm)]:
+        if "__init__" in vars(cls):
+            known |= set(inspect.signature(vars(cls)["__init__"]).parameters) - _NOT_HYPERPARAMETERS
+    check_names(hyperparams, known, f"is not a hyperparameter of {algorithm.__name__}")
+    nested = {"normalize": VecNormalize, "policy_kwargs": algorithm.policy_aliases.get(hyperparams.get("policy", ""))}
+    for name, of in nested.items():
+        value = hyperparams.get(name)
+        value = evaluated(value) if isinstance(value, str) else value
+        if of is not None and isinstance(value, dict):
+            check_names(value, set(inspect.signature(of).parameters), f"of {name} is not an argument of {of.__name__}")

@@ -1,0 +1,181 @@
+"""The search for hyperparameters."""
+
+from __future__ import annotations
+
+import types
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import yaml
+from stable_baselines3.common.callbacks import ProgressBarCallback  # noqa: F401  # tqdm and rich are there
+from zoo_tools import FOLDER, SMALL, make_manager, run_train, zoo_process  # noqa: F401
+
+from sb3_sgmrl import SGMRL, evaluate_adaptation, tune, tuning
+from sb3_sgmrl.zoo import META_ALGOS
+
+STUDY = "logs/sgmrl/tuned_Navigation2D-v0_1"
+PARAMS: dict[str, Any] = {
+    **{"inner_lr": 0.2, "learning_rate": 0.01, "one_minus_gamma": 0.05, "one_minus_gae_lambda": 0.1},
+    **{"max_grad_norm": 1.0, "net_arch": "small", "meta_batch_size": 5, "log_std_init": -0.5},
+}
+
+
+def run_tune(*arguments: str, n_trials: int = 2) -> int:
+    fixed = ["--seed", "0", "-n", "1", "--eval-tasks", "2", "--n-trials", str(n_trials), "--n-evaluations", "1"]
+    return tune.main([*fixed, *arguments, "-params", *SMALL])
+
+
+@pytest.mark.parametrize("algo", ["sgmrl", "maml", "emaml"])
+@pytest.mark.parametrize("is_continuous", [True, False])
+def test_search_spaces_hold_arguments_of_the_algorithm(algo: str, is_continuous: bool) -> None:
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    for _ in range(20):
+        trial = study.ask()
+        sampled = tuning.sample_params(algo, trial, 2 * is_continuous, 1, {})
+        assert sampled == tuning.convert_params(trial.params)
+        model = META_ALGOS[algo]("MlpPolicy", "Navigation2D-v0" if is_continuous else "BernoulliBandit-v0", **sampled)
+        assert model.gamma == sampled["gamma"] < 1 and model.meta_batch_size == sampled["meta_batch_size"]
+        assert ("log_std_init" in sampled["policy_kwargs"]) == is_continuous
+
+
+@pytest.mark.parametrize("algo", ["sgmrl", "maml", "emaml"])
+def test_the_settings_there_are_lie_in_the_search_space(algo: str) -> None:
+    for entry in yaml.safe_load((FOLDER / f"{algo}.yml").read_text()).values():
+        policy_kwargs = eval(entry["policy_kwargs"])
+        settings = {"score_gae_lambda": 0.95, "max_grad_norm": 0.5, **entry, "policy_kwargs": policy_kwargs}
+        guess = tuning.first_guess(algo, settings, is_continuous=True)
+        missing = set(tuning.search_space(algo, True)) - set(guess)
+        assert missing <= ({"max_grad_norm"} if settings["max_grad_norm"] is None else set())
+        if not missing:
+            converted = tuning.convert_params(guess)
+            for name, value in converted.items():
+                if name != "policy_kwargs":
+                    assert value == pytest.approx(settings[name])
+            assert converted["policy_kwargs"] == {"log_std_init": 0.0, **policy_kwargs}
+
+
+def test_a_trial_is_worth_its_return_after_adaptation() -> None:
+    trial = optuna.trial.FixedTrial({**PARAMS, "score_gae_lambda": 0.9})
+    manager = make_manager()
+    manager.n_actions = 2
+    manager._hyperparams = {"policy": "MlpPolicy", "n_episodes": 3, "policy_kwargs": {"ortho_init": True}}
+    value = manager.objective(trial)
+    settings = {**manager._hyperparams, **tuning.convert_params(trial.params)}
+    settings["policy_kwargs"] = {"ortho_init": True, "net_arch": [64, 64], "log_std_init": -0.5}
+    model = SGMRL(env=manager.create_envs(1), seed=0, **settings).learn(1)
+    report = evaluate_adaptation(model, manager.create_envs(0, eval_env=True), n_tasks=2, seed=2**40)
+    assert value == pytest.approx(report.mean_returns[-1])
+
+
+def test_tune_writes_what_train_takes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_tune(n_trials=3) == 0
+    output = capsys.readouterr().out
+    assert "Best trial" in output and f"Wrote {STUDY}.yml" in output
+    study = optuna.load_study(storage=_journal(), study_name="Navigation2D-v0")
+    assert len(study.trials) == 3
+    # the first trial has the settings of the file
+    first = tuning.convert_params(study.trials[0].params)
+    assert first["inner_lr"] == 0.1 and first["learning_rate"] == 0.001 and first["policy_kwargs"]["net_arch"] == [100, 100]
+    best = tuning.convert_params(study.best_trial.params)
+    env_id, entry = next(iter(yaml.safe_load(Path(f"{STUDY}.yml").read_text()).items()))
+    assert env_id == "Navigation2D-v0" and entry["n_timesteps"] == 8_000_000 and entry["n_episodes"] == 3
+    for name in ("inner_lr", "gamma", "score_gae_lambda"):
+        assert entry[name] == pytest.approx(best[name], rel=1e-5)
+    assert run_train("--conf-file", f"{STUDY}.yml", "--eval-freq", "-1") == 0
+    model = SGMRL.load("logs/sgmrl/Navigation2D-v0_1/Navigation2D-v0.zip")
+    assert model.inner_lr == entry["inner_lr"] and model.policy_kwargs["net_arch"] == best["policy_kwargs"]["net_arch"]
+
+
+def test_a_study_goes_on_and_nothing_is_replaced(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_tune("--storage", "all.log", "--study-name", "mine", "--output", "best.yml", n_trials=1) == 0
+    assert run_tune("--storage", "all.log", "--study-name", "mine", "--output", "best.yml", n_trials=1) == 2
+    assert "best.yml is there already" in capsys.readouterr().err
+    before = Path("best.yml").read_text()
+    assert run_tune("--storage", "all.log", "--study-name", "mine", n_trials=1) == 0
+    assert len(optuna.load_study(storage=_journal("all.log"), study_name="mine").trials) == 2
+    assert Path("best.yml").read_text() == before and Path(f"{STUDY}.yml").exists()
+
+
+def test_interrupted_search_keeps_the_best(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    train_once, calls = SGMRL.train, []
+
+    def interrupt_later(model: SGMRL, rollout: Any) -> None:
+        calls.append(model)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        train_once(model, rollout)
+
+    monkeypatch.setattr(SGMRL, "train", interrupt_later)
+    assert run_tune(n_trials=5) == 130
+    assert len(calls) == 2
+    error = capsys.readouterr().err
+    assert f"best settings so far are in {STUDY}.yml" in error and f"--storage {STUDY}.log" in error
+    assert yaml.safe_load(Path(f"{STUDY}.yml").read_text())["Navigation2D-v0"]["inner_lr"] == 0.1
+
+
+def test_search_without_a_finished_trial(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def fail(*_: Any) -> None:
+        raise ValueError("The meta-gradient is NaN.")
+
+    monkeypatch.setattr(SGMRL, "train", fail)
+    assert run_tune() == 2
+    captured = capsys.readouterr()
+    assert "No trial was finished" in captured.err.splitlines()[-1] and "NaN" in captured.out
+    assert not list(Path().rglob("*.yml"))
+
+
+def test_trials_are_pruned(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(optuna.pruners.MedianPruner, "prune", lambda self, study, trial: trial.number == 1)
+    assert run_tune(n_trials=2) == 0
+    states = [trial.state.name for trial in optuna.load_study(storage=_journal(), study_name="Navigation2D-v0").trials]
+    assert states == ["COMPLETE", "PRUNED"]
+
+
+def test_optimize_of_train_is_tune_with_a_bar(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_train("-optimize", "--n-trials", "2", "--n-evaluations", "1", "--progress", "--algo", "maml") == 0
+    captured = capsys.readouterr()
+    assert "2.00/2.00" in captured.err and "Trial 1 finished" in captured.err
+    assert Path("logs/maml/tuned_Navigation2D-v0_1.yml").exists()
+    assert not list(Path("logs/maml").glob("Navigation2D-v0_*")), "a run folder without a model is left"
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["--n-trials", "0"], "n_trials"),
+        (["--n-jobs", "0"], "n_jobs"),
+        (["--n-evaluations", "0"], "n_evaluations"),
+        (["--storage", "study.txt"], "--storage study.txt cannot be opened"),
+        (["--output", "best.txt"], "best.txt must end in .yml"),
+        (["--output", "file/best.yml"], "file/best.yml cannot be written"),
+        (["-params", "inner_lrr:1"], "did you mean 'inner_lr'"),
+        (["-params", "policy_kwargs:dict(activation_fn=th.nn.ReLU)"], "must be text"),
+    ],
+)
+def test_errors_are_one_sentence(arguments: list[str], words: str, capfd: pytest.CaptureFixture[str]) -> None:
+    Path("file").touch()
+    assert tune.main(["-n", "1", *arguments]) == 2
+    error = capfd.readouterr().err
+    assert words in error and error.startswith("error: ") and error.count("\n") == 1
+
+
+def test_what_is_not_searched_stays(tmp_path: Path) -> None:
+    entry = {"policy": "MlpPolicy", "n_timesteps": 7, "policy_kwargs": "dict(net_arch=[8], activation_fn=nn.ReLU)"}
+    study = optuna.create_study(direction="maximize")
+    trial = optuna.trial.create_trial(params=PARAMS, distributions=_distributions("maml"), value=1.5)
+    study.add_trial(trial)
+    tuning.write_entry(str(tmp_path / "a.yml"), "X-v0", entry, study.best_trial, 10)
+    written = yaml.safe_load((tmp_path / "a.yml").read_text())["X-v0"]
+    assert written["n_timesteps"] == 7 and written["gamma"] == 0.95
+    policy_kwargs = eval(written["policy_kwargs"], {"nn": types.SimpleNamespace(ReLU="ReLU")})
+    assert policy_kwargs == {"net_arch": [64, 64], "activation_fn": "ReLU", "log_std_init": -0.5}
+
+
+def _distributions(algo: str) -> dict[str, Any]:
+    return tuning.search_space(algo, True)
+
+
+def _journal(path: str = f"{STUDY}.log") -> Any:
+    return optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(path))
