@@ -51,8 +51,12 @@ def exact_return(policy: FunctionalPolicy, parameters: Parameters, mdp: TabularM
     return (trajectory_probabilities(policy, parameters, mdp) * returns).sum()
 
 
-def _take(batch: TaskBatch, index: Sequence[int]) -> PhaseBatch:
-    """The chosen trajectories as a phase of one task."""
+def take(batch: TaskBatch, index: Sequence[int]) -> PhaseBatch:
+    """
+    :param batch: trajectories
+    :param index: those chosen, each as often as it is named
+    :return: they as a phase of one task
+    """
     chosen = list(index)
     rewards = batch.rewards[chosen]
     assert isinstance(batch.observations, np.ndarray)
@@ -65,8 +69,12 @@ def _take(batch: TaskBatch, index: Sequence[int]) -> PhaseBatch:
     )
 
 
-def _batches(n_trajectories: int, n_episodes: int) -> Iterator[tuple[tuple[int, ...], int]]:
-    """Every multiset of trajectories, and the number of orders in which it can be drawn."""
+def every_batch(n_trajectories: int, n_episodes: int) -> Iterator[tuple[tuple[int, ...], int]]:
+    """
+    :param n_trajectories: number of different trajectories
+    :param n_episodes: how many are drawn, with replacement
+    :return: every multiset of indices, and the number of orders in which it can be drawn
+    """
     for index in itertools.combinations_with_replacement(range(n_trajectories), n_episodes):
         repeats = Counter(index).values()
         yield index, math.factorial(n_episodes) // math.prod(map(math.factorial, repeats))
@@ -96,8 +104,8 @@ def exact_value(
     batch, _ = mdp.trajectories()
     probabilities = trajectory_probabilities(policy, parameters, mdp)
     value = th.zeros((), dtype=policy.dtype)
-    for index, orders in _batches(len(probabilities), n_episodes):
-        phase = task_phases(policy, objective.inner, _take(batch, index), [parameters])[0]
+    for index, orders in every_batch(len(probabilities), n_episodes):
+        phase = task_phases(policy, objective.inner, take(batch, index), [parameters])[0]
         samples = WeightedSamples.make(policy, phase.batch, phase.weighted.weights)
         log_prob = policy.log_prob(parameters, samples.observations, samples.actions)
         total = (samples.weights * log_prob).sum()
@@ -138,9 +146,9 @@ def _traces(
     settings: AdvantageSettings = objective.inner if len(n_episodes) > 1 else objective.outer
     batch, _ = mdp.trajectories()
     probabilities = trajectory_probabilities(policy, parameters, mdp).detach().numpy()
-    for index, orders in _batches(len(probabilities), n_episodes[0]):
+    for index, orders in every_batch(len(probabilities), n_episodes[0]):
         probability = orders * float(probabilities[list(index)].prod())
-        phase = task_phases(policy, settings, _take(batch, index), [parameters])[0]
+        phase = task_phases(policy, settings, take(batch, index), [parameters])[0]
         if len(n_episodes) == 1:
             yield probability, [phase]
             continue

@@ -1,0 +1,220 @@
+"""SG-MRL, MAML and first-order MAML on a few tabular tasks: what their gradients are on average, exactly, and draws of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+
+from sb3_sgmrl.common.adaptation import task_phases
+from sb3_sgmrl.common.advantages import WeightedEpisodes
+from sb3_sgmrl.common.batch import TaskBatch
+from sb3_sgmrl.common.control_variates import leave_one_out_return
+from sb3_sgmrl.common.functional import Parameters
+from sb3_sgmrl.common.inner import WeightedSamples, adapt
+from sb3_sgmrl.common.meta_gradient import meta_gradient
+from sb3_sgmrl.common.mlp import PlainMlp
+from sb3_sgmrl.common.score_coefficients import return_baselines, return_coefficients
+from sb3_sgmrl.common.type_aliases import MetaObjective, TaskPhase
+from sb3_sgmrl.theory.enumeration import every_batch, take
+from sb3_sgmrl.theory.tabular import TabularMDP, softmax_policy
+
+_CHUNK = 512  # policies whose gradients are computed at once
+
+
+@dataclass(frozen=True)
+class _Enumerated:
+    """
+    Everything about a task that does not depend on the policy. A batch is a multiset of N trajectories.
+
+    :param batch: every trajectory
+    :param environment: what the environment contributes to the probability of each, (n_trajectories,)
+    :param visits: how often each comes to state s and takes action a, (n_trajectories, n_states · n_actions)
+    :param returns: discounted, (n_trajectories,)
+    :param members: how often each batch contains each trajectory, (n_batches, n_trajectories)
+    :param orders: in how many orders each batch can be drawn, (n_batches,)
+    :param inner: each batch with its weights in the inner surrogate
+    :param weights: those weights, added up by state and action, (n_batches, n_states · n_actions)
+    """
+
+    batch: TaskBatch
+    environment: th.Tensor
+    visits: th.Tensor
+    returns: th.Tensor
+    members: th.Tensor
+    orders: th.Tensor
+    inner: list[tuple[TaskBatch, WeightedEpisodes]]
+    weights: th.Tensor
+
+
+def _leave_one_out(outer_returns: np.ndarray, inner_returns: np.ndarray) -> np.ndarray:
+    """Each task by itself, without the improvement of the others."""
+    return np.concatenate([leave_one_out_return(o[None], i[None]) for o, i in zip(outer_returns, inner_returns, strict=True)])
+
+
+class TabularTasks:
+    """
+    V and its gradient for one inner step on equally likely tabular tasks, for the softmax policies of
+    :func:`~sb3_sgmrl.theory.softmax_policy`. Policies are rows of parameters, in the order of the names of
+    ``policy.parameters()``: logits of the first action in each state, of the second, …, and a bias per action.
+
+    With θ in three places, V(θ) = E_i Σ_D q(D; θ₁) J(θ₃ + α ĝ(θ₂, D)). The gradient by all three is ∇V, the expectation of
+    SG-MRL's estimator; without θ₁ it is that of MAML's, and by θ₃ alone that of first-order MAML's.
+
+    :param mdps: the tasks, with the same states and actions
+    :param objective: the inner step, and γ; a plain outer surrogate, as in the paper
+    :param n_episodes: N, episodes of an inner batch, at least 2
+    """
+
+    def __init__(self, mdps: Sequence[TabularMDP], objective: MetaObjective, n_episodes: int) -> None:
+        self.n_states, self.n_actions = mdps[0].rewards.shape
+        self.objective = objective
+        self.policy = softmax_policy(self.n_states, self.n_actions, seed=0)
+        # its features are the one-hot vectors of an MLP without hidden layers, for which the package has quicker formulas
+        states, actions = spaces.Discrete(self.n_states), spaces.Discrete(self.n_actions)
+        self.policy.mlp = PlainMlp(("action_net",), th.nn.Identity(), states, actions)
+        self._tasks = [self._enumerate(mdp, n_episodes) for mdp in mdps]
+
+    def _enumerate(self, mdp: TabularMDP, n_episodes: int) -> _Enumerated:
+        batch, environment = mdp.trajectories()
+        assert isinstance(batch.observations, np.ndarray)
+        pairs = np.eye(self.n_states * self.n_actions)[batch.observations * self.n_actions + batch.actions]
+        indices, orders = zip(*every_batch(len(environment), n_episodes), strict=True)
+        phases = [
+            task_phases(self.policy, self.objective.inner, take(batch, index), [self.policy.parameters()])[0] for index in indices
+        ]
+        weights = [
+            np.einsum("kt,ktx->x", phase.weighted.weights, pairs[list(index)])
+            for phase, index in zip(phases, indices, strict=True)
+        ]
+        return _Enumerated(
+            batch,
+            th.as_tensor(environment),
+            th.as_tensor(pairs.sum(1)),
+            th.as_tensor(batch.returns(self.objective.outer.gamma)),
+            th.as_tensor(np.array([np.bincount(index, minlength=len(environment)) for index in indices], dtype=np.float64)),
+            th.as_tensor(orders, dtype=th.float64),
+            [(phase.batch, phase.weighted) for phase in phases],
+            th.as_tensor(np.array(weights)),
+        )
+
+    def log_prob(self, theta: th.Tensor) -> th.Tensor:
+        """
+        :param theta: a policy, shape (n_parameters,)
+        :return: log π(a|s), shape (n_states · n_actions,)
+        """
+        logits, bias = theta[: -self.n_actions].reshape(self.n_actions, self.n_states), theta[-self.n_actions :]
+        return (logits.T + bias).log_softmax(1).flatten()
+
+    def _value(self, sampling: th.Tensor, inner: th.Tensor, start: th.Tensor) -> th.Tensor:
+        """V with θ in three places, see the class."""
+        log_prob, scores = self.log_prob(sampling), th.func.jacrev(self.log_prob)(inner)
+        total = sampling.new_zeros(())
+        for task in self._tasks:
+            trajectories = task.environment.log() + task.visits @ log_prob
+            probabilities = task.orders * (task.members @ trajectories).exp()
+            adapted = start + self.objective.inner_lr * task.weights @ scores
+            reached = (th.func.vmap(self.log_prob)(adapted) @ task.visits.T).exp() @ (task.environment * task.returns)
+            total = total + probabilities @ reached
+        return total / len(self._tasks)
+
+    def values(self, thetas: th.Tensor) -> th.Tensor:
+        """
+        :param thetas: policies, shape (n_policies, n_parameters)
+        :return: V of each, shape (n_policies,)
+        """
+        return th.func.vmap(lambda theta: self._value(theta, theta, theta), chunk_size=_CHUNK)(thetas)
+
+    def expected_gradients(self, thetas: th.Tensor) -> dict[str, th.Tensor]:
+        """
+        :param thetas: policies, shape (n_policies, n_parameters)
+        :return: expectation of each algorithm's meta-gradient, "sgmrl", which is ∇V, "maml" and "fo-maml", shape
+            (n_policies, n_parameters)
+        """
+        by_place = th.func.grad(self._value, argnums=(0, 1, 2))
+        sampling, inner, start = th.func.vmap(lambda theta: by_place(theta, theta, theta), chunk_size=_CHUNK)(thetas)
+        return {"sgmrl": sampling + inner + start, "maml": inner + start, "fo-maml": start}
+
+    def hessian(self, theta: th.Tensor) -> th.Tensor:
+        """
+        :param theta: a policy, shape (n_parameters,)
+        :return: ∇²V, shape (n_parameters, n_parameters)
+        """
+        return th.func.hessian(lambda x: self._value(x, x, x))(theta)
+
+    def _parameters(self, theta: np.ndarray) -> Parameters:
+        weight, bias = np.split(theta, [-self.n_actions])
+        return {
+            "action_net.weight": th.from_numpy(weight.reshape(self.n_actions, self.n_states)),
+            "action_net.bias": th.from_numpy(bias),
+        }
+
+    def _trajectory_probabilities(self, task: _Enumerated, parameters: Parameters) -> np.ndarray:
+        flat = th.cat([value.flatten() for value in parameters.values()])
+        return (task.environment * (task.visits @ self.log_prob(flat)).exp()).numpy()
+
+    def draw_traces(
+        self, theta: np.ndarray, n_tasks: int, n_outer_episodes: int, rng: np.random.Generator
+    ) -> list[tuple[int, list[TaskPhase]]]:
+        """
+        A meta-batch of tasks and episodes. Tasks that are the same and have the same inner batch come as one, with the outer
+        episodes of all of them: the mean of their meta-gradients is linear in the outer episodes.
+
+        :param theta: the policy, shape (n_parameters,)
+        :param n_tasks: B
+        :param n_outer_episodes: episodes of a task's outer batch
+        :param rng: source of randomness
+        :return: how many tasks of the meta-batch each stands for, and its two phases
+        """
+        parameters = self._parameters(theta)
+        traces = []
+        for task, count in zip(self._tasks, rng.multinomial(n_tasks, [1 / len(self._tasks)] * len(self._tasks)), strict=True):
+            trajectories = self._trajectory_probabilities(task, parameters)
+            probabilities = task.orders.numpy() * np.exp(task.members.numpy() @ np.log(trajectories))
+            repeats = rng.multinomial(count, probabilities / probabilities.sum())
+            for k in np.flatnonzero(repeats):
+                inner = TaskPhase(parameters, *task.inner[k])
+                samples = WeightedSamples.make(self.policy, inner.batch, inner.weighted.weights)
+                adapted = adapt(self.policy, parameters, samples, self.objective.inner_lr)
+                reached = self._trajectory_probabilities(task, adapted)
+                drawn = rng.multinomial(repeats[k] * n_outer_episodes, reached / reached.sum())
+                episodes = take(task.batch, np.repeat(np.arange(len(drawn)), drawn))
+                traces.append((int(repeats[k]), [inner, *task_phases(self.policy, self.objective.outer, episodes, [adapted])]))
+        return traces
+
+    def estimate(self, algorithm: str, traces: Sequence[Sequence[TaskPhase]]) -> Parameters:
+        """
+        The meta-gradient that training computes, by :func:`~sb3_sgmrl.common.meta_gradient.meta_gradient`. That of SG-MRL has
+        the exact score term, with the mean return of the other inner episodes of the task subtracted.
+
+        :param algorithm: "sgmrl", "maml" or "fo-maml"
+        :param traces: two phases of every task
+        :return: by name
+        """
+        objective, gamma = replace(self.objective, first_order=algorithm == "fo-maml"), self.objective.outer.gamma
+        score = None
+        if algorithm == "sgmrl":
+            score = return_coefficients(traces, gamma, return_baselines(traces, gamma, _leave_one_out))
+        return meta_gradient(self.policy, objective, score, traces).gradient
+
+    def draw_gradient(
+        self, algorithm: str, theta: np.ndarray, n_tasks: int, n_outer_episodes: int, rng: np.random.Generator
+    ) -> np.ndarray:
+        """
+        The mean of :meth:`estimate` over a meta-batch.
+
+        :param algorithm: "sgmrl", "maml" or "fo-maml"
+        :param theta: the policy, shape (n_parameters,)
+        :param n_tasks: B
+        :param n_outer_episodes: episodes of a task's outer batch
+        :param rng: source of randomness
+        :return: shape (n_parameters,)
+        """
+        gradient = np.zeros_like(theta)
+        for count, trace in self.draw_traces(theta, n_tasks, n_outer_episodes, rng):
+            found = self.estimate(algorithm, [trace])
+            gradient += count / n_tasks * th.cat([value.flatten() for value in found.values()]).numpy()
+        return gradient
