@@ -51,7 +51,7 @@ def exact_return(policy: FunctionalPolicy, parameters: Parameters, mdp: TabularM
     return (trajectory_probabilities(policy, parameters, mdp) * returns).sum()
 
 
-def take(batch: TaskBatch, index: Sequence[int]) -> PhaseBatch:
+def take(batch: TaskBatch, index: Sequence[int] | np.ndarray) -> PhaseBatch:
     """
     :param batch: trajectories
     :param index: those chosen, each as often as it is named
@@ -135,14 +135,21 @@ def exact_gradient(
     return dict(zip(parameters, gradients, strict=True))
 
 
-def _traces(
+def every_trace(
     policy: FunctionalPolicy,
     parameters: Parameters,
     mdp: TabularMDP,
     objective: MetaObjective,
     n_episodes: Sequence[int],
 ) -> Iterator[tuple[float, list[TaskPhase]]]:
-    """Every sequence of phases of a task with its probability."""
+    """
+    :param policy: the policy as a function
+    :param parameters: θ by name
+    :param mdp: the task
+    :param objective: the inner step
+    :param n_episodes: episodes in each phase
+    :return: every sequence of phases of the task with its probability
+    """
     settings: AdvantageSettings = objective.inner if len(n_episodes) > 1 else objective.outer
     batch, _ = mdp.trajectories()
     probabilities = trajectory_probabilities(policy, parameters, mdp).detach().numpy()
@@ -154,7 +161,7 @@ def _traces(
             continue
         samples = WeightedSamples.make(policy, phase.batch, phase.weighted.weights)
         adapted = adapt(policy, parameters, samples, objective.inner_lr)
-        for later, rest in _traces(policy, adapted, mdp, objective, n_episodes[1:]):
+        for later, rest in every_trace(policy, adapted, mdp, objective, n_episodes[1:]):
             yield probability * later, [phase, *rest]
 
 
@@ -206,7 +213,7 @@ def expectation(
     :return: by name
     """
     parameters = policy.parameters()
-    per_task = [list(_traces(policy, parameters, mdp, objective, n_episodes)) for mdp in mdps]
+    per_task = [list(every_trace(policy, parameters, mdp, objective, n_episodes)) for mdp in mdps]
     total = {name: th.zeros_like(value) for name, value in parameters.items()}
     for combination in itertools.product(*per_task):
         probability = math.prod(p for p, _ in combination)

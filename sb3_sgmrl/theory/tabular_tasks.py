@@ -1,4 +1,4 @@
-"""SG-MRL, MAML and first-order MAML on a few tabular tasks: what their gradients are on average, exactly, and draws of them."""
+"""SG-MRL, MAML and first-order MAML on a few tabular tasks: what their gradients are on average, exactly, and draws."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gymnasium import spaces
 from sb3_sgmrl.common.adaptation import task_phases
 from sb3_sgmrl.common.advantages import WeightedEpisodes
 from sb3_sgmrl.common.batch import TaskBatch
-from sb3_sgmrl.common.control_variates import leave_one_out_return
+from sb3_sgmrl.common.control_variates import ControlVariate, leave_one_out_return
 from sb3_sgmrl.common.functional import Parameters
 from sb3_sgmrl.common.inner import WeightedSamples, adapt
 from sb3_sgmrl.common.meta_gradient import meta_gradient
@@ -26,7 +26,7 @@ _CHUNK = 512  # policies whose gradients are computed at once
 
 
 @dataclass(frozen=True)
-class _Enumerated:
+class EnumeratedTask:
     """
     Everything about a task that does not depend on the policy. A batch is a multiset of N trajectories.
 
@@ -50,11 +50,6 @@ class _Enumerated:
     weights: th.Tensor
 
 
-def _leave_one_out(outer_returns: np.ndarray, inner_returns: np.ndarray) -> np.ndarray:
-    """Each task by itself, without the improvement of the others."""
-    return np.concatenate([leave_one_out_return(o[None], i[None]) for o, i in zip(outer_returns, inner_returns, strict=True)])
-
-
 class TabularTasks:
     """
     V and its gradient for one inner step on equally likely tabular tasks, for the softmax policies of
@@ -66,31 +61,42 @@ class TabularTasks:
 
     :param mdps: the tasks, with the same states and actions
     :param objective: the inner step, and γ; a plain outer surrogate, as in the paper
-    :param n_episodes: N, episodes of an inner batch, at least 2
+    :param n_episodes: N, episodes of an inner batch
+    :param control_variate: of SG-MRL's score term; it sees one task at a time
     """
 
-    def __init__(self, mdps: Sequence[TabularMDP], objective: MetaObjective, n_episodes: int) -> None:
+    def __init__(
+        self,
+        mdps: Sequence[TabularMDP],
+        objective: MetaObjective,
+        n_episodes: int,
+        control_variate: ControlVariate = leave_one_out_return,
+    ) -> None:
+        self.mdps = tuple(mdps)
+        self.n_episodes = n_episodes
+        self.control_variate = control_variate
         self.n_states, self.n_actions = mdps[0].rewards.shape
         self.objective = objective
         self.policy = softmax_policy(self.n_states, self.n_actions, seed=0)
         # its features are the one-hot vectors of an MLP without hidden layers, for which the package has quicker formulas
         states, actions = spaces.Discrete(self.n_states), spaces.Discrete(self.n_actions)
         self.policy.mlp = PlainMlp(("action_net",), th.nn.Identity(), states, actions)
-        self._tasks = [self._enumerate(mdp, n_episodes) for mdp in mdps]
+        self.tasks = [self._enumerate(mdp, n_episodes) for mdp in mdps]
 
-    def _enumerate(self, mdp: TabularMDP, n_episodes: int) -> _Enumerated:
+    def _enumerate(self, mdp: TabularMDP, n_episodes: int) -> EnumeratedTask:
         batch, environment = mdp.trajectories()
         assert isinstance(batch.observations, np.ndarray)
         pairs = np.eye(self.n_states * self.n_actions)[batch.observations * self.n_actions + batch.actions]
         indices, orders = zip(*every_batch(len(environment), n_episodes), strict=True)
         phases = [
-            task_phases(self.policy, self.objective.inner, take(batch, index), [self.policy.parameters()])[0] for index in indices
+            task_phases(self.policy, self.objective.inner, take(batch, index), [self.policy.parameters()])[0]
+            for index in indices
         ]
         weights = [
             np.einsum("kt,ktx->x", phase.weighted.weights, pairs[list(index)])
             for phase, index in zip(phases, indices, strict=True)
         ]
-        return _Enumerated(
+        return EnumeratedTask(
             batch,
             th.as_tensor(environment),
             th.as_tensor(pairs.sum(1)),
@@ -113,13 +119,13 @@ class TabularTasks:
         """V with θ in three places, see the class."""
         log_prob, scores = self.log_prob(sampling), th.func.jacrev(self.log_prob)(inner)
         total = sampling.new_zeros(())
-        for task in self._tasks:
+        for task in self.tasks:
             trajectories = task.environment.log() + task.visits @ log_prob
             probabilities = task.orders * (task.members @ trajectories).exp()
             adapted = start + self.objective.inner_lr * task.weights @ scores
             reached = (th.func.vmap(self.log_prob)(adapted) @ task.visits.T).exp() @ (task.environment * task.returns)
             total = total + probabilities @ reached
-        return total / len(self._tasks)
+        return total / len(self.tasks)
 
     def values(self, thetas: th.Tensor) -> th.Tensor:
         """
@@ -145,14 +151,18 @@ class TabularTasks:
         """
         return th.func.hessian(lambda x: self._value(x, x, x))(theta)
 
-    def _parameters(self, theta: np.ndarray) -> Parameters:
+    def parameters(self, theta: np.ndarray) -> Parameters:
+        """
+        :param theta: a policy, shape (n_parameters,)
+        :return: the same by name
+        """
         weight, bias = np.split(theta, [-self.n_actions])
         return {
             "action_net.weight": th.from_numpy(weight.reshape(self.n_actions, self.n_states)),
             "action_net.bias": th.from_numpy(bias),
         }
 
-    def _trajectory_probabilities(self, task: _Enumerated, parameters: Parameters) -> np.ndarray:
+    def _trajectory_probabilities(self, task: EnumeratedTask, parameters: Parameters) -> np.ndarray:
         flat = th.cat([value.flatten() for value in parameters.values()])
         return (task.environment * (task.visits @ self.log_prob(flat)).exp()).numpy()
 
@@ -169,9 +179,9 @@ class TabularTasks:
         :param rng: source of randomness
         :return: how many tasks of the meta-batch each stands for, and its two phases
         """
-        parameters = self._parameters(theta)
+        parameters = self.parameters(theta)
         traces = []
-        for task, count in zip(self._tasks, rng.multinomial(n_tasks, [1 / len(self._tasks)] * len(self._tasks)), strict=True):
+        for task, count in zip(self.tasks, rng.multinomial(n_tasks, [1 / len(self.tasks)] * len(self.tasks)), strict=True):
             trajectories = self._trajectory_probabilities(task, parameters)
             probabilities = task.orders.numpy() * np.exp(task.members.numpy() @ np.log(trajectories))
             repeats = rng.multinomial(count, probabilities / probabilities.sum())
@@ -188,7 +198,7 @@ class TabularTasks:
     def estimate(self, algorithm: str, traces: Sequence[Sequence[TaskPhase]]) -> Parameters:
         """
         The meta-gradient that training computes, by :func:`~sb3_sgmrl.common.meta_gradient.meta_gradient`. That of SG-MRL has
-        the exact score term, with the mean return of the other inner episodes of the task subtracted.
+        the exact score term.
 
         :param algorithm: "sgmrl", "maml" or "fo-maml"
         :param traces: two phases of every task
@@ -197,8 +207,12 @@ class TabularTasks:
         objective, gamma = replace(self.objective, first_order=algorithm == "fo-maml"), self.objective.outer.gamma
         score = None
         if algorithm == "sgmrl":
-            score = return_coefficients(traces, gamma, return_baselines(traces, gamma, _leave_one_out))
+            score = return_coefficients(traces, gamma, return_baselines(traces, gamma, self._task_by_task))
         return meta_gradient(self.policy, objective, score, traces).gradient
+
+    def _task_by_task(self, outer_returns: np.ndarray, inner_returns: np.ndarray) -> np.ndarray:
+        pairs = zip(outer_returns[:, None], inner_returns[:, None], strict=True)
+        return np.concatenate([self.control_variate(outer, inner) for outer, inner in pairs])
 
     def draw_gradient(
         self, algorithm: str, theta: np.ndarray, n_tasks: int, n_outer_episodes: int, rng: np.random.Generator
