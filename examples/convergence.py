@@ -146,7 +146,7 @@ def bootstrap(statistic, samples, n_resamples=1000):
     return tuple(np.nanquantile(values, [0.025, 0.975]))
 
 
-def follow_expectations(n_iterations=1000):
+def follow_expectations(n_iterations=400):
     """Where the three go with batches of infinite size, from the start; ‖∇V‖ on the way, (n_iterations + 1, 3)."""
     thetas, norms = th.as_tensor(start()).repeat(3, 1), []
     for _ in range(n_iterations + 1):
