@@ -31,7 +31,7 @@ GAMMA, INNER_LR, N_EPISODES, LEARNING_RATE = 0.9, 2.0, 2, 1.0
 REWARDS = ([[1.0, 0.0], [1.0, 0.0]], [[0.75, 0.0], [0.5, 0.0]], [[0.0, 0.75], [0.0, 0.75]])
 START = (0.1, 0.5)  # probabilities of action 0 in the two states
 NAMES = {"sgmrl": "SG-MRL", "maml": "MAML", "fo-maml": "FO-MAML"}
-N_ITERATIONS, N_LAST = 60, 20  # with the constant step; ‖∇V‖ is averaged over the last ones
+N_ITERATIONS, N_LAST = 50, 15  # with the constant step; ‖∇V‖ is averaged over the last ones
 SMALL_BATCH = 4  # B of regime (ii)
 OUTER_BATCH = 16  # B of the runs with more and more outer episodes
 
@@ -256,7 +256,7 @@ def draw(expected, norms, floors, outer, curves):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=8, help="runs of each setting")
+    parser.add_argument("--seeds", type=int, default=6, help="runs of each setting")
     parser.add_argument("--quick", action="store_true", help="small batches and few of them: seconds instead of minutes")
     parser.add_argument("--workers", type=int, default=2, help="processes; results do not depend on it")
     parser.add_argument("--folder", default="logs/convergence", help="where the figure goes")
@@ -268,7 +268,7 @@ def main():
     n_outer = [1, 16] if arguments.quick else [1, 16, 256]
     by_regime = {
         constant_step: [2.0**-k for k in ((2, 3) if arguments.quick else range(3, 7))],
-        small_batch: [2.0**-k for k in ((2, 2.5) if arguments.quick else (2.5, 3, 3.5, 4, 4.5))],
+        small_batch: [2.0**-k for k in ((2, 2.5) if arguments.quick else (2.5, 3, 3.5, 4))],
     }
     print(f"V = expected return after adaptation, 3 tasks, N = {N_EPISODES}, α = {INNER_LR:g}, γ = {GAMMA:g}, start {START}\n")
     limits, own, expected = follow_expectations()

@@ -14,7 +14,6 @@ from sb3_sgmrl.common.advantages import WeightedEpisodes
 from sb3_sgmrl.common.batch import TaskBatch
 from sb3_sgmrl.common.control_variates import ControlVariate, leave_one_out_return
 from sb3_sgmrl.common.functional import Parameters
-from sb3_sgmrl.common.inner import WeightedSamples, adapt
 from sb3_sgmrl.common.meta_gradient import meta_gradient
 from sb3_sgmrl.common.mlp import PlainMlp
 from sb3_sgmrl.common.score_coefficients import return_baselines, return_coefficients
@@ -38,6 +37,7 @@ class EnumeratedTask:
     :param orders: in how many orders each batch can be drawn, (n_batches,)
     :param inner: each batch with its weights in the inner surrogate
     :param weights: those weights, added up by state and action, (n_batches, n_states · n_actions)
+    :param outer: weights of each trajectory in the outer surrogate, if it were the only one
     """
 
     batch: TaskBatch
@@ -48,6 +48,7 @@ class EnumeratedTask:
     orders: th.Tensor
     inner: list[tuple[TaskBatch, WeightedEpisodes]]
     weights: th.Tensor
+    outer: WeightedEpisodes
 
 
 class TabularTasks:
@@ -92,6 +93,7 @@ class TabularTasks:
             task_phases(self.policy, self.objective.inner, take(batch, index), [self.policy.parameters()])[0]
             for index in indices
         ]
+        together = task_phases(self.policy, self.objective.outer, take(batch, range(len(environment))), [{}])[0].weighted
         weights = [
             np.einsum("kt,ktx->x", phase.weighted.weights, pairs[list(index)])
             for phase, index in zip(phases, indices, strict=True)
@@ -105,26 +107,38 @@ class TabularTasks:
             th.as_tensor(orders, dtype=th.float64),
             [(phase.batch, phase.weighted) for phase in phases],
             th.as_tensor(np.array(weights)),
+            WeightedEpisodes(len(environment) * together.weights, together.scale),
         )
 
     def log_prob(self, theta: th.Tensor) -> th.Tensor:
         """
-        :param theta: a policy, shape (n_parameters,)
-        :return: log π(a|s), shape (n_states · n_actions,)
+        :param theta: policies, shape (..., n_parameters)
+        :return: log π(a|s), shape (..., n_states · n_actions)
         """
-        logits, bias = theta[: -self.n_actions].reshape(self.n_actions, self.n_states), theta[-self.n_actions :]
-        return (logits.T + bias).log_softmax(1).flatten()
+        logits = theta[..., : -self.n_actions].unflatten(-1, (self.n_actions, self.n_states))
+        return (logits.mT + theta[..., None, -self.n_actions :]).log_softmax(-1).flatten(-2)
+
+    def _adapted(self, task: EnumeratedTask, inner: th.Tensor, start: th.Tensor) -> th.Tensor:
+        """θ₃ + α ĝ(θ₂, D) for every batch D, (n_batches, n_parameters)."""
+        weights = task.weights.unflatten(-1, (self.n_states, self.n_actions))
+        by_logit = weights - self.log_prob(inner).exp().reshape(weights.shape[1:]) * weights.sum(-1, keepdim=True)
+        return start + self.objective.inner_lr * th.cat([by_logit.mT.flatten(1), by_logit.sum(1)], dim=1)
+
+    def _batch_probabilities(self, task: EnumeratedTask, theta: th.Tensor) -> th.Tensor:
+        """q(D; θ), (n_batches,)."""
+        trajectories = task.environment.log() + task.visits @ self.log_prob(theta)
+        return task.orders * (task.members @ trajectories).exp()
+
+    def _trajectory_probabilities(self, task: EnumeratedTask, thetas: th.Tensor) -> th.Tensor:
+        """q(τ; θ) of many policies, (n_policies, n_trajectories)."""
+        return task.environment * (self.log_prob(thetas) @ task.visits.T).exp()
 
     def _value(self, sampling: th.Tensor, inner: th.Tensor, start: th.Tensor) -> th.Tensor:
         """V with θ in three places, see the class."""
-        log_prob, scores = self.log_prob(sampling), th.func.jacrev(self.log_prob)(inner)
         total = sampling.new_zeros(())
         for task in self.tasks:
-            trajectories = task.environment.log() + task.visits @ log_prob
-            probabilities = task.orders * (task.members @ trajectories).exp()
-            adapted = start + self.objective.inner_lr * task.weights @ scores
-            reached = (th.func.vmap(self.log_prob)(adapted) @ task.visits.T).exp() @ (task.environment * task.returns)
-            total = total + probabilities @ reached
+            reached = self._trajectory_probabilities(task, self._adapted(task, inner, start)) @ task.returns
+            total = total + self._batch_probabilities(task, sampling) @ reached
         return total / len(self.tasks)
 
     def values(self, thetas: th.Tensor) -> th.Tensor:
@@ -162,10 +176,6 @@ class TabularTasks:
             "action_net.bias": th.from_numpy(bias),
         }
 
-    def _trajectory_probabilities(self, task: EnumeratedTask, parameters: Parameters) -> np.ndarray:
-        flat = th.cat([value.flatten() for value in parameters.values()])
-        return (task.environment * (task.visits @ self.log_prob(flat)).exp()).numpy()
-
     def draw_traces(
         self, theta: np.ndarray, n_tasks: int, n_outer_episodes: int, rng: np.random.Generator
     ) -> list[tuple[int, list[TaskPhase]]]:
@@ -179,20 +189,19 @@ class TabularTasks:
         :param rng: source of randomness
         :return: how many tasks of the meta-batch each stands for, and its two phases
         """
-        parameters = self.parameters(theta)
+        parameters, flat = self.parameters(theta), th.from_numpy(theta)
         traces = []
         for task, count in zip(self.tasks, rng.multinomial(n_tasks, [1 / len(self.tasks)] * len(self.tasks)), strict=True):
-            trajectories = self._trajectory_probabilities(task, parameters)
-            probabilities = task.orders.numpy() * np.exp(task.members.numpy() @ np.log(trajectories))
+            probabilities = self._batch_probabilities(task, flat).numpy()
             repeats = rng.multinomial(count, probabilities / probabilities.sum())
+            adapted = self._adapted(task, flat, flat)
+            reached = self._trajectory_probabilities(task, adapted).numpy()
             for k in np.flatnonzero(repeats):
-                inner = TaskPhase(parameters, *task.inner[k])
-                samples = WeightedSamples.make(self.policy, inner.batch, inner.weighted.weights)
-                adapted = adapt(self.policy, parameters, samples, self.objective.inner_lr)
-                reached = self._trajectory_probabilities(task, adapted)
-                drawn = rng.multinomial(repeats[k] * n_outer_episodes, reached / reached.sum())
-                episodes = take(task.batch, np.repeat(np.arange(len(drawn)), drawn))
-                traces.append((int(repeats[k]), [inner, *task_phases(self.policy, self.objective.outer, episodes, [adapted])]))
+                n_episodes = repeats[k] * n_outer_episodes
+                drawn = np.repeat(np.arange(reached.shape[1]), rng.multinomial(n_episodes, reached[k] / reached[k].sum()))
+                weighted = WeightedEpisodes(task.outer.weights[drawn] / n_episodes, task.outer.scale)
+                outer = TaskPhase(self.parameters(adapted[k].numpy()), take(task.batch, drawn).task(0), weighted)
+                traces.append((int(repeats[k]), [TaskPhase(parameters, *task.inner[k]), outer]))
         return traces
 
     def estimate(self, algorithm: str, traces: Sequence[Sequence[TaskPhase]]) -> Parameters:
