@@ -132,9 +132,9 @@ def episodes_needed(run, norms, epsilon):
 
 
 def slope(numbers):
-    """Of log episodes by log ε, least squares."""
-    epsilons, needed = np.log(list(numbers)), np.log(list(numbers.values()))
-    return float(np.polyfit(epsilons, needed, 1)[0])
+    """Of log episodes by log ε, least squares; NaN unless all were reached, and not at once."""
+    needed = np.array(list(numbers.values()))
+    return float(np.polyfit(np.log(list(numbers)), np.log(needed), 1)[0]) if (needed > 0).all() else np.nan
 
 
 def bootstrap(statistic, samples, n_resamples=1000):
@@ -143,7 +143,7 @@ def bootstrap(statistic, samples, n_resamples=1000):
     values = []
     for _ in range(n_resamples):
         values.append(statistic({e: (run, norms[rng.integers(len(norms), size=len(norms))]) for e, (run, norms) in samples}))
-    return tuple(np.nanquantile(values, [0.025, 0.975]))
+    return tuple(np.quantile(values, [0.025, 0.975]))  # NaN if some resamples did not reach ε
 
 
 def follow_expectations(n_iterations=400):
@@ -230,7 +230,7 @@ def draw(expected, norms, floors, outer, curves):
         against_batch.errorbar(sizes, means, errors, marker="o", color=f"C{i}", label=name)
         against_batch.axhline(max(expected[-1, i], 1e-9), linestyle="--", color=f"C{i}", linewidth=1)
     path.set(xlabel="iteration k", ylabel="‖∇V(θ_k)‖, mean over seeds", yscale="log", ylim=(2e-3, None))
-    path.legend(frameon=False, fontsize="x-small", ncols=1)
+    path.legend(frameon=False, fontsize="x-small")
     outer_means = [row["SG-MRL"].value for row in outer.values()]
     episodes = [n * OUTER_BATCH for n in outer]
     against_batch.plot(episodes, outer_means, "x:", color="C0", label=f"SG-MRL, B = {OUTER_BATCH}, more outer episodes")
@@ -240,15 +240,12 @@ def draw(expected, norms, floors, outer, curves):
     for i, (regime, (points, label)) in enumerate(curves.items()):
         epsilons, values = list(points), np.array([value for value, _ in points.values()])
         low, high = np.array([interval for _, interval in points.values()]).T
-        needed.errorbar(
-            epsilons, values, (values - low, high - values), fmt="o-", color=f"C{i + 3}", label=f"{regime}\n{label}"
-        )
-    first = max(max(points) for points, _ in curves.values())
-    scale = max(points[first][0] for points, _ in curves.values() if first in points)
-    last = min(min(points) for points, _ in curves.values())
+        reach = np.maximum((values - low, high - values), 0)
+        needed.errorbar(epsilons, values, reach, fmt="o-", color=f"C{i + 3}", label=f"{regime}\n{label}")
+    every = {epsilon: value for points, _ in curves.values() for epsilon, (value, _) in points.items()}
+    ends = np.array([max(every), min(every)])
     for power, style in ((-4, ":"), (-2, "--")):
-        ends = np.array([first, last])
-        needed.plot(ends, scale * (ends / first) ** power, style, color="0.5", label=f"slope {power}")
+        needed.plot(ends, every[ends[0]] * (ends / ends[0]) ** power, style, color="0.5", label=f"ε to the power {power}")
     needed.set(xlabel="ε", ylabel="episodes until ‖∇V‖ ≤ ε", xscale="log", yscale="log")
     needed.legend(frameon=False, fontsize="x-small")
     return figure
