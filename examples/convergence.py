@@ -235,8 +235,8 @@ def draw(expected, norms, floors, outer, curves):
         means, errors = [e.value for e in estimates], [e.value - e.interval[0] for e in estimates]
         against_batch.errorbar(sizes, means, errors, marker="o", color=f"C{i}", label=name)
         against_batch.axhline(max(expected[-1, i], 1e-9), linestyle="--", color=f"C{i}", linewidth=1)
-    path.set(xlabel="iteration k", ylabel="‖∇V(θ_k)‖, mean over seeds", yscale="log", ylim=(2e-3, None))
-    path.legend(frameon=False, fontsize="x-small")
+    path.set(xlabel="iteration k", ylabel="‖∇V(θ_k)‖, mean over seeds", yscale="log", ylim=(1e-4, None))
+    path.legend(frameon=False, fontsize="x-small", loc="lower left")
     outer_means = [row["SG-MRL"].value for row in outer.values()]
     episodes = [n * OUTER_BATCH for n in outer]
     against_batch.plot(episodes, outer_means, "x:", color="C0", label=f"SG-MRL, B = {OUTER_BATCH}, more outer episodes")
@@ -252,7 +252,11 @@ def draw(expected, norms, floors, outer, curves):
     ends = np.array([max(every), min(every)])
     for power, style in ((-4, ":"), (-2, "--")):
         needed.plot(ends, every[ends[0]] * (ends / ends[0]) ** power, style, color="0.5", label=f"ε to the power {power}")
-    needed.set(xlabel="ε", ylabel="episodes until ‖∇V‖ ≤ ε", xscale="log", yscale="log")
+    ticks = sorted(epsilon for epsilon in every if np.log2(epsilon).is_integer())
+    needed.set_xscale("log")
+    needed.set_xticks(ticks, [f"1/{1 / epsilon:g}" for epsilon in ticks])
+    needed.minorticks_off()
+    needed.set(xlabel="ε", ylabel="episodes until ‖∇V‖ ≤ ε", yscale="log")
     needed.legend(frameon=False, fontsize="x-small")
     return figure
 
