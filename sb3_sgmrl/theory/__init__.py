@@ -1,6 +1,8 @@
 """Exact quantities on small tabular MDPs, to check estimators of the meta-gradient against, and measures of their quality."""
 
+from sb3_sgmrl.theory.attained import attained
 from sb3_sgmrl.theory.callback import GradientQualityCallback
+from sb3_sgmrl.theory.constants import ConvergenceConstants, PolicyBounds, softmax_bounds
 from sb3_sgmrl.theory.directional import DirectionalChange, directional_change
 from sb3_sgmrl.theory.enumeration import (
     exact_gradient,
@@ -16,15 +18,20 @@ from sb3_sgmrl.theory.gradient_sample import GradientSample, make_estimators, sa
 from sb3_sgmrl.theory.statistics import Estimate
 from sb3_sgmrl.theory.tabular import TabularMDP, softmax_policy
 from sb3_sgmrl.theory.tabular_reference import TabularReference
+from sb3_sgmrl.theory.tabular_tasks import TabularTasks
 
 __all__ = [
+    "ConvergenceConstants",
     "DirectionalChange",
     "Estimate",
     "GradientQuality",
     "GradientQualityCallback",
     "GradientSample",
+    "PolicyBounds",
     "TabularMDP",
     "TabularReference",
+    "TabularTasks",
+    "attained",
     "compare_gradients",
     "directional_change",
     "exact_gradient",
@@ -36,6 +43,7 @@ __all__ = [
     "quality_table",
     "relative_error",
     "sample_gradients",
+    "softmax_bounds",
     "softmax_policy",
     "trajectory_probabilities",
 ]

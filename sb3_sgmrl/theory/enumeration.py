@@ -51,8 +51,12 @@ def exact_return(policy: FunctionalPolicy, parameters: Parameters, mdp: TabularM
     return (trajectory_probabilities(policy, parameters, mdp) * returns).sum()
 
 
-def _take(batch: TaskBatch, index: Sequence[int]) -> PhaseBatch:
-    """The chosen trajectories as a phase of one task."""
+def take(batch: TaskBatch, index: Sequence[int] | np.ndarray) -> PhaseBatch:
+    """
+    :param batch: trajectories
+    :param index: those chosen, each as often as it is named
+    :return: they as a phase of one task
+    """
     chosen = list(index)
     rewards = batch.rewards[chosen]
     assert isinstance(batch.observations, np.ndarray)
@@ -65,8 +69,12 @@ def _take(batch: TaskBatch, index: Sequence[int]) -> PhaseBatch:
     )
 
 
-def _batches(n_trajectories: int, n_episodes: int) -> Iterator[tuple[tuple[int, ...], int]]:
-    """Every multiset of trajectories, and the number of orders in which it can be drawn."""
+def every_batch(n_trajectories: int, n_episodes: int) -> Iterator[tuple[tuple[int, ...], int]]:
+    """
+    :param n_trajectories: number of different trajectories
+    :param n_episodes: how many are drawn, with replacement
+    :return: every multiset of indices, and the number of orders in which it can be drawn
+    """
     for index in itertools.combinations_with_replacement(range(n_trajectories), n_episodes):
         repeats = Counter(index).values()
         yield index, math.factorial(n_episodes) // math.prod(map(math.factorial, repeats))
@@ -96,8 +104,8 @@ def exact_value(
     batch, _ = mdp.trajectories()
     probabilities = trajectory_probabilities(policy, parameters, mdp)
     value = th.zeros((), dtype=policy.dtype)
-    for index, orders in _batches(len(probabilities), n_episodes):
-        phase = task_phases(policy, objective.inner, _take(batch, index), [parameters])[0]
+    for index, orders in every_batch(len(probabilities), n_episodes):
+        phase = task_phases(policy, objective.inner, take(batch, index), [parameters])[0]
         samples = WeightedSamples.make(policy, phase.batch, phase.weighted.weights)
         log_prob = policy.log_prob(parameters, samples.observations, samples.actions)
         total = (samples.weights * log_prob).sum()
@@ -127,26 +135,33 @@ def exact_gradient(
     return dict(zip(parameters, gradients, strict=True))
 
 
-def _traces(
+def every_trace(
     policy: FunctionalPolicy,
     parameters: Parameters,
     mdp: TabularMDP,
     objective: MetaObjective,
     n_episodes: Sequence[int],
 ) -> Iterator[tuple[float, list[TaskPhase]]]:
-    """Every sequence of phases of a task with its probability."""
+    """
+    :param policy: the policy as a function
+    :param parameters: θ by name
+    :param mdp: the task
+    :param objective: the inner step
+    :param n_episodes: episodes in each phase
+    :return: every sequence of phases of the task with its probability
+    """
     settings: AdvantageSettings = objective.inner if len(n_episodes) > 1 else objective.outer
     batch, _ = mdp.trajectories()
     probabilities = trajectory_probabilities(policy, parameters, mdp).detach().numpy()
-    for index, orders in _batches(len(probabilities), n_episodes[0]):
+    for index, orders in every_batch(len(probabilities), n_episodes[0]):
         probability = orders * float(probabilities[list(index)].prod())
-        phase = task_phases(policy, settings, _take(batch, index), [parameters])[0]
+        phase = task_phases(policy, settings, take(batch, index), [parameters])[0]
         if len(n_episodes) == 1:
             yield probability, [phase]
             continue
         samples = WeightedSamples.make(policy, phase.batch, phase.weighted.weights)
         adapted = adapt(policy, parameters, samples, objective.inner_lr)
-        for later, rest in _traces(policy, adapted, mdp, objective, n_episodes[1:]):
+        for later, rest in every_trace(policy, adapted, mdp, objective, n_episodes[1:]):
             yield probability * later, [phase, *rest]
 
 
@@ -198,7 +213,7 @@ def expectation(
     :return: by name
     """
     parameters = policy.parameters()
-    per_task = [list(_traces(policy, parameters, mdp, objective, n_episodes)) for mdp in mdps]
+    per_task = [list(every_trace(policy, parameters, mdp, objective, n_episodes)) for mdp in mdps]
     total = {name: th.zeros_like(value) for name, value in parameters.items()}
     for combination in itertools.product(*per_task):
         probability = math.prod(p for p, _ in combination)
