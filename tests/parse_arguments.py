@@ -1,9 +1,9 @@
 """
 Parse the arguments of programs without running them.
 
-Reads a JSON list of argument lists as they follow ``python``, such as ``["-m", "sb3_sgmrl.train", "-n", "1"]``, and writes the list
-of what is wrong with each: a text, or null. A program is stopped when its parser has accepted its arguments. In a process of its own,
-because programs import what they like.
+Reads a JSON list of argument lists as they follow ``python``, such as ``["-m", "sb3_sgmrl.train", "-n", "1"]``, and writes the
+list of what is wrong with each: a text, or null. A program is stopped when its parser has accepted its arguments. It runs in a
+process of its own, because programs import what they like.
 """
 
 import argparse

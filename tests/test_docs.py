@@ -1,16 +1,17 @@
 """
 What the README and the documentation tell a person to type is run.
 
-A comment before a block says what the tests do with it. Python blocks are run; ``<!-- one meta-iteration is enough for the tests -->``
-shortens what they learn, and ``<!-- tests: not run, REASON -->`` only compiles them. A bash block needs one of
+A comment before a block says what the tests do with it. Python blocks are run; after
+``<!-- one meta-iteration is enough for the tests -->`` they learn for one, and after ``<!-- tests: not run, REASON -->`` they
+are only compiled. A bash block needs one of
 
 - ``<!-- tests: run -->``: run as written by the default suite; for seconds
 - ``<!-- tests: slow -->``: run as written by ``pytest -m slow``; for minutes
-- ``<!-- tests: run with ARGUMENTS -->``, ``<!-- tests: slow with ARGUMENTS -->``: run with these after those of every ``python`` in it;
-  for what takes longer
+- ``<!-- tests: run with ARGUMENTS -->``, ``<!-- tests: slow with ARGUMENTS -->``: every ``python`` in the block gets these
+  arguments after its own; for what takes longer
 - ``<!-- tests: not run, REASON -->``: installations, and what waits for a person
 
-and of each command, also of those inside of lines of text, the default suite checks that its program accepts its arguments.
+Of each command, also of those inside of lines of text, the default suite checks that its program accepts its arguments.
 """
 
 import json
