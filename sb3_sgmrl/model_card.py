@@ -143,6 +143,7 @@ def card_text(trained: TrainedModel, measured: Measurement, repo_id: str, pictur
         f"| {name} | {found} |" for name, found in {"Python": platform.python_version(), **_versions()}.items()
     )
     command = trained.command or "not recorded"
+    seed = "without a seed" if model.seed is None else f"seed {model.seed}"
     return f"""# {algorithm} on {trained.env_id}
 
 A policy that adapts to a new task by a few policy-gradient steps on a few episodes: the meta-parameters of **{algorithm}**,
@@ -185,7 +186,7 @@ variable `TRUST_REMOTE_CODE=True`.
 {command}
 ```
 
-{model.num_timesteps:,} environment steps in {model._iteration} meta-iterations, seed {model.seed}.
+{model.num_timesteps:,} environment steps in {model._iteration} meta-iterations, {seed}.
 {shown("learning_curve.png")}
 ```python
 {settings}
