@@ -174,6 +174,34 @@ def test_sgmrl_without_the_score_term_is_maml():
 
 
 @pytest.mark.parametrize("n_inner_steps", [1, 2])
+def test_score_terms_are_weighted_by_their_past(n_inner_steps):
+    """Without a past the estimate is MAML's; then each inner step and parameter has the weight of its own."""
+    model = tiny(SGMRL, point_vec(3, end=0.2), n_inner_steps=n_inner_steps)
+    rollout = rollout_of(model)
+    first = model.meta_gradient(rollout)
+    assert len(first.unweighted) == n_inner_steps
+    assert not any(value.any() for value in first.score_term.values())
+    for _ in range(4):
+        model.train(rollout)
+    weights = model.objective.score_coef
+    assert len(weights) == n_inner_steps and set(weights[0]) == set(model.functional.parameters())
+    # the same episodes each time leave no noise but that of the parameters' drift
+    assert all(0 < weight <= 1 for weight in weights[0].values())
+    estimate = model.meta_gradient(rollout)
+    for name, value in estimate.score_term.items():
+        th.testing.assert_close(value, weights[0][name] * estimate.unweighted[0][name])
+
+
+def test_weights_of_the_score_term_go_on_after_loading(tmp_path):
+    model = tiny(SGMRL, point_vec(3)).learn(4 * SAMPLES)
+    model.save(tmp_path / "model")
+    loaded = SGMRL.load(tmp_path / "model", env=point_vec(3))
+    assert loaded.objective.score_coef == model.objective.score_coef and loaded.objective.score_coef[0]
+    together = [state(m.learn(SAMPLES, reset_num_timesteps=False)) for m in (model, loaded)]
+    assert_same(*together)
+
+
+@pytest.mark.parametrize("n_inner_steps", [1, 2])
 def test_emaml_adds_standardised_rewards_times_the_mean_log_likelihood_of_the_first_batch(n_inner_steps):
     model = tiny(EMAML, point_vec(3, end=0.3), n_inner_steps=n_inner_steps)
     rollout = rollout_of(model)
@@ -331,6 +359,7 @@ def test_what_is_logged():
         "score_term_norm",
         "pathwise_norm",
         "score_pathwise_cosine",
+        "score_weight",
         "std",
     }
     assert {f"train/{key}" for key in expected} <= values.keys()

@@ -413,4 +413,5 @@ def test_norms_that_are_logged(policy):
     assert norms["score_term_norm"] == pytest.approx(float(term.norm()))
     assert norms["pathwise_norm"] == pytest.approx(float(pathwise.norm()))
     assert norms["score_pathwise_cosine"] == pytest.approx(float(term @ pathwise / term.norm() / pathwise.norm()))
+    assert norms["score_weight"] == pytest.approx(0.3)
     assert set(meta_gradient(policy, objective, None, traces).norms()) == {"grad_norm"}

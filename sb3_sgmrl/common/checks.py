@@ -163,8 +163,8 @@ def check_score_term(model: Any) -> None:
     :raises ValueError: for an argument outside its range, or that does not go together with a score term
     """
     check_choice("control_variate", model.control_variate, CONTROL_VARIATES)
-    if not (_is_number(model.score_coef) and 0 <= model.score_coef <= 1):
-        raise ValueError(f"`score_coef` must lie in [0, 1], got {model.score_coef!r}.")
+    if model.score_coef != "auto" and not (_is_number(model.score_coef) and 0 <= model.score_coef <= 1):
+        raise ValueError(f"`score_coef` must lie in [0, 1] or be 'auto', got {model.score_coef!r}.")
     if not (_is_number(model.score_gae_lambda) and 0 <= model.score_gae_lambda <= 1):
         raise ValueError(f"`score_gae_lambda` must lie in [0, 1], got {model.score_gae_lambda!r}.")
     if model.score_coef == 0:

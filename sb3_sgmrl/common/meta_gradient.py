@@ -22,14 +22,18 @@ class MetaGradient:
 
     :param gradient: ∇̃V by name
     :param score_term: the part of it that the scores of the first inner step contribute, by name; None without a score term
+    :param unweighted: the score term of each inner step before it was weighted by λ and carried back through the steps before
+        it, by name; empty without a score term
     """
 
     gradient: Parameters
     score_term: Parameters | None
+    unweighted: list[Parameters]
 
     def norms(self) -> dict[str, float]:
         """
-        Norms of the gradient and of its parts, and the cosine between them, as they are logged.
+        Norms of the gradient and of its parts, the cosine between them, and the weight of the score term (the norm of the
+        weighted term as a part of that of the unweighted one), as they are logged.
 
         :return: by name
         """
@@ -39,11 +43,12 @@ class MetaGradient:
             product = sum(float((self.score_term[name] * pathwise[name]).sum()) for name in pathwise)
             values["score_term_norm"], values["pathwise_norm"] = _norm(self.score_term), _norm(pathwise)
             values["score_pathwise_cosine"] = product / max(values["score_term_norm"] * values["pathwise_norm"], 1e-12)
+            values["score_weight"] = values["score_term_norm"] / max(_norm(self.unweighted[0]), 1e-12)
         return values
 
 
-# ∇̃V of a task, and the score term of its first inner step
-_TaskResult = tuple[Parameters, Parameters | None]
+# ∇̃V of a task, and the score term of each inner step before it is weighted
+_TaskResult = tuple[Parameters, list[Parameters]]
 # tasks that threads may be ahead of the sum
 _AHEAD = 16
 
@@ -63,11 +68,11 @@ def task_gradient(
     :param score_coefficients: coefficients of the scores; None leaves the score term out (MAML)
     :param task: index of the task
     :param trace: its ζ + 1 phases
-    :return: ∇̃V of this task by name, and the part of it that the scores of the first inner step contribute
+    :return: ∇̃V of this task by name, and the score term of each inner step before it is weighted
     """
     outer = trace[-1]
     v = policy_gradient(policy, outer.parameters, WeightedSamples.make(policy, outer.batch, outer.weighted.weights))
-    score_term: Parameters | None = None
+    scores: list[Parameters] = []
     for stage in range(len(trace) - 2, -1, -1):
         phase = trace[stage]
         samples = WeightedSamples.make(policy, phase.batch, phase.weighted.weights)
@@ -87,15 +92,24 @@ def task_gradient(
         )
         v = back.pathwise
         if back.score_term is not None:
-            score_term = {name: objective.score_coef * value for name, value in back.score_term.items()}
-            v = {name: value + score_term[name] for name, value in v.items()}
-    return v, score_term
+            scores.insert(0, back.score_term)
+            weighted = _weighted(objective, stage, back.score_term)
+            v = {name: value + weighted[name] for name, value in v.items()}
+    return v, scores
 
 
 def _choose(
     score_coefficients: ScoreCoefficients, describe: Callable[[th.Tensor], InnerStep], sensitivity: th.Tensor
 ) -> th.Tensor:
     return score_coefficients(describe(sensitivity))
+
+
+def _weighted(objective: MetaObjective, stage: int, score_term: Parameters) -> Parameters:
+    """λ times a score term."""
+    coef = objective.score_coef
+    return {
+        name: (coef if isinstance(coef, (int, float)) else coef[stage].get(name, 0.0)) * s for name, s in score_term.items()
+    }
 
 
 def meta_gradient(
@@ -119,11 +133,13 @@ def meta_gradient(
     results = _in_order(executor, work, traces) if executor else map(work, range(len(traces)), traces)
     n_tasks = len(traces)
     total: Parameters = {}
-    score_total: Parameters = {}
-    for gradient, score_term in results:
+    unweighted: list[Parameters] = []
+    for gradient, scores in results:
         _add(total, gradient, 1 / n_tasks)
-        _add(score_total, score_term or {}, 1 / n_tasks)
-    return MetaGradient(total, score_total or None)
+        unweighted = unweighted or [{} for _ in scores]
+        for mean, score in zip(unweighted, scores, strict=True):
+            _add(mean, score, 1 / n_tasks)
+    return MetaGradient(total, _weighted(objective, 0, unweighted[0]) if unweighted else None, unweighted)
 
 
 def _in_order(

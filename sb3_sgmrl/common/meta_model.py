@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch as th
@@ -30,6 +30,7 @@ from sb3_sgmrl.common.functional import FunctionalPolicy
 from sb3_sgmrl.common.initialization import initialize
 from sb3_sgmrl.common.sampling import borrowed_workers, check_task_workers, check_tasks, find_horizon
 from sb3_sgmrl.common.saving import SafelySaved
+from sb3_sgmrl.common.score_weight import ScoreWeights
 from sb3_sgmrl.common.type_aliases import MetaObjective
 
 
@@ -47,7 +48,7 @@ class MetaModel(SafelySaved):
     policy: ActorCriticPolicy
     env: VecEnv
     # weight λ of the score term
-    score_coef: float = 0.0
+    score_coef: float | str = 0.0
 
     def __init__(
         self,
@@ -219,8 +220,14 @@ class MetaModel(SafelySaved):
             inner_lr=self.inner_lr,
             inner_surrogate=self.inner_surrogate,
             first_order=self.first_order,
-            score_coef=self.score_coef,
+            score_coef=self.score_weights(),
         )
+
+    def score_weights(self) -> float | ScoreWeights:
+        """
+        :return: weight of the score term, or a weight for each inner step and parameter
+        """
+        return cast(float, self.score_coef)
 
     @property
     def episodes_per_phase(self) -> list[int]:

@@ -12,6 +12,7 @@ from sb3_sgmrl.common.advantages import AdvantageSettings, WeightedEpisodes
 from sb3_sgmrl.common.batch import TaskBatch
 from sb3_sgmrl.common.functional import Parameters
 from sb3_sgmrl.common.inner import WeightedSamples
+from sb3_sgmrl.common.score_weight import ScoreWeights
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class MetaObjective:
     :param inner_lr: α
     :param inner_surrogate: ``pathwise``, ``lvc`` or ``dice``, see :func:`~sb3_sgmrl.common.inner.curvature_weights`
     :param first_order: leave the second derivative out
-    :param score_coef: weight λ of the score term; 1 is SG-MRL, 0 is MAML.
+    :param score_coef: weight λ of the score term; 1 is SG-MRL, 0 is MAML. Or a weight for each inner step and parameter
     """
 
     inner: AdvantageSettings
@@ -75,4 +76,4 @@ class MetaObjective:
     inner_lr: float
     inner_surrogate: str = "pathwise"
     first_order: bool = False
-    score_coef: float = 1.0
+    score_coef: float | ScoreWeights = 1.0

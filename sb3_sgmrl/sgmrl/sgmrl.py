@@ -21,6 +21,7 @@ from sb3_sgmrl.common.meta_algorithm import MetaOnPolicyAlgorithm, MetaRollout
 from sb3_sgmrl.common.meta_gradient import MetaGradient
 from sb3_sgmrl.common.refitted import causal_refitted_coefficients, linearized_coefficients, refitted_coefficients
 from sb3_sgmrl.common.score_coefficients import outer_returns, return_baselines, return_coefficients
+from sb3_sgmrl.common.score_weight import ScoreWeights, SignalWeights
 from sb3_sgmrl.common.threads import thread_pool
 from sb3_sgmrl.common.type_aliases import ScoreCoefficients
 
@@ -36,9 +37,9 @@ class SGMRL(MetaOnPolicyAlgorithm):
     leaves out. Paper: https://arxiv.org/abs/2002.05135 (Fallah, Georgiev, Mokhtari, Ozdaglar 2021).
 
     The default form of the score term is formula (C) of the documentation, split over the steps: the return after leaving each
-    episode out is subtracted, to first order, with the baseline and the normalisation refitted. The exact forms of
-    ``control_variate`` give an unbiased estimate; ``counterfactual`` is (C) without the expansion, and costs more; the others
-    are much noisier.
+    episode out is subtracted, to first order, with the baseline and the normalisation refitted. It is weighted by its own
+    signal to noise in earlier iterations. ``score_coef=1`` and an exact ``control_variate`` give an unbiased estimate;
+    ``counterfactual`` is (C) without the expansion, and costs more; the others are much noisier.
 
     :param policy: the policy, ``MlpPolicy``, ``CnnPolicy``, ``MultiInputPolicy`` or a class
     :param env: a :class:`~sb3_sgmrl.TaskDistEnv` or a VecEnv of them, or the id of a registered task family
@@ -61,7 +62,8 @@ class SGMRL(MetaOnPolicyAlgorithm):
         surrogate
     :param inner_surrogate: ``pathwise``, ``lvc`` or ``dice``
     :param first_order: leave the second derivatives out
-    :param score_coef: weight λ of the score term; 1 is SG-MRL, 0 is MAML
+    :param score_coef: weight λ of the score term; 1 is SG-MRL, 0 is MAML; ``auto`` weighs it by how much it stood out from its
+        noise in earlier iterations, see :class:`~sb3_sgmrl.common.score_weight.SignalWeight`
     :param control_variate: form of the score term: ``refitted_causal`` (formula C, the scores of steps weighted by what
         follows from them), ``refitted`` (formula C, the scores of episodes), ``linearized`` (the
         same without refitting, which is biased), or the exact return times score with ``none``, ``leave_one_task_out``,
@@ -109,7 +111,7 @@ class SGMRL(MetaOnPolicyAlgorithm):
         outer_advantage: dict[str, Any] | None = None,
         inner_surrogate: str = "pathwise",
         first_order: bool = False,
-        score_coef: float = 1.0,
+        score_coef: float | str = "auto",
         control_variate: str = "refitted_causal",
         score_gae_lambda: float = 0.95,
         control_variate_scaling: bool = False,
@@ -130,6 +132,7 @@ class SGMRL(MetaOnPolicyAlgorithm):
         self.control_variate = control_variate
         self.score_gae_lambda = score_gae_lambda
         self.control_variate_scaling = control_variate_scaling
+        self._signal_weights = SignalWeights()
         self._task_regression = TaskRegression()
         self._variate_scaling = VariateScaling()
         super().__init__(
@@ -202,8 +205,17 @@ class SGMRL(MetaOnPolicyAlgorithm):
             return self._counterfactuals.baselines
         return return_baselines(traces, gamma, RETURN_CONTROL_VARIATES[self.control_variate])
 
+    def score_weights(self) -> float | ScoreWeights:
+        if self.score_coef != "auto":
+            return super().score_weights()
+        return self._signal_weights.weights(self.n_inner_steps)
+
     def observe(self, rollout: MetaRollout, estimate: MetaGradient) -> None:
-        if self.score_coef == 0 or self.control_variate in FIRST_ORDER:
+        if self.score_coef == 0:
+            return
+        if self.score_coef == "auto":
+            self._signal_weights.observe(estimate.unweighted)
+        if self.control_variate in FIRST_ORDER:
             return
         outer = outer_returns(rollout.traces, self.objective.outer.gamma)
         if self.control_variate == "task_regression":

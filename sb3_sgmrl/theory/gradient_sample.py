@@ -42,7 +42,8 @@ def make_estimators(
 ) -> dict[str, MetaOnPolicyAlgorithm]:
     """
     Algorithms at the policy of a model, whose ``meta_gradient`` is to be measured. They hold the policy itself, so they follow
-    it when the model trains on. ``control_variate="task_regression"`` and scaling begin without memory.
+    it when the model trains on. ``control_variate="task_regression"`` and ``score_coef="auto"`` begin without memory, the
+    latter as MAML.
 
     :param model: a model with an environment; it stays as it is
     :param settings: by name, the algorithm and those of its arguments that concern the estimate, e.g.
