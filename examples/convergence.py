@@ -219,7 +219,8 @@ def report_constants(epsilon):
     print(
         f"α ≤ 1/η_H = {constants.max_inner_lr:.2g}, here {INNER_LR:g}; β ≤ 1/L_V = {constants.max_learning_rate:.2g}, here 1;"
     )
-    print(f"B ≥ 8 G_V²/ε² = {constants.sufficient_batch_size(epsilon):.2g} for ε = {epsilon:.3g}, here {epsilon**-2:.2g}")
+    needed, used = constants.sufficient_batch_size(epsilon), constant_step(epsilon).batch_size
+    print(f"B ≥ 8 G_V²/ε² = {needed:.2g} for ε = {epsilon:.3g}, here {used:.2g}")
 
 
 def draw(expected, norms, floors, outer, curves):
