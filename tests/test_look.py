@@ -37,7 +37,11 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture
 def model_file(trained: Path) -> list[str]:
-    return ["-i", str(trained), *TASK]
+    return ["-i", str(trained), *TASK, "--env-kwargs", "max_episode_steps:20"]
+
+
+def _short() -> TaskDistEnv:
+    return TaskDistEnv(gym.make("Navigation2D-v0", max_episode_steps=20))
 
 
 def test_video_of_navigation(
@@ -47,7 +51,7 @@ def test_video_of_navigation(
     assert record.main([*model_file, "--adapt-steps", "2", "-o", "new/goal.gif"]) == 0
     frames = imageio.mimread("new/goal.gif")
     # three panels of 400 pixels under their captions, one picture per step
-    assert len(frames) == 100 and frames[0].shape[:2] == (424, 1200)
+    assert len(frames) == 20 and frames[0].shape[:2] == (424, 1200)
     for panel in np.split(np.stack([frame[..., :3] for frame in (frames[0], frames[-1])]), 3, axis=2):
         assert (panel[0] != panel[1]).any(), "nothing moves"
         assert (panel[:, :24] < 128).any(), "no caption"
@@ -101,6 +105,7 @@ def test_where_mujoco_draws_without_a_display(monkeypatch: pytest.MonkeyPatch) -
     assert video.choose_gl_backend() is None and not tried
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="without a display is for Linux")
 def test_video_of_a_robot_without_a_display() -> None:
     """In a process of its own, because the kind of OpenGL is chosen when MuJoCo is imported."""
@@ -123,9 +128,9 @@ def test_adapted_policy_is_an_ordinary_one(model_file: list[str], capsys: pytest
     rows = [line.split() for line in capsys.readouterr().out.splitlines() if line.split()[:1] and line.split()[0] in "012"]
     assert len(rows) == 3
     policy = ActorCriticPolicy.load("adapted.zip")
-    env = TaskDistEnv("Navigation2D-v0")
+    env = _short()
     env.set_task([0.3, -0.4])
-    wanted = SGMRL.load(model_file[1]).adapt("Navigation2D-v0", [0.3, -0.4], n_steps=2)
+    wanted = SGMRL.load(model_file[1]).adapt(_short(), [0.3, -0.4], n_steps=2)
     observations = np.random.default_rng(0).uniform(-0.5, 0.5, (20, 2)).astype(np.float32)
     for one, other in zip(policy.state_dict().values(), wanted.state_dict().values(), strict=True):
         assert (one == other).all()

@@ -31,7 +31,7 @@ def run_tune(*arguments: str, n_trials: int = 2) -> int:
 @pytest.mark.parametrize("is_continuous", [True, False])
 def test_search_spaces_hold_arguments_of_the_algorithm(algo: str, is_continuous: bool) -> None:
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    for _ in range(20):
+    for _ in range(5):
         trial = study.ask()
         sampled = tuning.sample_params(algo, trial, 2 * is_continuous, 1, {})
         assert sampled == tuning.convert_params(trial.params)
