@@ -222,6 +222,16 @@ def test_bounds_are_nearly_attained():
     assert 0.99 * 5 / 6 < found["estimator_bound"] < 1  # α is small, so 1 of 2 in ‖I + α∇²ν‖ ≤ 2
 
 
+def test_slope_of_the_hessian_estimate_by_hand():
+    """
+    One state and one step, reward 1. Along the unit vector that prefers action 0, log π(0) has the derivatives 2(1 − p),
+    −4p(1 − p) and −8p(1 − p)(1 − 2p), so that of eq. (8) is −8p(1 − p)(3 − 4p); that of action 1 is smaller for p = 1/3.
+    """
+    problem = problem_of([one_state([1, 1])], 0.0, 0.1, 1, control_variate=none)
+    found = attained(problem, np.array([[-math.log(2), 0, 0, 0]]))["hessian_slope"]
+    assert found == pytest.approx(8 * (2 / 9) * (5 / 3), rel=1e-9)
+
+
 def test_bound_of_the_estimator_in_the_paper_does_not_hold():
     """γ = 0.9, all rewards are 1, and an improbable action is played at each of five steps of forty inner episodes."""
     constants = ConvergenceConstants(softmax_bounds(), 1.0, 0.9, 5, 40, 0.0)
@@ -258,7 +268,9 @@ def test_maml_has_a_floor_where_the_theorem_applies():
 
 
 def test_example(tmp_path):
-    lines = run_example(tmp_path, "convergence.py", "--quick", "--seeds", "2", "--folder", "figures").splitlines()
+    lines = run_example(
+        tmp_path, "convergence.py", "--quick", "--seeds", "2", "--workers", "1", "--folder", "figures"
+    ).splitlines()
     limits = {line.split()[0]: float(line.split()[2]) for line in lines if line.startswith(("SG-MRL ", "MAML ", "FO-MAML "))}
     assert limits["SG-MRL"] < 1e-9
     assert min(limits["MAML"], limits["FO-MAML"]) > 0.1
