@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from sb3_sgmrl.command_line import PICTURES, check_output, run_command, write_figure
-from sb3_sgmrl.runs import Run, after, make_parser, open_run, play_episode
+from sb3_sgmrl.common.evaluation import after
+from sb3_sgmrl.runs import Run, make_parser, open_run, play_episode
 from sb3_sgmrl.video import check_video, choose_gl_backend, has_display, record
 
 if TYPE_CHECKING:

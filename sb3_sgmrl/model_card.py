@@ -15,7 +15,7 @@ import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 
-from sb3_sgmrl.common.evaluation import AdaptationReport
+from sb3_sgmrl.common.evaluation import AdaptationReport, inner_steps
 from sb3_sgmrl.common.sampling import find_horizon
 
 if TYPE_CHECKING:
@@ -123,8 +123,8 @@ trained on the task family **{trained.env_id}** with sb3_sgmrl, gradient-based m
 |---|---|---|---|
 {table}
 {shown("adaptation.png")}
-`mean_reward` in the metadata is the return after {_steps(measured.n_inner_steps)}, ± the standard deviation over tasks. The
-model was trained for {_steps(model.n_inner_steps)}.
+`mean_reward` in the metadata is the return after {inner_steps(measured.n_inner_steps)}, ± the standard deviation over tasks.
+The model was trained for {inner_steps(model.n_inner_steps)}.
 
 ## Protocol
 
@@ -167,10 +167,6 @@ The model was measured, not necessarily trained, with these.
 |---|---|
 {versions}
 """
-
-
-def _steps(n: int) -> str:
-    return f"{n} inner step{'s' * (n != 1)}"
 
 
 def _versions() -> dict[str, str]:

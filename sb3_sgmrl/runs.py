@@ -154,14 +154,6 @@ class Run(TrainedModel):
             yield k, self.model.adapt(self.env, self.task, k, self.n_episodes, seed=self.options.seed)
 
 
-def after(k: int) -> str:
-    """
-    :param k: number of inner steps
-    :return: in words
-    """
-    return "before adaptation" if k == 0 else f"after {k} inner step{'s' * (k > 1)}"
-
-
 @contextmanager
 def load_model(
     path: pathlib.Path,

@@ -17,6 +17,7 @@ import rl_zoo3.load_from_hub
 import yaml
 from huggingface_sb3 import EnvironmentName
 from stable_baselines3.common.logger import configure
+from toys import error_of
 from zoo_tools import run_train, zoo_process  # noqa: F401
 
 from sb3_sgmrl import MAML, SGMRL, card, enjoy, evaluate_adaptation
@@ -144,9 +145,7 @@ def test_errors_leave_things_as_they_were(monkeypatch: pytest.MonkeyPatch, capsy
         (["-i", "none.zip"], "none.zip is not a file"),
         ([*bandit, "--algo", "maml"], "SGMRL"),
     ):
-        assert card.main([*SMALL, *arguments]) == 2, arguments
-        error = capsys.readouterr().err
-        assert words in error and error.startswith("error: ") and error.count("\n") == 1
+        assert words in error_of(card, [*SMALL, *arguments], capsys)
         assert not Path("hub").exists()
 
     Path("hub/sgmrl-BernoulliBandit-v0").mkdir(parents=True)
