@@ -15,7 +15,6 @@ from sb3_sgmrl.command_line import PICTURES, check_output, import_env, run_comma
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
     from stable_baselines3.common.vec_env import VecEnv
 
     from sb3_sgmrl.common.evaluation import AdaptationReport
@@ -186,8 +185,10 @@ def _report(source: Source, options: argparse.Namespace) -> AdaptationReport:
 def _opened(source: Source, options: argparse.Namespace, n_tasks: int) -> Iterator[tuple[MetaOnPolicyAlgorithm, VecEnv | str]]:
     """A model and where it plays: workers as in the training of a run, else a new environment of the family."""
     import sb3_sgmrl
+    from sb3_sgmrl.common.checks import check_positive
     from sb3_sgmrl.common.saving import saved_algorithm
 
+    check_positive(n_episodes=1 if options.n_episodes is None else options.n_episodes)
     settings = _zoo_settings(source.path if source.path.is_dir() else source.path.absolute().parent)
     path = _file(source, f"{settings.name}.zip" if settings else "model.zip", "a model")
     algorithm = saved_algorithm(path)

@@ -274,10 +274,10 @@ def test_own_environment(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
 def test_enjoy(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_train(params=["n_inner_steps:2"]) == 0
     capsys.readouterr()
-    arguments = ["--task", "0.3", "-0.4", "--adapt-steps", "2", "--n-episodes", "2", "--picture", "goal.png"]
+    arguments = ["--task", "0.3", "-0.4", "--adapt-steps", "2", "--n-episodes", "2", "--picture", "new/goal.png"]
     assert enjoy.main(arguments) == 0
     output = capsys.readouterr().out
-    assert "Task [ 0.3 -0.4]" in output and "over 2 episodes" in output and Path("goal.png").exists()
+    assert "Task [ 0.3 -0.4]" in output and "over 2 episodes" in output and Path("new/goal.png").exists()
     model = SGMRL.load("logs/sgmrl/Navigation2D-v0_1/Navigation2D-v0.zip")
     report = evaluate_adaptation(model, "Navigation2D-v0", tasks=[np.array([0.3, -0.4])], n_steps=2, n_episodes=2)
     rows = [line.split() for line in output.splitlines() if line.split()[:1] and line.split()[0] in "012"]
