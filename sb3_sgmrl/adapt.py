@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 
@@ -86,8 +85,8 @@ def _save(run: Run, policy: ActorCriticPolicy) -> None:
         with replace_when_complete(path) as file:
             model.save(file)  # type: ignore[arg-type]
         print(f"Wrote {path}, for {algorithm}.load")
-    statistics = os.path.join(run.manager.statistics_folder, "vecnormalize.pkl")
-    if os.path.exists(statistics):
+    statistics = run.settings_folder / "vecnormalize.pkl"
+    if statistics.exists():
         print(f'It knows observations only as VecNormalize.load("{statistics}", env) gives them.')
 
 

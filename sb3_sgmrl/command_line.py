@@ -1,4 +1,4 @@
-"""What the commands share: one sentence instead of a traceback, an exit code, and checks of what a person wrote."""
+"""What the commands share: one sentence instead of a traceback, an exit code, checks of what a person wrote, and pictures."""
 
 from __future__ import annotations
 
@@ -8,11 +8,21 @@ import os
 import pathlib
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import gymnasium as gym
 from gymnasium.error import Error as GymnasiumError
 
+from sb3_sgmrl.common.saving import replace_when_complete
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 OK, ERROR, INTERRUPTED = 0, 2, 130
+# Evaluations while training choose the best model, so the final report is on other tasks. Runs have seeds below 2**32.
+EVAL_SEED, REPORT_SEED = 2**40, 2**40 + 1
+PICTURES = (".png", ".pdf", ".svg", ".jpg")
 
 # What files, settings, values and missing packages lead to. Anything else is a mistake of ours and keeps its traceback.
 _PERSONS_ERRORS = (
@@ -110,7 +120,21 @@ def check_output(path: str, suffixes: Sequence[str], overwrite: bool) -> None:
         raise ValueError(f"{path} is a folder; a file is needed.")
     if file.exists() and not overwrite:
         raise ValueError(f"{path} is there already: choose another name, or replace it by --overwrite.")
-    folder = next(parent for parent in file.absolute().parents if parent.exists())
+    _check_can_be_made(file)
+
+
+def check_new_folder(path: str | pathlib.Path) -> None:
+    """
+    :param path: a folder to be made, which is never replaced
+    :raises ValueError: when it is there already or cannot be made
+    """
+    if os.path.lexists(path):
+        raise ValueError(f"{path} is there already: choose another name.")
+    _check_can_be_made(pathlib.Path(path))
+
+
+def _check_can_be_made(path: pathlib.Path) -> None:
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
     if not folder.is_dir() or not os.access(folder, os.W_OK):
         raise ValueError(f"{path} cannot be written: {folder} is not a folder that may be written to.")
 
@@ -126,3 +150,29 @@ def free_path(folder: str, stem: str, suffix: str) -> str:
     while os.path.exists(path := os.path.join(folder, f"{stem}_{number}{suffix}")):
         number += 1
     return path
+
+
+def import_plots() -> ModuleType | None:
+    """
+    :return: :mod:`sb3_sgmrl.plots`; None, after saying why, where matplotlib is not installed
+    """
+    try:
+        return importlib.import_module("sb3_sgmrl.plots")
+    except ModuleNotFoundError as error:
+        if error.name != "matplotlib":
+            raise
+        print("No pictures, because matplotlib is not installed; the extra [plots] brings it.")
+        return None
+
+
+def write_figure(figure: Figure, path: str | pathlib.Path, dpi: int = 150) -> None:
+    """
+    Write a picture, and its folder where there is none, and say so.
+
+    :param figure: the picture
+    :param path: a file that ends in what :data:`PICTURES` has
+    :param dpi: dots per inch
+    """
+    with replace_when_complete(path) as file:
+        figure.savefig(file, format=pathlib.Path(path).suffix[1:].lower(), dpi=dpi)
+    print(f"Wrote {path}")

@@ -7,14 +7,13 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from sb3_sgmrl.command_line import check_output, run_command
-from sb3_sgmrl.runs import Run, after, make_parser, open_run, play_episode
+from sb3_sgmrl.command_line import PICTURES, check_output, run_command, write_figure
+from sb3_sgmrl.common.evaluation import after
+from sb3_sgmrl.runs import Run, make_parser, open_run, play_episode
 from sb3_sgmrl.video import check_video, choose_gl_backend, has_display, record
 
 if TYPE_CHECKING:
     from sb3_sgmrl.common.evaluation import AdaptationReport
-
-_PICTURES = (".png", ".pdf", ".svg", ".jpg")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -45,7 +44,7 @@ def _enjoy(options: argparse.Namespace) -> None:
     from sb3_sgmrl.common.evaluation import evaluate_adaptation
 
     if options.picture is not None:
-        check_output(options.picture, _PICTURES, options.overwrite)
+        check_output(options.picture, PICTURES, options.overwrite)
     if options.video is not None:
         check_video(options.video, options.overwrite)
         choose_gl_backend()
@@ -70,8 +69,7 @@ def _save_picture(path: str, run: Run, report: AdaptationReport, arguments: dict
         figure = plots.plot_trajectories(plots.navigation_trajectories(run.model, run.env, report.tasks, **arguments))
     else:
         figure = plots.plot_adaptation(report)
-    figure.savefig(path, dpi=150)
-    print(f"Wrote {path}")
+    write_figure(figure, path)
 
 
 def _show(run: Run) -> None:

@@ -7,7 +7,6 @@ import platform
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
 from pprint import pformat
 from typing import TYPE_CHECKING, Any
 
@@ -16,13 +15,14 @@ import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 
-from sb3_sgmrl.common.evaluation import AdaptationReport
+from sb3_sgmrl.common.evaluation import AdaptationReport, inner_steps
 from sb3_sgmrl.common.sampling import find_horizon
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCardData
 
     from sb3_sgmrl.common.meta_algorithm import MetaOnPolicyAlgorithm
+    from sb3_sgmrl.runs import TrainedModel
 
 _PACKAGES = ("sb3_sgmrl", "stable-baselines3", "torch", "gymnasium", "mujoco", "numpy")
 _TAGS = (
@@ -35,39 +35,6 @@ _TAGS = (
 # arguments that do not change what is learned, or that the card has elsewhere
 _NOT_SETTINGS = {"self", "kwargs", "policy", "env", "n_envs", "n_threads", "engine", "tensorboard_log", "verbose", "device"}
 _NOT_SETTINGS |= {"seed", "stats_window_size", "_init_setup_model"}
-
-
-@dataclass(frozen=True)
-class TrainedModel:
-    """
-    A model with what is known about it.
-
-    :param algo: name of the algorithm in RL Zoo, such as ``sgmrl``
-    :param env_id: id of the task family
-    :param model: the model
-    :param env: workers to adapt in, with the statistics of VecNormalize if there are any
-    :param env_kwargs: arguments of the environment
-    :param path: the file of the model
-    :param command: what trained it, None when not known
-    """
-
-    algo: str
-    env_id: str
-    model: MetaOnPolicyAlgorithm
-    env: VecEnv
-    env_kwargs: dict[str, Any]
-    path: Path
-    command: str | None
-
-    @property
-    def name(self) -> str:
-        """RL Zoo's name of the model and its repository."""
-        return f"{self.algo}-{self.env_id.replace('/', '-')}"
-
-    @property
-    def settings_folder(self) -> Path:
-        """Where RL Zoo keeps the settings of the run, if it was one."""
-        return self.path.parent / self.env_id.replace("/", "-")
 
 
 @dataclass(frozen=True)
@@ -116,16 +83,17 @@ def metadata(trained: TrainedModel, measured: Measurement) -> ModelCardData:
     )
     return ModelCardData(
         library_name="stable-baselines3",
-        tags=[*_TAGS, trained.env_id, trained.algo],
+        tags=[*_TAGS, trained.env_id, trained.manager.algo],
         model_name=type(trained.model).__name__,
         eval_results=[result],
     )
 
 
-def card_text(trained: TrainedModel, measured: Measurement, repo_id: str, pictures: Collection[str] = ()) -> str:
+def card_text(trained: TrainedModel, measured: Measurement, command: str, repo_id: str, pictures: Collection[str] = ()) -> str:
     """
     :param trained: the model
     :param measured: what it reaches
+    :param command: what trained it
     :param repo_id: where it will be uploaded
     :param pictures: names of the pictures in the folder
     :return: the card in Markdown, without its metadata
@@ -142,7 +110,6 @@ def card_text(trained: TrainedModel, measured: Measurement, repo_id: str, pictur
     versions = "\n".join(
         f"| {name} | {found} |" for name, found in {"Python": platform.python_version(), **_versions()}.items()
     )
-    command = trained.command or "not recorded"
     seed = "without a seed" if model.seed is None else f"seed {model.seed}"
     return f"""# {algorithm} on {trained.env_id}
 
@@ -156,8 +123,8 @@ trained on the task family **{trained.env_id}** with sb3_sgmrl, gradient-based m
 |---|---|---|---|
 {table}
 {shown("adaptation.png")}
-`mean_reward` in the metadata is the return after {_steps(measured.n_inner_steps)}, ± the standard deviation over tasks. The
-model was trained for {_steps(model.n_inner_steps)}.
+`mean_reward` in the metadata is the return after {inner_steps(measured.n_inner_steps)}, ± the standard deviation over tasks.
+The model was trained for {inner_steps(model.n_inner_steps)}.
 
 ## Protocol
 
@@ -200,10 +167,6 @@ The model was measured, not necessarily trained, with these.
 |---|---|
 {versions}
 """
-
-
-def _steps(n: int) -> str:
-    return f"{n} inner step{'s' * (n != 1)}"
 
 
 def _versions() -> dict[str, str]:
@@ -258,7 +221,7 @@ def _extent(tasks: Sequence[Any]) -> str:
 
 
 def _usage(trained: TrainedModel, repo_id: str) -> str:
-    arguments = "".join(f", {name}={value!r}" for name, value in trained.env_kwargs.items())
+    arguments = "".join(f", {name}={value!r}" for name, value in trained.manager.env_kwargs.items())
     own = str(gym.spec(trained.env_id).entry_point).startswith("sb3_sgmrl.")
     lines = ["from huggingface_sb3 import load_from_hub"]
     normalized = unwrap_vec_normalize(trained.env) is not None

@@ -6,14 +6,16 @@ import argparse
 import pathlib
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sb3_sgmrl.command_line import run_command
+from sb3_sgmrl.command_line import PICTURES, check_output, import_env, run_command, write_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from stable_baselines3.common.vec_env import VecEnv
 
     from sb3_sgmrl.common.evaluation import AdaptationReport
     from sb3_sgmrl.common.meta_algorithm import MetaOnPolicyAlgorithm
@@ -80,9 +82,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("kind", choices=list(_KINDS), metavar="KIND", help="of picture, see above")
     parser.add_argument("sources", nargs="+", metavar="[NAME=]SOURCE", help="run folders, reports or models, see above")
-    parser.add_argument(
-        "-o", "--output", type=pathlib.Path, metavar="FILE", help="picture to write, .png, .pdf or .svg (KIND.png)"
-    )
+    parser.add_argument("-o", "--output", metavar="FILE", help=f"picture to write, {' or '.join(PICTURES)} (KIND.png)")
+    parser.add_argument("--overwrite", action="store_true", help="replace the picture if it is there already")
     parser.add_argument("--dpi", type=int, default=150, help="dots per inch of a PNG (150)")
     parser.add_argument("--level", type=float, default=0.95, help="coverage of confidence bands (0.95)")
     parser.add_argument(
@@ -116,20 +117,14 @@ def _parser() -> argparse.ArgumentParser:
 
 def _plot(options: argparse.Namespace) -> None:
     try:
-        from matplotlib.backend_bases import FigureCanvasBase
-
-        output = options.output or pathlib.Path(f"{options.kind}.png")
-        if output.suffix[1:] not in FigureCanvasBase.get_supported_filetypes():
-            raise ValueError(f"-o {output} must end in .png, .pdf or .svg.")
-        if not output.absolute().parent.is_dir():
-            raise ValueError(f"-o {output}: there is no folder {output.parent}.")
+        output = options.output or f"{options.kind}.png"
+        check_output(output, PICTURES, options.overwrite)
         figure = _KINDS[options.kind]([_source(text) for text in options.sources], options)
     except ModuleNotFoundError as error:
         if error.name not in ("matplotlib", "rliable"):
             raise
         raise ImportError(f"{error}; install the package with its extra [plots], which brings what pictures need.") from error
-    figure.savefig(output, dpi=options.dpi)
-    print(f"Wrote {output}")
+    write_figure(figure, output, options.dpi)
 
 
 def _source(text: str) -> Source:
@@ -179,36 +174,35 @@ def _report(source: Source, options: argparse.Namespace) -> AdaptationReport:
 
     if source.path.suffix != ".zip":
         return AdaptationReport.from_csv(_file(source, "adaptation.csv", "a report of adaptation on unseen tasks"))
-    model, env = _open(source, options)
     n_steps = 3 if options.n_steps is None else options.n_steps
     n_tasks = 40 if options.n_tasks is None else options.n_tasks
     shown = sys.stderr.isatty()
-    return evaluate_adaptation(model, env, n_tasks, n_steps, options.n_episodes, seed=options.seed, progress_bar=shown)
+    with _opened(source, options, n_tasks) as (model, env):
+        return evaluate_adaptation(model, env, n_tasks, n_steps, options.n_episodes, seed=options.seed, progress_bar=shown)
 
 
-def _open(source: Source, options: argparse.Namespace) -> tuple[MetaOnPolicyAlgorithm, Any]:
-    """A model and where it plays."""
-    import gymnasium as gym
-    from stable_baselines3.common.vec_env import VecNormalize
-
+@contextmanager
+def _opened(source: Source, options: argparse.Namespace, n_tasks: int) -> Iterator[tuple[MetaOnPolicyAlgorithm, VecEnv | str]]:
+    """A model and where it plays: workers as in the training of a run, else a new environment of the family."""
     import sb3_sgmrl
-    from sb3_sgmrl.common.adaptation_env import make_task_env
+    from sb3_sgmrl.common.checks import check_positive
     from sb3_sgmrl.common.saving import saved_algorithm
 
+    check_positive(n_episodes=1 if options.n_episodes is None else options.n_episodes)
     settings = _zoo_settings(source.path if source.path.is_dir() else source.path.absolute().parent)
     path = _file(source, f"{settings.name}.zip" if settings else "model.zip", "a model")
-    model = getattr(sb3_sgmrl, saved_algorithm(path)).load(path, device=options.device)
-    env_id = options.env or (settings.name if settings else None)
-    if env_id is None:
-        raise ValueError(f"--env is missing: the task family to play {path} in.")
-    if settings is None:
-        return model, env_id
-    import yaml
+    algorithm = saved_algorithm(path)
+    if settings is not None:
+        from sb3_sgmrl.runs import load_model, saved_arguments  # needs RL Zoo, as the run did
 
-    env_kwargs = yaml.unsafe_load((settings / "args.yml").read_text())["env_kwargs"] or {}  # RL Zoo writes Python objects
-    env = make_task_env(gym.make(env_id, **env_kwargs) if env_kwargs else env_id)
-    statistics = settings / "vecnormalize.pkl"
-    return model, VecNormalize.load(str(statistics), env) if statistics.exists() else env
+        env_id = import_env(options.env or saved_arguments(settings)["env"], [])
+        arguments = {"n_tasks": n_tasks, "n_episodes": options.n_episodes, "device": options.device}
+        with load_model(path, algorithm.lower(), env_id, **arguments) as trained:
+            yield trained.model, trained.env
+    elif options.env is None:
+        raise ValueError(f"--env is missing: the task family to play {path} in.")
+    else:
+        yield getattr(sb3_sgmrl, algorithm).load(path, device=options.device), import_env(options.env, [])
 
 
 # ---------------------------------------------------------------- pictures
@@ -275,7 +269,7 @@ def _plot_gradient(sources: Sequence[Source], options: argparse.Namespace) -> Fi
 
 
 def _plot_trajectories(sources: Sequence[Source], options: argparse.Namespace) -> Figure:
-    from sb3_sgmrl.common.adaptation_env import make_task_env
+    from sb3_sgmrl.common.adaptation_env import env_to_adapt_in
     from sb3_sgmrl.common.checks import check_positive, check_seed
     from sb3_sgmrl.common.evaluation import draw_test_tasks
     from sb3_sgmrl.plots import navigation_trajectories, plot_trajectories
@@ -285,10 +279,10 @@ def _plot_trajectories(sources: Sequence[Source], options: argparse.Namespace) -
     check_seed(options.seed)
 
     def trajectories(source: Source) -> Any:
-        model, env = _open(source, options)
-        goals = draw_test_tasks(make_task_env(env), n_tasks, options.seed)
-        n_steps = model.n_inner_steps if options.n_steps is None else options.n_steps
-        return navigation_trajectories(model, env, goals, n_steps, options.n_episodes, options.seed)
+        with _opened(source, options, n_tasks) as (model, env), env_to_adapt_in(model, env) as workers:
+            goals = draw_test_tasks(workers, n_tasks, options.seed)
+            n_steps = model.n_inner_steps if options.n_steps is None else options.n_steps
+            return navigation_trajectories(model, workers, goals, n_steps, options.n_episodes, options.seed)
 
     return plot_trajectories(_one_each(sources, trajectories))
 

@@ -41,7 +41,7 @@ def _record(options: argparse.Namespace) -> None:
         check_video(options.output, options.overwrite)
     choose_gl_backend()
     with open_run(options) as run:
-        path = options.output or free_path(run.folder, "video", ".mp4")
+        path = options.output or free_path(str(run.path.parent), "video", ".mp4")
         check_video(path, options.overwrite)
         print(f"Task {run.task}")
         record(run, path, options.deterministic)

@@ -7,7 +7,7 @@ import ast
 import os
 import pathlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from sb3_sgmrl.zoo import MetaExperimentManager
 
 
-def make_parser(prog: str, description: str) -> argparse.ArgumentParser:
+def make_model_parser(prog: str, description: str) -> argparse.ArgumentParser:
     """
     :param prog: the command
     :param description: what it does
-    :return: a parser with the options that choose a model and a task
+    :return: a parser with the options that choose a model and how it is played
     """
     parser = argparse.ArgumentParser(prog, usage="%(prog)s [options]", description=description, allow_abbrev=False)
     model = parser.add_argument_group("the model")
@@ -51,6 +51,32 @@ def make_parser(prog: str, description: str) -> argparse.ArgumentParser:
         "-i", "--trained-agent", metavar="FILE.zip", help="this file instead, also when it was trained outside of RL Zoo"
     )
     model.add_argument("--device", default="auto", help="PyTorch device (auto)")
+    play = parser.add_argument_group("the episodes")
+    play.add_argument(
+        "--n-episodes",
+        type=int,
+        help="episodes per task to adapt with and to measure, per inner step; as in training unless given",
+    )
+    play.add_argument("--seed", type=int, default=0, help="seed of what is drawn, tasks and episodes (%(default)s)")
+    play.add_argument(
+        "--env-kwargs",
+        nargs="+",
+        default=[],
+        metavar="NAME:VALUE",
+        help="arguments of the environment, over those of training",
+    )
+    play.add_argument("--gym-packages", nargs="+", default=[], metavar="MODULE", help="imported to register environments")
+    parser.add_argument("--verbose", type=int, default=1, help="2 also shows tracebacks of errors (1)")
+    return parser
+
+
+def make_parser(prog: str, description: str) -> argparse.ArgumentParser:
+    """
+    :param prog: the command
+    :param description: what it does
+    :return: a parser with the options that choose a model and a task
+    """
+    parser = make_model_parser(prog, description)
     task = parser.add_argument_group("the task")
     task.add_argument(
         "--task",
@@ -61,20 +87,7 @@ def make_parser(prog: str, description: str) -> argparse.ArgumentParser:
         "the seed unless given",
     )
     task.add_argument("--adapt-steps", type=int, default=3, help="number of inner steps (3)")
-    task.add_argument(
-        "--n-episodes", type=int, help="episodes to adapt with and to measure, per inner step; as in training unless given"
-    )
-    task.add_argument("--seed", type=int, default=0, help="seed of the task, if drawn, and of the episodes (0)")
-    task.add_argument(
-        "--env-kwargs",
-        nargs="+",
-        default=[],
-        metavar="NAME:VALUE",
-        help="arguments of the environment, over those of training",
-    )
-    task.add_argument("--gym-packages", nargs="+", default=[], metavar="MODULE", help="imported to register environments")
     parser.add_argument("--overwrite", action="store_true", help="replace files that are there already")
-    parser.add_argument("--verbose", type=int, default=1, help="2 also shows tracebacks of errors (1)")
     return parser
 
 
@@ -86,23 +99,47 @@ def _literal(text: str) -> Any:
 
 
 @dataclass(frozen=True)
-class Run:
+class TrainedModel:
+    """
+    A trained model and where it plays.
+
+    :param path: the file of the model
+    :param manager: makes environments as in training
+    :param model: the model
+    :param env: workers to adapt in
+    """
+
+    path: pathlib.Path
+    manager: MetaExperimentManager
+    model: MetaOnPolicyAlgorithm
+    env: VecEnv
+
+    @property
+    def env_id(self) -> str:
+        """Of the task family."""
+        return self.manager.env_name.gym_id
+
+    @property
+    def name(self) -> str:
+        """RL Zoo's name of the model and its repository."""
+        return f"{self.manager.algo}-{self.manager.env_name}"
+
+    @property
+    def settings_folder(self) -> pathlib.Path:
+        """Where RL Zoo keeps the settings of the run, if it was one."""
+        return pathlib.Path(self.manager.statistics_folder)
+
+
+@dataclass(frozen=True)
+class Run(TrainedModel):
     """
     A trained model at a task.
 
     :param options: of a parser made by :func:`make_parser`
-    :param folder: of the model
-    :param manager: makes environments as in training
-    :param model: the model
-    :param env: workers to adapt in
     :param task: the task
     """
 
     options: argparse.Namespace
-    folder: str
-    manager: MetaExperimentManager
-    model: MetaOnPolicyAlgorithm
-    env: VecEnv
     task: Any
 
     @property
@@ -117,12 +154,67 @@ class Run:
             yield k, self.model.adapt(self.env, self.task, k, self.n_episodes, seed=self.options.seed)
 
 
-def after(k: int) -> str:
+@contextmanager
+def load_model(
+    path: pathlib.Path,
+    algo: str,
+    env_id: str,
+    env_kwargs: dict[str, Any] | None = None,
+    n_tasks: int = 1,
+    n_episodes: int | None = None,
+    device: str = "auto",
+) -> Iterator[TrainedModel]:
     """
-    :param k: number of inner steps
-    :return: in words
+    Load a model and make what it was trained in, for a ``with`` statement.
+
+    :param path: the file of the model; settings of a run beside it, in RL Zoo's layout, are heeded
+    :param algo: name of the algorithm in RL Zoo, such as ``sgmrl``
+    :param env_id: id of the task family, which is registered
+    :param env_kwargs: arguments of the environment, over those of training
+    :param n_tasks: how many will be played side by side
+    :param n_episodes: per task and inner step; as in training when None
+    :param device: PyTorch device
+    :return: the model and where it plays
+    :raises ValueError: for a file that is not such a model, or an environment that does not fit to it
     """
-    return "before adaptation" if k == 0 else f"after {k} inner step{'s' * (k > 1)}"
+    from sb3_sgmrl.zoo import META_ALGOS, MetaExperimentManager, MetaOptions
+
+    hyperparams, saved_env_kwargs = _saved_settings(path.parent, env_id)
+    manager = MetaExperimentManager(
+        *(argparse.Namespace(), algo, env_id, str(path.parent)),
+        env_kwargs={**saved_env_kwargs, **(env_kwargs or {})},
+        trained_agent=str(path),
+        n_eval_envs=0,
+        n_eval_episodes=n_episodes or 0,
+        verbose=0,
+        device=device,
+        meta=MetaOptions(n_tasks=n_tasks),
+    )
+    manager.use_hyperparameters(hyperparams)
+    model = META_ALGOS[algo].load(path, device=device)
+    env = manager.create_envs(0, eval_env=True)
+    try:
+        fit_to_model(model, env)
+        yield TrainedModel(path, manager, model, env)
+    finally:
+        env.close()
+
+
+def open_model(options: argparse.Namespace, n_tasks: int = 1) -> AbstractContextManager[TrainedModel]:
+    """
+    Find and load a model, for a ``with`` statement.
+
+    :param options: of a parser made by :func:`make_model_parser`
+    :param n_tasks: how many will be played side by side
+    :return: the model and where it plays
+    :raises ValueError: for a model that is not there or an environment that is not registered
+    """
+    check_positive(n_episodes=1 if options.n_episodes is None else options.n_episodes)
+    check_seed(options.seed)
+    env_id = import_env(options.env, options.gym_packages)
+    path = _find_model(options, env_id)
+    env_kwargs = dict(_name_and_value(text) for text in options.env_kwargs)
+    return load_model(path, options.algo, env_id, env_kwargs, n_tasks, options.n_episodes, options.device)
 
 
 @contextmanager
@@ -134,63 +226,47 @@ def open_run(options: argparse.Namespace) -> Iterator[Run]:
     :return: the model at its task
     :raises ValueError: for a model that is not there, an environment that is not registered or a task it does not have
     """
-    from sb3_sgmrl.zoo import META_ALGOS, MetaExperimentManager, MetaOptions
-
-    check_positive(adapt_steps=options.adapt_steps, n_episodes=1 if options.n_episodes is None else options.n_episodes)
-    check_seed(options.seed)
-    options.env = import_env(options.env, options.gym_packages)
-    model_path = _find_model(options)
-    folder = os.path.dirname(model_path)
-    hyperparams, env_kwargs = _saved_settings(folder, options)
-    env_kwargs.update(_name_and_value(text) for text in options.env_kwargs)
-    manager = MetaExperimentManager(
-        *(options, options.algo, options.env, options.folder),
-        env_kwargs=env_kwargs,
-        trained_agent=model_path,
-        n_eval_envs=0,
-        n_eval_episodes=options.n_episodes or 0,
-        verbose=0,
-        device=options.device,
-        meta=MetaOptions(n_tasks=1),
-    )
-    manager.use_hyperparameters(hyperparams)
-    model = META_ALGOS[options.algo].load(model_path, device=options.device)
-    env = manager.create_envs(0, eval_env=True)
-    try:
-        fit_to_model(model, env)
-        yield Run(options, folder, manager, model, env, _choose_task(env, options))
-    finally:
-        env.close()
+    check_positive(adapt_steps=options.adapt_steps)
+    with open_model(options) as trained:
+        yield Run(**vars(trained), options=options, task=_choose_task(trained.env, options))
 
 
-def _find_model(options: argparse.Namespace) -> str:
+def _find_model(options: argparse.Namespace, env_id: str) -> pathlib.Path:
     from huggingface_sb3 import EnvironmentName
     from rl_zoo3.utils import get_model_path
 
     if options.trained_agent is not None:
         if not os.path.isfile(options.trained_agent):
             raise ValueError(f"-i {options.trained_agent} is not a file.")
-        return options.trained_agent
+        return pathlib.Path(options.trained_agent)
     _, path, _ = get_model_path(
-        *(options.exp_id, options.folder, options.algo, EnvironmentName(options.env)),
+        *(options.exp_id, options.folder, options.algo, EnvironmentName(env_id)),
         *(options.load_best, options.load_checkpoint, options.load_last_checkpoint),
     )
-    return path
+    return pathlib.Path(path)
 
 
-def _saved_settings(folder: str, options: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
+def _saved_settings(folder: pathlib.Path, env_id: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Hyperparameters and arguments of the environment that a run in RL Zoo's layout was trained with."""
-    import yaml
     from huggingface_sb3 import EnvironmentName
     from rl_zoo3.utils import get_saved_hyperparams
 
-    settings = pathlib.Path(folder, EnvironmentName(options.env))
+    settings = folder / EnvironmentName(env_id)
     hyperparams, _ = get_saved_hyperparams(str(settings))
     env_kwargs = dict(hyperparams.pop("env_kwargs", {}))
-    if (settings / "args.yml").exists():
-        arguments = yaml.unsafe_load((settings / "args.yml").read_text())  # RL Zoo writes Python objects
-        env_kwargs.update(arguments["env_kwargs"] or {})
+    env_kwargs.update(saved_arguments(settings).get("env_kwargs") or {})
     return {name: value for name, value in hyperparams.items() if name not in ("normalize_kwargs", "callback")}, env_kwargs
+
+
+def saved_arguments(settings: pathlib.Path) -> dict[str, Any]:
+    """
+    :param settings: folder of settings that RL Zoo made for a run
+    :return: arguments of the training by name, none where they are not kept
+    """
+    import yaml
+
+    path = settings / "args.yml"
+    return dict(yaml.unsafe_load(path.read_text(encoding="utf-8"))) if path.exists() else {}  # RL Zoo writes Python objects
 
 
 def _name_and_value(text: str) -> tuple[str, Any]:

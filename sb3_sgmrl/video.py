@@ -14,8 +14,9 @@ import gymnasium as gym
 import numpy as np
 
 from sb3_sgmrl.command_line import check_output
+from sb3_sgmrl.common.evaluation import after
 from sb3_sgmrl.common.saving import replace_when_complete
-from sb3_sgmrl.runs import Run, after, play_episode
+from sb3_sgmrl.runs import Run, play_episode
 
 SUFFIXES = (".mp4", ".gif")
 _COLUMNS = 4

@@ -28,7 +28,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv,
 from tqdm.auto import tqdm
 
 from sb3_sgmrl import tuning
-from sb3_sgmrl.command_line import free_path
+from sb3_sgmrl.command_line import EVAL_SEED, REPORT_SEED, free_path, import_plots, write_figure
 from sb3_sgmrl.common.callbacks import MetaEvalCallback
 from sb3_sgmrl.common.checks import check_positive
 from sb3_sgmrl.common.engines import DEFAULT_WORKERS, as_task_vec_env
@@ -45,8 +45,6 @@ from sb3_sgmrl.zoo_checks import check_classes, check_device, check_hyperparamet
 
 META_ALGOS: dict[str, type[MetaOnPolicyAlgorithm]] = {"sgmrl": SGMRL, "maml": MAML, "emaml": EMAML}
 
-# Evaluations while training choose the best model, so the final report is on other tasks. Runs have seeds below 2**32.
-EVAL_SEED, REPORT_SEED = 2**40, 2**40 + 1
 _N_EVALUATIONS = 10
 # of a search: a trial has a quarter of the samples of a training, and says so often how it goes
 _TRIALS_PER_TRAINING = 4
@@ -421,12 +419,8 @@ class MetaExperimentManager(ExperimentManager):
         path = os.path.join(self.save_path, "adaptation.csv")
         report.to_csv(path)
         print(f"Wrote {path}")
-        try:
-            from sb3_sgmrl import plots
-        except ModuleNotFoundError as error:
-            if error.name != "matplotlib":
-                raise
-            print("No pictures, because matplotlib is not installed; the extra [plots] brings it.")
+        plots = import_plots()
+        if plots is None:
             return
         figures = {"adaptation.png": plots.plot_adaptation(report)}
         if plots.is_navigation(env):
@@ -434,9 +428,7 @@ class MetaExperimentManager(ExperimentManager):
             trajectories = plots.navigation_trajectories(model, env, goals, model.n_inner_steps, seed=REPORT_SEED)
             figures["trajectories.png"] = plots.plot_trajectories(trajectories)
         for name, figure in figures.items():
-            path = os.path.join(self.save_path, name)
-            figure.savefig(path, dpi=150)
-            print(f"Wrote {path}")
+            write_figure(figure, os.path.join(self.save_path, name))
 
 
 def _with_tasks(env: gym.Env) -> gym.Env:

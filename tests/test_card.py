@@ -17,9 +17,11 @@ import rl_zoo3.load_from_hub
 import yaml
 from huggingface_sb3 import EnvironmentName
 from stable_baselines3.common.logger import configure
-from test_zoo import run_train, zoo_process  # noqa: F401
+from toys import error_of
+from zoo_tools import run_train, zoo_process  # noqa: F401
 
 from sb3_sgmrl import MAML, SGMRL, card, enjoy, evaluate_adaptation
+from sb3_sgmrl.command_line import REPORT_SEED
 
 SMALL = ["--n-tasks", "3", "--n-episodes", "2", "--n-steps", "2"]
 
@@ -56,7 +58,7 @@ def test_run_to_repository_and_back(hub: None, tmp_path: Path, capsys: pytest.Ca
     assert card.main([*SMALL, "--repo-id", "someone/sgmrl-Navigation2D-v0"]) == 0
     folder = Path("hub/sgmrl-Navigation2D-v0")
     model = SGMRL.load("logs/sgmrl/Navigation2D-v0_1/Navigation2D-v0.zip")
-    report = evaluate_adaptation(model, "Navigation2D-v0", 3, 2, 2, seed=card.SEED)
+    report = evaluate_adaptation(model, "Navigation2D-v0", 3, 2, 2, seed=REPORT_SEED)
     mean, std = report.returns[:, 2].mean(), report.returns[:, 2].std()
 
     metadata, text = parts(folder)
@@ -72,7 +74,7 @@ def test_run_to_repository_and_back(hub: None, tmp_path: Path, capsys: pytest.Ca
         assert f"| {k} | {value:.2f} |" in text
     low, high = np.min(report.tasks, 0), np.max(report.tasks, 0)
     for part in (
-        *("| tasks | 3, drawn anew", f"seed {card.SEED}", "from (-0.5 -0.5) to (0.5 0.5)", "| horizon | 100 steps |"),
+        *("| tasks | 3, drawn anew", f"seed {REPORT_SEED}", "from (-0.5 -0.5) to (0.5 0.5)", "| horizon | 100 steps |"),
         *(f"from ({low[0]:.4g} {low[1]:.4g}) to ({high[0]:.4g} {high[1]:.4g})", "return after 2 inner steps"),
         *("![learning_curve.png]", "![adaptation.png]", "'meta_batch_size': 2", f"{model.num_timesteps:,} environment steps"),
         *(f"seed {model.seed}.", "| torch |"),
@@ -100,7 +102,7 @@ def test_file_of_a_model(hub: None) -> None:
     model.learn(1).save("run/model")
     model.logger.close()
     arguments = ["--algo", "maml", "--env", "HalfCheetahVel-v0", "--env-kwargs", "task_range:(1.0, 2.0)", "-o", "hub/maml"]
-    assert card.main([*SMALL, *arguments, "--model", "run/model", "--command", "python mine.py", "--repo-id", "me/maml"]) == 0
+    assert card.main([*SMALL, *arguments, "-i", "run/model.zip", "--command", "python mine.py", "--repo-id", "me/maml"]) == 0
     folder = Path("hub/maml")
     _, text = parts(folder)
     assert "```bash\npython mine.py\n```" in text and "from (1) to (2)" in text
@@ -118,43 +120,37 @@ def test_statistics_of_vec_normalize_go_along(hub: None) -> None:
     assert used["env"].obs_rms.count > 100 and not used["env"].training
 
 
-def test_learning_curves(tmp_path: Path) -> None:
-    assert card._learning_curves(tmp_path) is None
-    header = "time/total_timesteps,rollout/ep_rew_mean_pre,rollout/ep_rew_mean_post\n"
-    (tmp_path / "progress.csv").write_text(header)
-    assert card._learning_curves(tmp_path) is None
-    (tmp_path / "progress.csv").write_text(header + "10,-3,-2\n20,,\n30,-2,-1\n")
-    timesteps, returns = card._learning_curves(tmp_path)  # type: ignore[misc]
-    assert timesteps.tolist() == [10, 30] and returns.tolist() == [[-3, -2], [-2, -1]]
-    results = np.arange(12.0).reshape(2, 2, 3)
-    np.savez(tmp_path / "evaluations.npz", timesteps=[0, 5], results=results)
-    timesteps, returns = card._learning_curves(tmp_path)  # type: ignore[misc]
-    assert timesteps.tolist() == [0, 5] and returns.tolist() == [[1.5, 3.5], [7.5, 9.5]]
+def test_log_of_something_else_is_no_learning_curve(capsys: pytest.CaptureFixture[str]) -> None:
+    SGMRL("MlpPolicy", "BernoulliBandit-v0", seed=0).save("model")
+    Path("progress.csv").write_text("time/total_timesteps,loss\n10,1\n")
+    assert card.main([*SMALL, "--env", "BernoulliBandit-v0", "-i", "model.zip"]) == 0
+    assert "No learning curve: progress.csv is not the log of a meta-training" in capsys.readouterr().out
+    folder = Path("hub/sgmrl-BernoulliBandit-v0")
+    assert (folder / "adaptation.png").exists() and not (folder / "learning_curve.png").exists()
+    assert "learning_curve" not in parts(folder)[1]
 
 
 def test_errors_leave_things_as_they_were(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     SGMRL("MlpPolicy", "BernoulliBandit-v0", seed=0).save("model")
-    bandit = ["--env", "BernoulliBandit-v0", "--model", "model.zip"]
+    bandit = ["--env", "BernoulliBandit-v0", "-i", "model.zip"]
     for arguments, words in (
         ([], "logs"),
         ([*bandit, "--repo-id", "me"], "--repo-id"),
         ([*bandit, "--n-tasks", "0"], "n_tasks"),
         ([*bandit, "--n-steps", "0"], "n_steps"),
         ([*bandit, "--seed", "-1"], "seed"),
-        (["--model", "model.zip", "--env", "Navigation3D-v0"], "Navigation3D-v0"),
-        (["--model", "model.zip", "--env", "CartPole-v1"], "has no tasks"),
-        (["--model", "model.zip"], "observation_space"),
-        (["--model", "none.zip"], "none.zip"),
+        (["-i", "model.zip", "--env", "Navigation3D-v0"], "Navigation3D-v0"),
+        (["-i", "model.zip", "--env", "CartPole-v1"], "has no tasks"),
+        (["-i", "model.zip"], "observation_space"),
+        (["-i", "none.zip"], "none.zip is not a file"),
         ([*bandit, "--algo", "maml"], "SGMRL"),
     ):
-        assert card.main([*SMALL, *arguments]) == 2, arguments
-        error = capsys.readouterr().err
-        assert words in error and error.startswith("error: ") and error.count("\n") == 1
+        assert words in error_of(card, [*SMALL, *arguments], capsys)
         assert not Path("hub").exists()
 
     Path("hub/sgmrl-BernoulliBandit-v0").mkdir(parents=True)
     assert card.main(bandit) == 2
-    assert "hub/sgmrl-BernoulliBandit-v0 exists" in capsys.readouterr().err
+    assert "hub/sgmrl-BernoulliBandit-v0 is there already" in capsys.readouterr().err
     assert not list(Path("hub/sgmrl-BernoulliBandit-v0").iterdir())
 
     def interrupt(*_: Any) -> None:

@@ -16,6 +16,7 @@ import pytest
 from stable_baselines3 import A2C, DQN, PPO
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.policies import ActorCriticPolicy
+from toys import error_of
 from zoo_tools import run_train, zoo_process  # noqa: F401
 
 from sb3_sgmrl import SGMRL, TaskDistEnv, adapt, enjoy, record, to_sb3, video
@@ -227,9 +228,7 @@ def test_errors_are_one_sentence(
     command: types.ModuleType, arguments: list[str], words: str, trained: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     Path("junk.zip").write_text("junk")
-    assert command.main([str(trained) if argument == "MODEL" else argument for argument in arguments]) == 2
-    error = capfd.readouterr().err
-    assert words in error and error.startswith("error: ") and error.count("\n") == 1
+    assert words in error_of(command, [str(trained) if argument == "MODEL" else argument for argument in arguments], capfd)
 
 
 @pytest.mark.parametrize(
@@ -251,9 +250,7 @@ def test_outputs_are_checked_first(
 ) -> None:
     Path("there.zip").write_text("there")
     Path("folder.zip").mkdir()
-    assert command.main(arguments) == 2
-    error = capfd.readouterr().err
-    assert words in error and error.startswith("error: ") and error.count("\n") == 1
+    assert words in error_of(command, arguments, capfd)
     assert Path("there.zip").read_text() == "there"
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from stable_baselines3.common.logger import configure
-from toys import point, tiny
+from toys import error_of, point, tiny
 
 from sb3_sgmrl import MAML, SGMRL, AdaptationReport, MetaEvalCallback, evaluate_adaptation, plot
 from sb3_sgmrl.plots import (
@@ -301,7 +301,7 @@ def test_command_plays_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     model = tiny(SGMRL, "Navigation2D-v0", meta_batch_size=2, n_episodes=2)
     model.save("a_model")
     drawn: dict[str, Figure] = {}
-    monkeypatch.setattr(Figure, "savefig", lambda figure, path, dpi: drawn.update({str(path): figure}))
+    monkeypatch.setattr(plot, "write_figure", lambda figure, path, dpi: drawn.update({path: figure}))
     arguments = ["a_model.zip", "other=a_model.zip", "--env", "Navigation2D-v0", "--n-steps", "2", "--seed", "3"]
     assert plot.main(["adaptation", *arguments, "--n-tasks", "3"]) == 0
     line, other = drawn["adaptation.png"].axes[0].lines
@@ -327,7 +327,8 @@ def test_command_names_runs_as_rl_zoo_does(tmp_path: Path) -> None:
     [
         (["curves", "nowhere"], "nowhere is neither a file nor a folder"),
         (["curves", "RUN", "-o", "picture.jpeg2"], "must end in .png"),
-        (["curves", "RUN", "-o", "nowhere/picture.png"], "there is no folder nowhere"),
+        (["curves", "RUN", "-o", "there.png/picture.png"], "there.png/picture.png cannot be written"),
+        (["curves", "RUN", "-o", "there.png"], "there.png is there already"),
         (["curves", "RUN", "--smooth", "0"], "`window` must be a positive integer"),
         (["curves", "."], "has no progress.csv"),
         (["adaptation", "."], "has no adaptation.csv"),
@@ -348,10 +349,9 @@ def test_command_errors_are_one_sentence(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert plot.main([argument.replace("RUN", str(runs["maml"][0])) for argument in arguments]) == 2
-    error = capsys.readouterr().err
-    assert words in error and error.startswith("error: ") and error.count("\n") == 1
-    assert not list(tmp_path.glob("*.p*"))
+    (tmp_path / "there.png").touch()
+    assert words in error_of(plot, [argument.replace("RUN", str(runs["maml"][0])) for argument in arguments], capsys)
+    assert [file.name for file in tmp_path.iterdir()] == ["there.png"] and not (tmp_path / "there.png").read_bytes()
 
 
 def test_help_explains_every_kind(capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,6 +10,7 @@ import optuna
 import pytest
 import yaml
 from stable_baselines3.common.callbacks import ProgressBarCallback  # noqa: F401  # tqdm and rich are there
+from toys import error_of
 from zoo_tools import FOLDER, SMALL, make_manager, run_train, zoo_process  # noqa: F401
 
 from sb3_sgmrl import SGMRL, evaluate_adaptation, tune, tuning
@@ -156,9 +157,7 @@ def test_optimize_of_train_is_tune_with_a_bar(capsys: pytest.CaptureFixture[str]
 )
 def test_errors_are_one_sentence(arguments: list[str], words: str, capfd: pytest.CaptureFixture[str]) -> None:
     Path("file").touch()
-    assert tune.main(["-n", "1", *arguments]) == 2
-    error = capfd.readouterr().err
-    assert words in error and error.startswith("error: ") and error.count("\n") == 1
+    assert words in error_of(tune, ["-n", "1", *arguments], capfd)
 
 
 def test_what_is_not_searched_stays(tmp_path: Path) -> None:

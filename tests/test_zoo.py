@@ -16,9 +16,11 @@ import numpy as np
 import pytest
 import yaml
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNormalize
+from toys import error_of
 from zoo_tools import FOLDER, make_manager, run_train, zoo_process  # noqa: F401
 
-from sb3_sgmrl import MAML, SGMRL, AdaptationReport, TaskDistEnv, enjoy, evaluate_adaptation, plots, train, tune
+from sb3_sgmrl import MAML, SGMRL, AdaptationReport, TaskDistEnv, enjoy, evaluate_adaptation, plot, plots, train, tune
+from sb3_sgmrl.command_line import REPORT_SEED
 from sb3_sgmrl.common.engines import DEFAULT_WORKERS
 from sb3_sgmrl.common.vec_tasks import TaskVecEnv
 from sb3_sgmrl.zoo import META_ALGOS, MetaOptions
@@ -272,10 +274,10 @@ def test_own_environment(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
 def test_enjoy(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_train(params=["n_inner_steps:2"]) == 0
     capsys.readouterr()
-    arguments = ["--task", "0.3", "-0.4", "--adapt-steps", "2", "--n-episodes", "2", "--picture", "goal.png"]
+    arguments = ["--task", "0.3", "-0.4", "--adapt-steps", "2", "--n-episodes", "2", "--picture", "new/goal.png"]
     assert enjoy.main(arguments) == 0
     output = capsys.readouterr().out
-    assert "Task [ 0.3 -0.4]" in output and "over 2 episodes" in output and Path("goal.png").exists()
+    assert "Task [ 0.3 -0.4]" in output and "over 2 episodes" in output and Path("new/goal.png").exists()
     model = SGMRL.load("logs/sgmrl/Navigation2D-v0_1/Navigation2D-v0.zip")
     report = evaluate_adaptation(model, "Navigation2D-v0", tasks=[np.array([0.3, -0.4])], n_steps=2, n_episodes=2)
     rows = [line.split() for line in output.splitlines() if line.split()[:1] and line.split()[0] in "012"]
@@ -287,8 +289,18 @@ def test_enjoy(capsys: pytest.CaptureFixture[str]) -> None:
         ["--load-last-checkpoint"],
         ["--adapt-steps", "0"],
     ):
-        assert enjoy.main(wrong) == 2
-        assert capsys.readouterr().err.count("\n") == 1
+        assert error_of(enjoy, wrong, capsys)
+
+
+def test_plot_plays_a_run_as_it_was_trained(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the statistics, the arguments of the environment and the settings of the run: the report at its end."""
+    assert run_train("--eval-freq", "-1", "--env-kwargs", "squared:True", params=["normalize:True"]) == 0
+    drawn: list[Any] = []
+    monkeypatch.setattr(plot, "write_figure", lambda figure, *_: drawn.append(figure))
+    run = Path("logs/sgmrl/Navigation2D-v0_1")
+    assert plot.main(["adaptation", str(run / "Navigation2D-v0.zip"), "--n-tasks", "2", "--seed", str(REPORT_SEED)]) == 0
+    report = AdaptationReport.from_csv(run / "adaptation.csv")
+    np.testing.assert_allclose(drawn[0].axes[0].lines[0].get_ydata(), report.mean_returns)
 
 
 @pytest.mark.parametrize(
@@ -330,9 +342,8 @@ def test_enjoy(capsys: pytest.CaptureFixture[str]) -> None:
 def test_errors_are_one_sentence(arguments: list[str], words: str, capfd: pytest.CaptureFixture[str]) -> None:
     Path("list.yml").write_text("- Navigation2D-v0")
     Path("none.yml").write_text("Navigation2D-v0:")
-    assert train.main(["-n", "1", *arguments]) == 2
-    error = capfd.readouterr().err
-    assert any(part in error for part in words.split("|")) and error.startswith("error: ") and error.count("\n") == 1
+    error = error_of(train, ["-n", "1", *arguments], capfd)
+    assert any(part in error for part in words.split("|"))
     assert not list(Path().glob("logs/*/*")), "a run folder without a model is left"
 
 

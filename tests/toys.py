@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from functools import partial
+from types import ModuleType
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
+import pytest
 import torch as th
 from gymnasium import spaces
 from gymnasium.wrappers import TimeLimit
@@ -178,3 +180,11 @@ def assert_same(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> Non
 def differ(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> set[str]:
     """Names of what is not equal."""
     return {name for name in one if not np.array_equal(one[name], other[name])}
+
+
+def error_of(command: ModuleType, arguments: list[str], captured: pytest.CaptureFixture[str]) -> str:
+    """What a command says that fails as a person's errors do: exit code 2 and one sentence, in one line."""
+    assert command.main(arguments) == 2, arguments
+    error = captured.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1, error
+    return error

@@ -27,6 +27,22 @@ from sb3_sgmrl.common.saving import replace_when_complete
 _BOOTSTRAP_SAMPLES = 10_000
 
 
+def inner_steps(n: int) -> str:
+    """
+    :param n: how many
+    :return: in words
+    """
+    return f"{n} inner step{'s' * (n != 1)}"
+
+
+def after(k: int) -> str:
+    """
+    :param k: number of inner steps
+    :return: in words
+    """
+    return "before adaptation" if k == 0 else f"after {inner_steps(k)}"
+
+
 @dataclass(frozen=True)
 class AdaptationReport:
     """

@@ -180,11 +180,3 @@ def by_name(runs: Mapping[str, Run | Sequence[Run]], kind: type, argument: str) 
     if not lists or not all(lists.values()):
         raise ValueError(f"`{argument}` must hold at least one run for each name.")
     return lists
-
-
-def inner_steps(n: int) -> str:
-    """
-    :param n: how many
-    :return: in words
-    """
-    return f"{n} inner step{'s' * (n != 1)}"

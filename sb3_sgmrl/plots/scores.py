@@ -9,10 +9,10 @@ import numpy as np
 from gymnasium.utils.env_checker import data_equivalence
 from matplotlib.figure import Figure
 
-from sb3_sgmrl.common.evaluation import AdaptationReport
+from sb3_sgmrl.common.evaluation import AdaptationReport, inner_steps
 from sb3_sgmrl.plots.adaptation import stacked_returns
 from sb3_sgmrl.plots.bootstrap import N_BOOTSTRAP, check_level, interval_estimates, own_random_numbers
-from sb3_sgmrl.plots.runs import by_name, inner_steps
+from sb3_sgmrl.plots.runs import by_name
 
 Reports = Mapping[str, AdaptationReport | Sequence[AdaptationReport]]
 _N_THRESHOLDS = 101

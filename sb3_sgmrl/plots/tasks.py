@@ -10,8 +10,7 @@ from matplotlib.figure import Figure
 from stable_baselines3.common.type_aliases import GymEnv
 
 from sb3_sgmrl.common.adaptation_env import close_task_env, make_task_env
-from sb3_sgmrl.common.evaluation import AdaptationReport
-from sb3_sgmrl.plots.runs import inner_steps
+from sb3_sgmrl.common.evaluation import AdaptationReport, inner_steps
 
 
 def task_parameters(env: GymEnv | str, tasks: Sequence[Any]) -> np.ndarray:

@@ -15,7 +15,7 @@ from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 from sb3_sgmrl.common.adaptation import EVALUATION
 from sb3_sgmrl.common.adaptation_env import env_to_adapt_in
 from sb3_sgmrl.common.checks import check_positive, check_seed
-from sb3_sgmrl.common.evaluation import check_task_list, play_inner_steps
+from sb3_sgmrl.common.evaluation import after, check_task_list, play_inner_steps
 from sb3_sgmrl.common.meta_model import MetaModel
 from sb3_sgmrl.envs.navigation import ARENA, Navigation2DEnv
 
@@ -123,7 +123,7 @@ def _draw_trajectories(axis: Axes, one: Trajectories, n_paths: int) -> None:
     n_steps = len(one.paths) - 1
     for k, episodes in enumerate(one.paths):
         colour = _BEFORE if k == 0 else f"C{k - 1}"
-        label = "before adaptation" if k == 0 else f"after {k} inner step{'s' * (k > 1)}"
+        label = after(k)
         for path in episodes[:n_paths]:
             axis.plot(path[:, 0], path[:, 1], color=colour, linewidth=0.9, alpha=0.8, label=label)
             label = ""  # one entry in the legend
