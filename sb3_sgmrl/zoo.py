@@ -28,11 +28,11 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv,
 from tqdm.auto import tqdm
 
 from sb3_sgmrl import tuning
-from sb3_sgmrl.command_line import EVAL_SEED, REPORT_SEED, free_path, import_plots, write_figure
+from sb3_sgmrl.command_line import EVAL_SEED, REPORT_SEED, free_path
 from sb3_sgmrl.common.callbacks import MetaEvalCallback
 from sb3_sgmrl.common.checks import check_positive
 from sb3_sgmrl.common.engines import DEFAULT_WORKERS, as_task_vec_env
-from sb3_sgmrl.common.evaluation import AdaptationReport, evaluate_adaptation
+from sb3_sgmrl.common.evaluation import evaluate_adaptation
 from sb3_sgmrl.common.meta_algorithm import MetaOnPolicyAlgorithm
 from sb3_sgmrl.common.progress import MetaProgressBarCallback
 from sb3_sgmrl.common.sampling import find_horizon
@@ -42,6 +42,7 @@ from sb3_sgmrl.maml import MAML
 from sb3_sgmrl.sgmrl import SGMRL
 from sb3_sgmrl.tuning import convert_params, sample_params
 from sb3_sgmrl.zoo_checks import check_classes, check_device, check_hyperparameters
+from sb3_sgmrl.zoo_report import ProgressTable, write_report
 
 META_ALGOS: dict[str, type[MetaOnPolicyAlgorithm]] = {"sgmrl": SGMRL, "maml": MAML, "emaml": EMAML}
 
@@ -49,7 +50,6 @@ _N_EVALUATIONS = 10
 # of a search: a trial has a quarter of the samples of a training, and says so often how it goes
 _TRIALS_PER_TRAINING = 4
 _N_EVALUATIONS_OF_A_TRIAL = 4
-_N_GOALS_SHOWN = 4
 
 ALGOS.update(META_ALGOS)
 HYPERPARAMS_SAMPLER.update({algo: partial(sample_params, algo) for algo in META_ALGOS})
@@ -240,11 +240,17 @@ class MetaExperimentManager(ExperimentManager):
     # ---------------------------------------------------------------- evaluation
 
     def create_callbacks(self) -> None:
-        """RL Zoo's callbacks, with the evaluation of adaptation in place of that of the policy that has not adapted."""
+        """
+        RL Zoo's callbacks, with a log that can be plotted, and the evaluation of adaptation in place of that of the policy that
+        has not adapted.
+        """
         eval_freq, self.eval_freq = self.eval_freq, -1
         super().create_callbacks()
         self.callbacks = [MetaProgressBarCallback() if type(c) is ProgressBarCallback else c for c in self.callbacks]
-        if eval_freq < 0 or self.optimize_hyperparameters:
+        if self.optimize_hyperparameters:
+            return
+        self.callbacks.append(ProgressTable(self.save_path))
+        if eval_freq < 0:
             return
         save_statistics = SaveVecNormalizeCallback(save_freq=1, save_path=self.params_path)
         self.callbacks.append(
@@ -382,6 +388,8 @@ class MetaExperimentManager(ExperimentManager):
             for callback in self.callbacks:
                 if isinstance(callback, ProgressBarCallback) and hasattr(callback, "pbar"):
                     callback.on_training_end()
+                elif isinstance(callback, ProgressTable):
+                    callback.close()
                 elif isinstance(callback, MetaEvalCallback):
                     callback.eval_env.close()
             if model.env is not None:
@@ -405,7 +413,7 @@ class MetaExperimentManager(ExperimentManager):
             report = evaluate_adaptation(model, env, self.meta.n_tasks, n_steps, self._n_eval_episodes(), seed=REPORT_SEED)
             print(f"\nReturn before and after adaptation of the trained policy, on {self.meta.n_tasks} new tasks")
             print(f"{report}\n")
-            self._write_report(model, env, report)
+            write_report(self.save_path, model, env, report)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(f"The trained model is in {self._model_path}.") from None
         finally:
@@ -414,21 +422,6 @@ class MetaExperimentManager(ExperimentManager):
     @property
     def _model_path(self) -> str:
         return f"{self.save_path}/{self.env_name}.zip"
-
-    def _write_report(self, model: MetaOnPolicyAlgorithm, env: VecEnv, report: AdaptationReport) -> None:
-        path = os.path.join(self.save_path, "adaptation.csv")
-        report.to_csv(path)
-        print(f"Wrote {path}")
-        plots = import_plots()
-        if plots is None:
-            return
-        figures = {"adaptation.png": plots.plot_adaptation(report)}
-        if plots.is_navigation(env):
-            goals = report.tasks[:_N_GOALS_SHOWN]
-            trajectories = plots.navigation_trajectories(model, env, goals, model.n_inner_steps, seed=REPORT_SEED)
-            figures["trajectories.png"] = plots.plot_trajectories(trajectories)
-        for name, figure in figures.items():
-            write_figure(figure, os.path.join(self.save_path, name))
 
 
 def _with_tasks(env: gym.Env) -> gym.Env:

@@ -23,6 +23,7 @@ from sb3_sgmrl import MAML, SGMRL, AdaptationReport, TaskDistEnv, enjoy, evaluat
 from sb3_sgmrl.command_line import REPORT_SEED
 from sb3_sgmrl.common.engines import DEFAULT_WORKERS
 from sb3_sgmrl.common.vec_tasks import TaskVecEnv
+from sb3_sgmrl.plots.runs import logged, read_progress
 from sb3_sgmrl.zoo import META_ALGOS, MetaOptions
 from sb3_sgmrl.zoo_checks import check_hyperparameters
 
@@ -61,6 +62,9 @@ def test_train_reports_adaptation(capsys: pytest.CaptureFixture[str]) -> None:
     np.testing.assert_allclose(np.mean([float(row[2]) for row in rows[1:]]), float(table[3].split()[1]), atol=0.01)
     evaluations = np.load(run / "evaluations.npz")
     assert evaluations["results"].shape == (2, 2, 2)
+    assert len(logged(read_progress(run), "eval/mean_reward")[1]) == 2
+    for picture in ("curves", "gradient"):
+        assert plot.main([picture, str(run), "-o", f"{picture}.png"]) == 0
     assert list(run.glob("rl_model_*_steps.zip"))
     best = max(result[:, -1].mean() for result in evaluations["results"])
     model = SGMRL.load(run / "best_model.zip")

@@ -1,0 +1,69 @@
+"""What a run of RL Zoo leaves in its folder besides what RL Zoo leaves: its log as a table, and the report on adaptation."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import CSVOutputFormat
+from stable_baselines3.common.vec_env import VecEnv
+
+from sb3_sgmrl.command_line import REPORT_SEED, import_plots, write_figure
+
+if TYPE_CHECKING:
+    from sb3_sgmrl.common.evaluation import AdaptationReport
+    from sb3_sgmrl.common.meta_algorithm import MetaOnPolicyAlgorithm
+
+_N_GOALS_SHOWN = 4
+
+
+class ProgressTable(BaseCallback):
+    """
+    Write what is logged to ``progress.csv``, besides where it is written already. It comes before callbacks that log.
+
+    :param folder: the folder of the run
+    """
+
+    def __init__(self, folder: str) -> None:
+        super().__init__()
+        self.folder = folder
+        self._table: CSVOutputFormat | None = None
+
+    def _on_training_start(self) -> None:
+        self._table = CSVOutputFormat(os.path.join(self.folder, "progress.csv"))
+        self.logger.output_formats.append(self._table)
+
+    def _on_step(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        """To be called after training: at its end other callbacks may have something to log."""
+        if self._table is not None:
+            self.logger.output_formats.remove(self._table)
+            self._table.close()
+            self._table = None
+
+
+def write_report(folder: str, model: MetaOnPolicyAlgorithm, env: VecEnv, report: AdaptationReport) -> None:
+    """
+    Write ``adaptation.csv`` and, where matplotlib is installed, its pictures.
+
+    :param folder: the folder of the run
+    :param model: the trained model
+    :param env: workers that take tasks
+    :param report: returns before and after adaptation
+    """
+    path = os.path.join(folder, "adaptation.csv")
+    report.to_csv(path)
+    print(f"Wrote {path}")
+    plots = import_plots()
+    if plots is None:
+        return
+    figures = {"adaptation.png": plots.plot_adaptation(report)}
+    if plots.is_navigation(env):
+        goals = report.tasks[:_N_GOALS_SHOWN]
+        trajectories = plots.navigation_trajectories(model, env, goals, model.n_inner_steps, seed=REPORT_SEED)
+        figures["trajectories.png"] = plots.plot_trajectories(trajectories)
+    for name, figure in figures.items():
+        write_figure(figure, os.path.join(folder, name))
