@@ -27,6 +27,7 @@ from stable_baselines3.common.logger import configure
 
 import sb3_sgmrl
 from sb3_sgmrl import EMAML, MAML, SGMRL, MetaEvalCallback, TaskDistEnv, evaluate_adaptation
+from sb3_sgmrl.common.evaluation import after
 
 # class, hyperparameter file, arguments beyond those
 ALGORITHMS = {
@@ -49,6 +50,12 @@ def settings_of(algorithm, env_id):
     return settings
 
 
+def arguments_of(arguments, algorithm):
+    """What the runs of an algorithm are made with."""
+    _, file, own = ALGORITHMS[algorithm]
+    return {**settings_of(file, arguments.env), **own, **dict(map(setting, arguments.set))}
+
+
 def run_folder(folder, algorithm, seed):
     return pathlib.Path(folder) / f"{algorithm}-{seed}"
 
@@ -61,8 +68,7 @@ def train(arguments, algorithm, seed):
     folder = run_folder(arguments.folder, algorithm, seed)
     if (folder / report_file(arguments.timesteps[-1])).exists():
         return
-    algorithm_class, file, own = ALGORITHMS[algorithm]
-    settings = {**settings_of(file, arguments.env), **own, **dict(map(setting, arguments.set))}
+    algorithm_class, settings = ALGORITHMS[algorithm][0], arguments_of(arguments, algorithm)
     threads = max(1, os.cpu_count() // arguments.parallel)
     env = TaskDistEnv(gym.make(f"sb3_sgmrl:{arguments.env}", max_episode_steps=arguments.horizon))
     model = algorithm_class("MlpPolicy", env, seed=seed, n_threads=threads, **settings)
@@ -132,9 +138,10 @@ def table(arguments, timesteps, best=False):
         print(f"{algorithm:10}{'mean':>6}" + "".join(f"{x:10.2f}" for x in returns.mean(0)))
         print(f"{algorithm:10}{'±':>6}" + "".join(f"{half_width(x):10.2f}" for x in returns.T))
     first, *others = arguments.algos
+    k = min(arguments_of(arguments, first)["n_inner_steps"], arguments.n_steps)  # as trained for
     for other in others:
-        difference = means[first][:, 1] - means[other][:, 1]
-        print(f"{first} − {other} after one step, paired by seed: {difference.mean():+.2f} ± {half_width(difference):.2f}")
+        difference = means[first][:, k] - means[other][:, k]
+        print(f"{first} − {other} {after(k)}, paired by seed: {difference.mean():+.2f} ± {half_width(difference):.2f}")
     print("±: 95 % confidence interval over seeds (Student's t)")
 
 

@@ -241,8 +241,7 @@ class MetaExperimentManager(ExperimentManager):
 
     def create_callbacks(self) -> None:
         """
-        RL Zoo's callbacks, with a log that can be plotted, and the evaluation of adaptation in place of that of the policy that
-        has not adapted.
+        RL Zoo's callbacks, with a log that can be plotted, and an evaluation of adaptation in place of RL Zoo's.
         """
         eval_freq, self.eval_freq = self.eval_freq, -1
         super().create_callbacks()

@@ -87,7 +87,7 @@ def test_compare(tmp_path):
     rows = [line.split() for line in lines if line.startswith(("sgmrl ", "maml "))]
     assert [row[1] for row in rows if len(row) == 6] == ["0", "1", "mean", "±"] * 2 * 2
     assert (tmp_path / "runs" / "curves.png").exists()
-    assert any(line.startswith("sgmrl − maml after one step") for line in lines)
+    assert any(line.startswith("sgmrl − maml after 1 inner step") for line in lines)
 
 
 def test_benchmark_speed(tmp_path):
