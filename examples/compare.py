@@ -1,9 +1,10 @@
 """
 Train algorithms side by side with paired seeds, then print a table and draw the learning curves.
 
-    python examples/compare.py --env Navigation2D-v0 --timesteps 8e6 40e6 --folder logs/navigation
+    python examples/compare.py
+    python examples/compare.py --env Navigation2D-v0 --timesteps 8e6 40e6 --seeds 0 1 2 --folder logs/navigation
 
-Each of the ``--timesteps`` gets a table; training goes on from one to the next. A run that has a report of the last one in the
+The first takes a minute or two. Each of the ``--timesteps`` gets a table; training goes on from one to the next. A run that has a report of the last one in the
 folder is not trained again. Settings are RL Zoo's of the package (``hyperparams/*.yml``); ``--set inner_lr=0.2`` changes them
 for every algorithm. With ``--parallel 2`` two runs share two processors, one thread each.
 """
@@ -168,12 +169,12 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--env", default="Navigation2D-v0", help="id of a registered family")
     parser.add_argument("--algos", nargs="+", default=["sgmrl", "maml"], choices=list(ALGORITHMS), help="algorithms")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="seeds, the same for every algorithm")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1], help="seeds, the same for every algorithm")
     parser.add_argument(
         "--timesteps",
         nargs="+",
         type=lambda x: int(float(x)),
-        default=[8_000_000],
+        default=[2_000_000],
         help="environment steps when a run is measured",
     )
     parser.add_argument("--horizon", type=int, help="steps of an episode; as registered when not given")
