@@ -49,8 +49,8 @@ def plot_gradient_quality(
 
 def _scale_biases(axis: Axes) -> None:
     """Zero has its place, and intervals of what is not resolved may be long."""
-    axis.set_yscale("symlog", linthresh=0.1)
-    axis.set_ylim(bottom=0)
+    axis.set_yscale("symlog", linthresh=0.1, linscale=0.3)
+    axis.set_ylim(0, 1.5 * axis.get_ylim()[1])
 
 
 def _reach(value: float, interval: tuple[float, float]) -> np.ndarray:
@@ -69,6 +69,7 @@ def _draw_differences(axis: Axes, change: DirectionalChange, baseline: str) -> N
     sizes = ", ".join(f"{size:g}" for size in change.step_sizes)
     axis.set(yticks=range(len(change.returns)), yticklabels=list(change.returns))
     axis.set(xlabel=f"change of V beyond that along {baseline}\nsteps of {sizes}, from top to bottom")
+    axis.locator_params("x", nbins=5)
     axis.invert_yaxis()
 
 
