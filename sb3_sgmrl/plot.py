@@ -34,7 +34,7 @@ kinds of pictures, and what each is drawn from:
 
 A source is a run's folder, as sb3_sgmrl.train leaves it or with files of these names; a report, that is adaptation.csv or
 another file of AdaptationReport.to_csv; or a model, a .zip file, which is evaluated where a report is wanted. progress.csv is
-written by SB3's logger: model.set_logger(configure(folder, ["csv"])).
+written by sb3_sgmrl.train, and by SB3's logger after model.set_logger(configure(folder, ["csv"])).
 
 Sources of one name are runs of one algorithm, such as several seeds. The name is that of the algorithm in folders of
 sb3_sgmrl.train, else that of the folder without a number at its end; NAME=SOURCE gives another.
