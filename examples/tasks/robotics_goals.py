@@ -9,7 +9,7 @@ import sys
 from sb3_sgmrl import SGMRL, evaluate_adaptation
 from sb3_sgmrl.adapters import evaluate_success, robotics_goals
 
-TIMESTEPS = int(sys.argv[1]) if len(sys.argv) > 1 else 500_000  # the tests of the package pass 1
+TIMESTEPS = int(sys.argv[1]) if len(sys.argv) > 1 else 300_000  # the tests of the package pass 1
 N_TASKS = 4 if TIMESTEPS == 1 else 40
 
 # Any goal environment. What it calls desired_goal is the task and is not observed; goals are drawn as it draws them itself.
