@@ -4,9 +4,9 @@ Train algorithms side by side with paired seeds, then print a table and draw the
     python examples/compare.py
     python examples/compare.py --env Navigation2D-v0 --timesteps 8e6 40e6 --seeds 0 1 2 --folder logs/navigation
 
-The first takes a minute or two. Each of the ``--timesteps`` gets a table; training goes on from one to the next. A run that has a report of the last one in the
-folder is not trained again. Settings are RL Zoo's of the package (``hyperparams/*.yml``); ``--set inner_lr=0.2`` changes them
-for every algorithm. With ``--parallel 2`` two runs share two processors, one thread each.
+The first takes a minute or two. Each of the ``--timesteps`` gets a table; training goes on from one to the next. A run with a
+report of the last one in the folder is not trained again. Settings are RL Zoo's of the package (``hyperparams/*.yml``);
+``--set inner_lr=0.2`` changes them for every algorithm. With ``--parallel 2`` two runs share two processors, one thread each.
 """
 
 import argparse

@@ -38,6 +38,7 @@ def _parser() -> argparse.ArgumentParser:
         "Adapt a model trained by sb3_sgmrl.train to a task, of its own family or of an environment of yours with the same "
         "spaces. Prints the return of the policy after each inner step and saves the last one as an ordinary SB3 policy, or "
         "inside an SB3 model that can go on training.",
+        adapt_steps=None,  # more than in training may adapt worse
     )
     parser.add_argument("-o", "--output", metavar="FILE.zip", help="where to save; without it nothing is saved")
     parser.add_argument(

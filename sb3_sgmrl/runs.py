@@ -70,10 +70,11 @@ def make_model_parser(prog: str, description: str) -> argparse.ArgumentParser:
     return parser
 
 
-def make_parser(prog: str, description: str) -> argparse.ArgumentParser:
+def make_parser(prog: str, description: str, adapt_steps: int | None = 3) -> argparse.ArgumentParser:
     """
     :param prog: the command
     :param description: what it does
+    :param adapt_steps: number of inner steps unless given; as in training when None
     :return: a parser with the options that choose a model and a task
     """
     parser = make_model_parser(prog, description)
@@ -86,7 +87,8 @@ def make_parser(prog: str, description: str) -> argparse.ArgumentParser:
         help="the task: numbers, such as 0.3 -0.4 for a goal in the plane, or Python, such as \"{'g': 9.8}\"; one drawn with "
         "the seed unless given",
     )
-    task.add_argument("--adapt-steps", type=int, default=3, help="number of inner steps (3)")
+    usual = "as in training" if adapt_steps is None else adapt_steps
+    task.add_argument("--adapt-steps", type=int, default=adapt_steps, help=f"number of inner steps ({usual})")
     parser.add_argument("--overwrite", action="store_true", help="replace files that are there already")
     return parser
 
@@ -150,7 +152,7 @@ class Run(TrainedModel):
     def policies(self) -> Iterator[tuple[int, ActorCriticPolicy]]:
         """The number of inner steps, from 0, and the policy after them; each goes on from the one before."""
         yield 0, self.model.policy
-        for k in range(1, self.options.adapt_steps + 1):
+        for k in range(1, (self.options.adapt_steps or self.model.n_inner_steps) + 1):
             yield k, self.model.adapt(self.env, self.task, k, self.n_episodes, seed=self.options.seed)
 
 
@@ -226,7 +228,7 @@ def open_run(options: argparse.Namespace) -> Iterator[Run]:
     :return: the model at its task
     :raises ValueError: for a model that is not there, an environment that is not registered or a task it does not have
     """
-    check_positive(adapt_steps=options.adapt_steps)
+    check_positive(adapt_steps=1 if options.adapt_steps is None else options.adapt_steps)
     with open_model(options) as trained:
         yield Run(**vars(trained), options=options, task=_choose_task(trained.env, options))
 

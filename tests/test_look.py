@@ -142,6 +142,12 @@ def test_adapted_policy_is_an_ordinary_one(model_file: list[str], capsys: pytest
     assert float(rows[2][1]) == pytest.approx(mean, abs=4 * float(rows[2][2]) + 1)
 
 
+def test_steps_of_training_are_the_default(capsys: pytest.CaptureFixture[str]) -> None:
+    SGMRL("MlpPolicy", _short(), n_inner_steps=2, meta_batch_size=2, n_episodes=2, seed=0).save("two.zip")
+    assert adapt.main(["-i", "two.zip", "--n-episodes", "2", *TASK]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].split()[0] == "2"
+
+
 @pytest.mark.parametrize("algorithm", [PPO, A2C])
 def test_adapted_policy_goes_on_in_sb3(algorithm: Any, model_file: list[str]) -> None:
     assert adapt.main([*model_file, "--adapt-steps", "1", "-o", "policy.zip"]) == 0
