@@ -19,6 +19,7 @@ import os
 import pathlib
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -154,8 +155,10 @@ def environment():
 
 def run_blocks(page, folder, when):
     """The blocks of a page in their order in one folder, which looks like the repository's."""
-    for path in ("examples", "tests", "docs", "Makefile", "pyproject.toml", "README.md"):
+    for path in ("examples", "tests", "Makefile", "pyproject.toml", "README.md"):
         (folder / path).symlink_to(ROOT / path)
+    # where commands write pictures
+    shutil.copytree(ROOT / "docs", folder / "docs", ignore=shutil.ignore_patterns("_build"))
     for rule, code in run_rules(page):
         if rule["when"] in when:
             longer = f'python() {{ command python "$@" {rule["arguments"]}; }}\n' if rule["arguments"] else ""
