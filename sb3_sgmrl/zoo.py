@@ -240,9 +240,7 @@ class MetaExperimentManager(ExperimentManager):
     # ---------------------------------------------------------------- evaluation
 
     def create_callbacks(self) -> None:
-        """
-        RL Zoo's callbacks, with a log that can be plotted, and an evaluation of adaptation in place of RL Zoo's.
-        """
+        """RL Zoo's callbacks, with a log that can be plotted, and an evaluation of adaptation in place of RL Zoo's."""
         eval_freq, self.eval_freq = self.eval_freq, -1
         super().create_callbacks()
         self.callbacks = [MetaProgressBarCallback() if type(c) is ProgressBarCallback else c for c in self.callbacks]
