@@ -14,6 +14,7 @@ changes them. ``--reference exact`` is for TabularMDP-v0, where returns can be c
 import argparse
 import pathlib
 
+import gymnasium as gym
 from compare import ALGORITHMS, setting, settings_of
 
 from sb3_sgmrl import EMAML, MAML, SGMRL, TaskDistEnv
@@ -38,9 +39,9 @@ ESTIMATORS = {
     "lvc": (MAML, {"inner_surrogate": "lvc"}),
     "dice": (MAML, {"inner_surrogate": "dice"}),
     "emaml": (EMAML, {}),
-    # what looks back at earlier iterations has none here: a regression on them, a weight that they choose
-    "sgmrl": (SGMRL, {"score_coef": 1.0}),
-    **{name: (SGMRL, {"control_variate": name, "score_coef": 1.0}) for name in CONTROL_VARIATES if name != "task_regression"},
+    # a regression on earlier iterations has none here
+    "sgmrl": (SGMRL, {}),
+    **{name: (SGMRL, {"control_variate": name}) for name in CONTROL_VARIATES if name != "task_regression"},
     "exact": (TabularReference, {}),
 }
 SCORE_COEFS = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -51,8 +52,13 @@ def integer(text):
 
 
 def load(arguments, path):
-    env = TaskDistEnv(arguments.env)
-    return ALGORITHMS[saved_algorithm(path).lower()][0].load(path, env=env, n_threads=arguments.threads, **settings(arguments))
+    return ALGORITHMS[saved_algorithm(path).lower()][0].load(
+        path, env=family(arguments), n_threads=arguments.threads, **settings(arguments)
+    )
+
+
+def family(arguments):
+    return TaskDistEnv(gym.make(f"sb3_sgmrl:{arguments.env}", max_episode_steps=arguments.horizon))
 
 
 def settings(arguments):
@@ -70,15 +76,20 @@ def policies(arguments):
         name = f"maml-{steps}"
         path = pathlib.Path(arguments.folder) / f"{name}.zip"
         if not path.exists():
-            env = TaskDistEnv(arguments.env)
-            model = MAML("MlpPolicy", env, seed=arguments.seed, n_threads=arguments.threads, **own)
+            model = MAML("MlpPolicy", family(arguments), seed=arguments.seed, n_threads=arguments.threads, **own)
             model.learn(steps, progress_bar=True).save(path)
         yield name, load(arguments, path)
 
 
+def estimator(arguments, name):
+    """Class and arguments; what follows from earlier iterations in training, the weight of the score term, is given here."""
+    algorithm, own = ESTIMATORS[name]
+    return algorithm, {**own, "score_coef": arguments.score_coef} if algorithm is SGMRL else own
+
+
 def measure(arguments, model, settings, **shared):
     """Sample and quality of estimators, the reference among them."""
-    reference = {arguments.reference: ESTIMATORS[arguments.reference]}
+    reference = {arguments.reference: estimator(arguments, arguments.reference)}
     estimators = make_estimators(model, {**settings, **reference}, **shared)
     sample = sample_gradients(
         estimators,
@@ -111,7 +122,7 @@ class Report:
 
 def compare_estimators(arguments, report, policy, model):
     """The main table, and the change of V along the mean directions."""
-    sample, quality = measure(arguments, model, {name: ESTIMATORS[name] for name in arguments.estimators})
+    sample, quality = measure(arguments, model, {name: estimator(arguments, name) for name in arguments.estimators})
     report.write(
         f"{arguments.env}, policy {policy}: {arguments.batches} meta-batches of {model.meta_batch_size} tasks, reference "
         f"{arguments.reference} from {len(sample.gradients[arguments.reference])}\n{quality_table(quality)}"
@@ -132,7 +143,7 @@ def compare_estimators(arguments, report, policy, model):
 def compare_episodes(arguments, report, policy, model):
     """Quality against the number of inner episodes; that of outer episodes stays."""
     n_outer = model.episodes_per_phase[-1]
-    settings = {name: ESTIMATORS[name] for name in arguments.estimators}
+    settings = {name: estimator(arguments, name) for name in arguments.estimators}
     by_number = {
         n: measure(arguments, model, settings, n_episodes=n, n_outer_episodes=n_outer)[1] for n in sorted(arguments.episodes)
     }
@@ -161,6 +172,7 @@ def compare_score_coefs(arguments, report, policy, model):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--env", default="Navigation2D-v0", help="id of a registered family")
+    parser.add_argument("--horizon", type=int, help="steps of an episode; as registered when not given")
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--model", help="a saved model of any algorithm of the package, whose policy and settings are taken")
     source.add_argument(
@@ -172,7 +184,7 @@ def main():
         default=["maml", "lvc", "sgmrl", "leave_one_out_return", "none"],
         choices=list(ESTIMATORS),
         metavar="NAME",
-        help=f"what is measured: {', '.join(ESTIMATORS)}. Names of control variates are SGMRL with that and score_coef=1; "
+        help=f"what is measured: {', '.join(ESTIMATORS)}. Names of control variates are SGMRL with that; "
         "none is eq. (13) of the paper literally; exact is for TabularMDP-v0",
     )
     parser.add_argument(
@@ -189,6 +201,12 @@ def main():
     parser.add_argument("--step-sizes", nargs="+", type=float, default=[0.01, 0.02], help="lengths of steps along directions")
     parser.add_argument(
         "--episodes", nargs="+", type=int, default=[], help="also measure with these numbers of inner episodes"
+    )
+    parser.add_argument(
+        "--score-coef",
+        type=float,
+        default=1.0,
+        help="weight of the score term of SGMRL, which in training follows from earlier iterations unless given",
     )
     parser.add_argument(
         "--score-coefs", action="store_true", help=f"also measure SGMRL with score_coef {', '.join(map(str, SCORE_COEFS))}"
