@@ -57,6 +57,10 @@ def arguments_of(arguments, algorithm):
     return {**settings_of(file, arguments.env), **own, **dict(map(setting, arguments.set))}
 
 
+def family(arguments):
+    return TaskDistEnv(gym.make(f"sb3_sgmrl:{arguments.env}", max_episode_steps=arguments.horizon))
+
+
 def run_folder(folder, algorithm, seed):
     return pathlib.Path(folder) / f"{algorithm}-{seed}"
 
@@ -71,7 +75,7 @@ def train(arguments, algorithm, seed):
         return
     algorithm_class, settings = ALGORITHMS[algorithm][0], arguments_of(arguments, algorithm)
     threads = max(1, os.cpu_count() // arguments.parallel)
-    env = TaskDistEnv(gym.make(f"sb3_sgmrl:{arguments.env}", max_episode_steps=arguments.horizon))
+    env = family(arguments)
     model = algorithm_class("MlpPolicy", env, seed=seed, n_threads=threads, **settings)
     model.set_logger(configure(str(folder), ["csv"]))
     callback = None

@@ -14,10 +14,9 @@ changes them. ``--reference exact`` is for TabularMDP-v0, where returns can be c
 import argparse
 import pathlib
 
-import gymnasium as gym
-from compare import ALGORITHMS, setting, settings_of
+from compare import ALGORITHMS, family, setting, settings_of
 
-from sb3_sgmrl import EMAML, MAML, SGMRL, TaskDistEnv
+from sb3_sgmrl import EMAML, MAML, SGMRL
 from sb3_sgmrl.common.control_variates import CONTROL_VARIATES
 from sb3_sgmrl.common.saving import saved_algorithm
 from sb3_sgmrl.plots import plot_gradient_quality, plot_quality_sweep
@@ -55,10 +54,6 @@ def load(arguments, path):
     return ALGORITHMS[saved_algorithm(path).lower()][0].load(
         path, env=family(arguments), n_threads=arguments.threads, **settings(arguments)
     )
-
-
-def family(arguments):
-    return TaskDistEnv(gym.make(f"sb3_sgmrl:{arguments.env}", max_episode_steps=arguments.horizon))
 
 
 def settings(arguments):

@@ -9,6 +9,8 @@ import sys
 
 import pytest
 
+from sb3_sgmrl import MAML
+
 EXAMPLES = pathlib.Path(__file__).parent.parent / "examples"
 
 
@@ -116,6 +118,16 @@ def test_gradient_quality(tmp_path):
     again = ["--model", "quality/maml-0.zip", "--estimators", "maml", "--reference", "maml", "--folder", "again"]
     output = run_example(tmp_path, "gradient_quality.py", "--env", "TabularMDP-v0", "--batches", "3", *again)
     assert "policy maml-0: 3 meta-batches of 2 tasks, reference maml from 3" in output
+
+
+def test_gradient_quality_of_a_weight_and_a_horizon(tmp_path):
+    small = ["--train", "1", "--batches", "3", "--threads", "1", "--set", "meta_batch_size=2", "n_episodes=4"]
+    options = ["--estimators", "maml", "sgmrl", "--reference", "maml", "--score-coef", "0", "--horizon", "10"]
+    output = run_example(tmp_path, "gradient_quality.py", *small, *options, "--folder", "quality")
+    maml, sgmrl = (line for line in output.splitlines() if line.startswith(("maml ", "sgmrl ")))
+    variance = re.search(r"\S+ \[[^]]*\]", maml).group()
+    assert variance in sgmrl  # without its score term it is MAML
+    assert MAML.load(tmp_path / "quality" / "maml-1.zip").num_timesteps <= 2 * 2 * 4 * 10
 
 
 def test_pictures(tmp_path):
