@@ -76,6 +76,7 @@ def test_numpy_integers_are_integers():
         ("inner_lr", [True], "positive and finite"),
         ("learning_rate", [-1, float("inf"), float("nan"), "1"], "finite number that is not negative"),
         ("max_grad_norm", [0, -1, float("nan"), "1"], "positive, or None"),
+        ("inner_lr_learning_rate", [0, -1, float("nan"), float("inf"), "1", True], "positive and finite, or None"),
         ("gamma", [-0.1, 1.1, float("nan"), "0.9"], r"lie in \[0, 1\]"),
         ("gae_lambda", [-0.1, 1.1, None], r"lie in \[0, 1\]"),
         ("baseline", ["linaer", None], "one of linear, critic, none"),

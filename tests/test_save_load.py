@@ -23,8 +23,10 @@ SAMPLES = 2 * 3 * 4 * HORIZON
 
 def optimizer_state(model):
     flat = {}
-    for index, values in model.policy.optimizer.state_dict()["state"].items():
-        flat.update({f"{index}.{name}": np.asarray(value) for name, value in values.items()})
+    for part in (model.policy, model.step_sizes):
+        states = {} if part is None else part.optimizer.state_dict()["state"]
+        for index, values in states.items():
+            flat.update({f"{type(part).__name__}.{index}.{name}": np.asarray(value) for name, value in values.items()})
     return flat
 
 
@@ -36,6 +38,7 @@ SETTINGS = {
     "regression": {"control_variate": "task_regression"},
     "scaled": {"control_variate": "counterfactual", "control_variate_scaling": True},
     "extractor": {"policy_kwargs": {"features_extractor_class": LinearExtractor, "optimizer_class": th.optim.RMSprop}},
+    "step sizes": {"inner_lr_learning_rate": 0.3, "n_inner_steps": 2},
     "inner steps": {"n_inner_steps": 2, "outer_advantage": {"normalize": False}},
 }
 
@@ -57,6 +60,7 @@ def test_a_loaded_model_goes_on_as_if_it_had_never_stopped(algorithm, settings, 
         assert_same(optimizer_state(model), optimizer_state(loaded))
         for name in ("num_timesteps", "_n_updates", "_iteration", "_entropy", "_current_progress_remaining"):
             assert getattr(model, name) == getattr(loaded, name), name
+        assert model.inner_lr_by_parameter() == loaded.inner_lr_by_parameter()
         # once more, in the middle
         loaded.save(tmp_path / "again.zip")
         loaded = algorithm.load(str(tmp_path / "again.zip"), env=point_vec(2, end=0.2))

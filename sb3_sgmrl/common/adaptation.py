@@ -69,7 +69,7 @@ def adapt_tasks(
     One inner step for every task.
 
     :param policy: the policy as a function
-    :param objective: gives α
+    :param objective: gives the step sizes
     :param phases: the episodes of each task with their weights
     :param tasks: the tasks, to name one in an error
     :param n_threads: threads over tasks
@@ -79,7 +79,7 @@ def adapt_tasks(
 
     def step(phase: TaskPhase) -> Parameters:
         samples = WeightedSamples.make(policy, phase.batch, phase.weighted.weights)
-        return adapt(policy, phase.parameters, samples, objective.inner_lr)
+        return adapt(policy, phase.parameters, samples, objective.inner_lr, objective.relative_lr)
 
     with thread_pool(n_threads) as pool:
         adapted = list(pool.map(step, phases))

@@ -121,7 +121,7 @@ def task_counterfactuals(
     baselines, sizes = [], []
     for stage, c in enumerate(otherwise):
         without = leave_one_out_parameters(policy, trace[stage], objective, space)
-        log_weights = np.stack([_log_weights(policy, objective.inner_lr, p, later[stage:], batch.mask) for p in without])
+        log_weights = np.stack([_log_weights(policy, objective, p, later[stage:], batch.mask) for p in without])
         weights = np.exp(np.minimum(log_weights, _LARGEST_LOG_WEIGHT))
         before, after = weights[..., :-1], weights[..., 1:]
         returns = (after * batch.rewards + (before - after) * values) @ discount
@@ -170,13 +170,13 @@ class _Played:
 
 
 def _log_weights(
-    policy: FunctionalPolicy, inner_lr: float, parameters: Parameters, later: Sequence[_Played], mask: np.ndarray
+    policy: FunctionalPolicy, objective: MetaObjective, parameters: Parameters, later: Sequence[_Played], mask: np.ndarray
 ) -> np.ndarray:
     """
     log ρ before the first and after each step of the outer episodes.
 
     :param policy: the policy as a function
-    :param inner_lr: α
+    :param objective: gives the step sizes
     :param parameters: φ after the step that an episode is left out of
     :param later: the batches that follow, the outer one last
     :param mask: of the outer episodes, (n_episodes, n_steps)
@@ -186,7 +186,7 @@ def _log_weights(
     log_omega = 0.0
     for played in inner:
         log_omega += float(played.log_ratios(policy, parameters).sum())
-        parameters = adapt(policy, parameters, played.samples, inner_lr)
+        parameters = adapt(policy, parameters, played.samples, objective.inner_lr, objective.relative_lr)
     log_weights = np.zeros((mask.shape[0], mask.shape[1] + 1))
     log_weights[:, 0] = log_omega
     log_weights[:, 1:][mask] = outer.log_ratios(policy, parameters).cpu().numpy()

@@ -85,18 +85,45 @@ def policy_gradient(policy: FunctionalPolicy, parameters: Parameters, samples: W
     return log_likelihood(policy, parameters, samples.observations, samples.actions).gradient(samples.weights)
 
 
-def adapt(policy: FunctionalPolicy, parameters: Parameters, samples: WeightedSamples, inner_lr: float) -> Parameters:
+def scaled(values: Parameters, relative_lr: Parameters | None) -> Parameters:
     """
-    One inner step: U(θ, D) = θ + α Σ w ∇ log π.
+    :param values: by name
+    :param relative_lr: r, a factor for each name; None for 1
+    :return: r ⊙ values
+    """
+    return values if relative_lr is None else {name: relative_lr[name] * value for name, value in values.items()}
+
+
+def ascend(parameters: Parameters, gradient: Parameters, inner_lr: float, relative_lr: Parameters | None = None) -> Parameters:
+    """
+    :param parameters: θ by name
+    :param gradient: ∇̃J(θ, D) by name
+    :param inner_lr: α
+    :param relative_lr: r, the step sizes of the parameters in units of α; None for 1
+    :return: ψ = θ + α r ⊙ ∇̃J by name
+    """
+    step = scaled(gradient, relative_lr)
+    return {name: value + inner_lr * step[name] for name, value in parameters.items()}
+
+
+def adapt(
+    policy: FunctionalPolicy,
+    parameters: Parameters,
+    samples: WeightedSamples,
+    inner_lr: float,
+    relative_lr: Parameters | None = None,
+) -> Parameters:
+    """
+    One inner step: U(θ, D) = θ + α r ⊙ Σ w ∇ log π.
 
     :param policy: the policy as a function
     :param parameters: θ by name
     :param samples: D with its weights
     :param inner_lr: α
+    :param relative_lr: r, the step sizes of the parameters in units of α; None for 1
     :return: ψ by name
     """
-    gradient = policy_gradient(policy, parameters, samples)
-    return {name: value + inner_lr * gradient[name] for name, value in parameters.items()}
+    return ascend(parameters, policy_gradient(policy, parameters, samples), inner_lr, relative_lr)
 
 
 def curvature_weights(kind: str, samples: WeightedSamples, x: th.Tensor) -> th.Tensor | None:
@@ -145,6 +172,7 @@ def pull_back(
     v: Parameters,
     *,
     inner_lr: float,
+    relative_lr: Parameters | None = None,
     kind: str = "pathwise",
     first_order: bool = False,
     score_coefficients: Any = None,
@@ -153,27 +181,29 @@ def pull_back(
     One step of the backward recursion (B): v ← Mᵀv + Σ c ∇log π, the sum over samples. Where c is the same for all samples of
     an episode, the second term is Σ_j c_j s_j.
 
-    The second-order part of Mᵀv is the derivative of α∇(Σ w log π)ᵀv by θ; its derivative by the weights, α ∇log π ᵀv of each
-    sample, is all that formula (C) needs of the network.
+    The second-order part of Mᵀv is the derivative of α∇(Σ w log π)ᵀ(r ⊙ v) by θ; its derivative by the weights,
+    α ∇log π ᵀ(r ⊙ v) of each sample, is all that formula (C) needs of the network.
 
     :param policy: the policy as a function
     :param parameters: θ by name
     :param samples: D with its weights
     :param v: gradient at ψ by name
     :param inner_lr: α
+    :param relative_lr: r, the step sizes of the parameters in units of α; None for 1
     :param kind: inner surrogate
     :param first_order: take M = I
-    :param score_coefficients: function of α ∇log π ᵀv (n_samples,) that returns the coefficients c (n_samples,); None leaves
-        the score term out
+    :param score_coefficients: function of α ∇log π ᵀ(r ⊙ v) (n_samples,) that returns the coefficients c (n_samples,); None
+        leaves the score term out
     :return: both parts
     """
     if first_order and score_coefficients is None:
         return PullBack({name: v[name] for name in parameters})
     likelihood = log_likelihood(policy, parameters, samples.observations, samples.actions)
+    direction = scaled(v, relative_lr)
     if first_order:
-        pathwise, x = {name: v[name] for name in parameters}, likelihood.directional(v)
+        pathwise, x = {name: v[name] for name in parameters}, likelihood.directional(direction)
     else:
-        second, x = likelihood.hessian_product(samples.weights, v)
+        second, x = likelihood.hessian_product(samples.weights, direction)
         scores = curvature_weights(kind, samples, x)
         parts = [second] if scores is None else [second, likelihood.gradient(scores)]
         pathwise = {name: v[name] + inner_lr * sum(part[name] for part in parts) for name in parameters}

@@ -22,6 +22,7 @@ from sb3_sgmrl.common.meta_model import MetaModel
 from sb3_sgmrl.common.normalization import frozen_statistics
 from sb3_sgmrl.common.progress import MetaProgressBarCallback
 from sb3_sgmrl.common.sampling import tasks_released_afterwards
+from sb3_sgmrl.common.step_sizes import StepSizes
 from sb3_sgmrl.common.threads import thread_pool
 from sb3_sgmrl.common.type_aliases import ScoreCoefficients, TaskPhase
 
@@ -55,6 +56,9 @@ class MetaOnPolicyAlgorithm(MetaModel):
     :param n_outer_episodes: episodes per task of the adapted policy; ``n_episodes`` when None
     :param n_inner_steps: number ζ of inner steps
     :param inner_lr: step size α of an inner step
+    :param inner_lr_learning_rate: learn a step size for each parameter tensor, all beginning at ``inner_lr``, by the
+        derivative of the post-adaptation return: Adam moves one by up to this part of ``inner_lr`` per meta-iteration. Those
+        that would become negative become zero. None leaves them alone
     :param gamma: discount factor
     :param gae_lambda: λ of generalised advantage estimation
     :param baseline: ``linear`` (features of observation and time, fitted per task and phase), ``critic`` (the policy's value
@@ -170,7 +174,7 @@ class MetaOnPolicyAlgorithm(MetaModel):
         """
         self._update_learning_rate(self.policy.optimizer)
         estimate = self.meta_gradient(rollout)
-        if not all(th.isfinite(value).all() for value in estimate.gradient.values()):
+        if not all(th.isfinite(value).all() for value in (*estimate.gradient.values(), *estimate.relative_lr.values())):
             raise ValueError("The meta-gradient is NaN or infinite; a smaller `inner_lr` or `learning_rate` may help.")
         named = dict(self.policy.named_parameters())
         self.policy.optimizer.zero_grad()
@@ -179,6 +183,8 @@ class MetaOnPolicyAlgorithm(MetaModel):
         if self.max_grad_norm is not None:
             th.nn.utils.clip_grad_norm_([named[name] for name in estimate.gradient], self.max_grad_norm)
         self.policy.optimizer.step()
+        if self.step_sizes is not None:
+            self._learn_step_sizes(self.step_sizes, estimate)
         objective = self.objective
         if "critic" in (objective.inner.baseline, objective.outer.baseline):
             phases = [phase for trace in rollout.traces for phase in trace]
@@ -191,6 +197,12 @@ class MetaOnPolicyAlgorithm(MetaModel):
         self.observe(rollout, estimate)
         if hasattr(self.policy, "log_std"):
             self.logger.record("train/std", float(self.policy.log_std.detach().exp().mean()))
+
+    def _learn_step_sizes(self, step_sizes: StepSizes, estimate: MetaGradient) -> None:
+        self.logger.record("train/inner_lr_clamped", step_sizes.ascend(estimate.relative_lr))
+        of_parameters = self.inner_lr_by_parameter().values()
+        self.logger.record("train/inner_lr_min", min(of_parameters))
+        self.logger.record("train/inner_lr_max", max(of_parameters))
 
     def _init_callback(self, callback: MaybeCallback, progress_bar: bool = False) -> BaseCallback:
         if progress_bar:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import torch as th
@@ -24,11 +24,13 @@ class MetaGradient:
     :param score_term: the part of it that the scores of the first inner step contribute, by name; None without a score term
     :param unweighted: the score term of each inner step before it was weighted by λ and carried back through the steps before
         it, by name; empty without a score term
+    :param relative_lr: the derivative by the relative step sizes r, a scalar for each name; empty where r is None
     """
 
     gradient: Parameters
     score_term: Parameters | None
     unweighted: list[Parameters]
+    relative_lr: Parameters = field(default_factory=dict)
 
     def norms(self) -> dict[str, float]:
         """
@@ -47,8 +49,8 @@ class MetaGradient:
         return values
 
 
-# ∇̃V of a task, and the score term of each inner step before it is weighted
-_TaskResult = tuple[Parameters, list[Parameters]]
+# ∇̃V of a task, the score term of each inner step before it is weighted, and the derivative by the relative step sizes
+_TaskResult = tuple[Parameters, list[Parameters], Parameters]
 # tasks that threads may be ahead of the sum
 _AHEAD = 16
 
@@ -61,21 +63,27 @@ def task_gradient(
     trace: Sequence[TaskPhase],
 ) -> _TaskResult:
     """
-    Formula (B) for one task.
+    Formula (B) for one task. The step sizes decide where a step leads and not which episodes it is made of, so the derivative
+    by those of step t is α v ⊙ ∇̃J(θᵗ, D), summed within each parameter, with the v that has come back to θᵗ⁺¹.
 
     :param policy: the policy as a function
     :param objective: which gradient
     :param score_coefficients: coefficients of the scores; None leaves the score term out (MAML)
     :param task: index of the task
     :param trace: its ζ + 1 phases
-    :return: ∇̃V of this task by name, and the score term of each inner step before it is weighted
+    :return: ∇̃V of this task by name, the score term of each inner step before it is weighted, and the derivative by the
+        relative step sizes
     """
     outer = trace[-1]
     v = policy_gradient(policy, outer.parameters, WeightedSamples.make(policy, outer.batch, outer.weighted.weights))
     scores: list[Parameters] = []
+    by_relative_lr: Parameters = {}
     for stage in range(len(trace) - 2, -1, -1):
         phase = trace[stage]
         samples = WeightedSamples.make(policy, phase.batch, phase.weighted.weights)
+        if objective.relative_lr is not None:
+            step = policy_gradient(policy, phase.parameters, samples)
+            _add(by_relative_lr, {name: (v[name] * step[name]).sum() for name in step}, objective.inner_lr)
         choose = None
         if score_coefficients is not None:
             describe = partial(InnerStep, task, stage, phase, trace[stage + 1].parameters, samples)
@@ -86,6 +94,7 @@ def task_gradient(
             samples,
             v,
             inner_lr=objective.inner_lr,
+            relative_lr=objective.relative_lr,
             kind=objective.inner_surrogate,
             first_order=objective.first_order,
             score_coefficients=choose,
@@ -95,7 +104,7 @@ def task_gradient(
             scores.insert(0, back.score_term)
             weighted = _weighted(objective, stage, back.score_term)
             v = {name: value + weighted[name] for name, value in v.items()}
-    return v, scores
+    return v, scores, by_relative_lr
 
 
 def _choose(
@@ -134,12 +143,15 @@ def meta_gradient(
     n_tasks = len(traces)
     total: Parameters = {}
     unweighted: list[Parameters] = []
-    for gradient, scores in results:
+    by_relative_lr: Parameters = {}
+    for gradient, scores, of_task in results:
         _add(total, gradient, 1 / n_tasks)
+        _add(by_relative_lr, of_task, 1 / n_tasks)
         unweighted = unweighted or [{} for _ in scores]
         for mean, score in zip(unweighted, scores, strict=True):
             _add(mean, score, 1 / n_tasks)
-    return MetaGradient(total, _weighted(objective, 0, unweighted[0]) if unweighted else None, unweighted)
+    score_term = _weighted(objective, 0, unweighted[0]) if unweighted else None
+    return MetaGradient(total, score_term, unweighted, by_relative_lr)
 
 
 def _in_order(

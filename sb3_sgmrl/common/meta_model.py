@@ -31,6 +31,7 @@ from sb3_sgmrl.common.initialization import initialize
 from sb3_sgmrl.common.sampling import borrowed_workers, check_task_workers, check_tasks, find_horizon
 from sb3_sgmrl.common.saving import SafelySaved
 from sb3_sgmrl.common.score_weight import ScoreWeights
+from sb3_sgmrl.common.step_sizes import StepSizes
 from sb3_sgmrl.common.type_aliases import MetaObjective
 
 
@@ -60,6 +61,7 @@ class MetaModel(SafelySaved):
         n_outer_episodes: int | None = None,
         n_inner_steps: int = 1,
         inner_lr: float = 0.1,
+        inner_lr_learning_rate: float | None = None,
         gamma: float = 0.99,
         gae_lambda: float = 0.997,
         baseline: str = "linear",
@@ -87,6 +89,8 @@ class MetaModel(SafelySaved):
         self.n_outer_episodes = n_outer_episodes
         self.n_inner_steps = n_inner_steps
         self.inner_lr = inner_lr
+        self.inner_lr_learning_rate = inner_lr_learning_rate
+        self.step_sizes: StepSizes | None = None
         self.gamma = gamma
         self.gae_lambda = gae_lambda
         self.baseline = baseline
@@ -181,6 +185,8 @@ class MetaModel(SafelySaved):
         # as functions of their parameters policies drop no units and change no running statistics: the critic must not either
         self.policy.set_training_mode(False)
         self._functional = FunctionalPolicy(self.policy)
+        if self.inner_lr_learning_rate is not None:
+            self.step_sizes = StepSizes(self.functional.adapted_names, self.inner_lr_learning_rate, self.device)
 
     @property
     def functional(self) -> FunctionalPolicy:
@@ -194,7 +200,8 @@ class MetaModel(SafelySaved):
         return [*super()._excluded_save_params(), "_functional"]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
-        return ["policy", "policy.optimizer"], []
+        learned = [] if self.step_sizes is None else ["step_sizes", "step_sizes.optimizer"]
+        return ["policy", "policy.optimizer", *learned], []
 
     def check_settings(self) -> None:
         """
@@ -218,10 +225,21 @@ class MetaModel(SafelySaved):
             inner=AdvantageSettings(**shared),
             outer=AdvantageSettings(**{**shared, **(self.outer_advantage or {})}),
             inner_lr=self.inner_lr,
+            relative_lr=None if self.step_sizes is None else self.step_sizes.by_name(),
             inner_surrogate=self.inner_surrogate,
             first_order=self.first_order,
             score_coef=self.score_weights(),
         )
+
+    def inner_lr_by_parameter(self) -> dict[str, float]:
+        """
+        :return: step size of an inner step for each adapted parameter
+        """
+        relative = self.objective.relative_lr
+        return {
+            name: self.inner_lr * (1.0 if relative is None else float(relative[name]))
+            for name in self.functional.adapted_names
+        }
 
     def score_weights(self) -> float | ScoreWeights:
         """

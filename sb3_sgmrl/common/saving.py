@@ -127,6 +127,8 @@ class SafelySaved(BaseAlgorithm):
             raise ValueError(f"`path` holds a model of {saved}, not of {cls.__name__}: use {saved}.load.")
         if "n_envs" in kwargs:
             raise ValueError("`n_envs` cannot be changed by load: pass make_vec_env(..., n_envs=...) as `env`.")
+        if "inner_lr_learning_rate" in kwargs:
+            raise ValueError("`inner_lr_learning_rate` cannot be changed by load: the optimiser that it belongs to is saved.")
         seed = kwargs.pop("seed", None)
         model = super().load(path, env, *args, **kwargs)
         model.check_settings()

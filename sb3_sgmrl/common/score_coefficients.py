@@ -11,7 +11,7 @@ from gymnasium import spaces
 from sb3_sgmrl.common.advantages import leave_one_out
 from sb3_sgmrl.common.control_variates import ControlVariate
 from sb3_sgmrl.common.functional import FunctionalPolicy, Parameters
-from sb3_sgmrl.common.inner import WeightedSamples
+from sb3_sgmrl.common.inner import WeightedSamples, ascend
 from sb3_sgmrl.common.likelihood import log_likelihood
 from sb3_sgmrl.common.type_aliases import InnerStep, MetaObjective, ScoreCoefficients, TaskPhase
 
@@ -91,7 +91,7 @@ def leave_one_out_parameters(
 
     :param policy: the policy as a function
     :param phase: the episodes D and the parameters θ they were played with
-    :param objective: gives α and the inner weights
+    :param objective: gives the step sizes and the inner weights
     :param space: observation space
     :return: parameters by name, for each episode left out
     """
@@ -99,4 +99,4 @@ def leave_one_out_parameters(
     samples = WeightedSamples.make(policy, phase.batch, phase.weighted.weights)
     likelihood = log_likelihood(policy, phase.parameters, samples.observations, samples.actions)
     gradients = [likelihood.gradient(weights) for weights in th.as_tensor(without, dtype=policy.dtype, device=policy.device)]
-    return [{name: value + objective.inner_lr * g[name] for name, value in phase.parameters.items()} for g in gradients]
+    return [ascend(phase.parameters, g, objective.inner_lr, objective.relative_lr) for g in gradients]

@@ -42,7 +42,7 @@ class InnerStep:
     :param phase: the episodes D and the parameters θ they were played with
     :param adapted: ψ = U(θ, D)
     :param samples: D with its weights
-    :param sensitivity: x = α ∇log π ᵀ v of each sample, v the gradient at ψ, shape (n_samples,)
+    :param sensitivity: x = α ∇log π ᵀ (r ⊙ v) of each sample, v the gradient at ψ, shape (n_samples,)
     """
 
     task: int
@@ -66,6 +66,7 @@ class MetaObjective:
     :param inner: weights of the inner surrogate
     :param outer: weights of the outer surrogate
     :param inner_lr: α
+    :param relative_lr: r, the step sizes of the parameters in units of α, a scalar tensor for each name; None for 1
     :param inner_surrogate: ``pathwise``, ``lvc`` or ``dice``, see :func:`~sb3_sgmrl.common.inner.curvature_weights`
     :param first_order: leave the second derivative out
     :param score_coef: weight λ of the score term; 1 is SG-MRL, 0 is MAML. Or a weight for each inner step and parameter
@@ -74,6 +75,7 @@ class MetaObjective:
     inner: AdvantageSettings
     outer: AdvantageSettings
     inner_lr: float
+    relative_lr: Parameters | None = None
     inner_surrogate: str = "pathwise"
     first_order: bool = False
     score_coef: float | ScoreWeights = 1.0

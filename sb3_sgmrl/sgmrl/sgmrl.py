@@ -49,6 +49,9 @@ class SGMRL(MetaOnPolicyAlgorithm):
     :param n_outer_episodes: episodes per task of the adapted policy; ``n_episodes`` when None
     :param n_inner_steps: number ζ of inner steps
     :param inner_lr: step size α of an inner step
+    :param inner_lr_learning_rate: learn a step size for each parameter tensor, all beginning at ``inner_lr``, by the
+        derivative of the post-adaptation return: Adam moves one by up to this part of ``inner_lr`` per meta-iteration. Those
+        that would become negative become zero. None leaves them alone
     :param gamma: discount factor
     :param gae_lambda: λ of generalised advantage estimation
     :param baseline: ``linear`` (features of observation and time, fitted per task and phase), ``critic`` (the policy's value
@@ -102,6 +105,7 @@ class SGMRL(MetaOnPolicyAlgorithm):
         n_outer_episodes: int | None = None,
         n_inner_steps: int = 1,
         inner_lr: float = 0.1,
+        inner_lr_learning_rate: float | None = None,
         gamma: float = 0.99,
         gae_lambda: float = 0.997,
         baseline: str = "linear",
@@ -144,6 +148,7 @@ class SGMRL(MetaOnPolicyAlgorithm):
             n_outer_episodes=n_outer_episodes,
             n_inner_steps=n_inner_steps,
             inner_lr=inner_lr,
+            inner_lr_learning_rate=inner_lr_learning_rate,
             gamma=gamma,
             gae_lambda=gae_lambda,
             baseline=baseline,

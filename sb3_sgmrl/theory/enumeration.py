@@ -14,7 +14,7 @@ from sb3_sgmrl.common.adaptation import task_phases
 from sb3_sgmrl.common.advantages import AdvantageSettings
 from sb3_sgmrl.common.batch import PhaseBatch, TaskBatch
 from sb3_sgmrl.common.functional import FunctionalPolicy, Parameters
-from sb3_sgmrl.common.inner import WeightedSamples, adapt
+from sb3_sgmrl.common.inner import WeightedSamples, adapt, ascend
 from sb3_sgmrl.common.meta_gradient import meta_gradient
 from sb3_sgmrl.common.type_aliases import MetaObjective, ScoreCoefficients, TaskPhase
 from sb3_sgmrl.theory.tabular import TabularMDP
@@ -110,7 +110,7 @@ def exact_value(
         log_prob = policy.log_prob(parameters, samples.observations, samples.actions)
         total = (samples.weights * log_prob).sum()
         step = th.autograd.grad(total, list(parameters.values()), create_graph=True)
-        adapted = {name: p + objective.inner_lr * g for (name, p), g in zip(parameters.items(), step, strict=True)}
+        adapted = ascend(parameters, dict(zip(parameters, step, strict=True)), objective.inner_lr, objective.relative_lr)
         deeper = exact_value(policy, adapted, mdp, objective, n_episodes, n_inner_steps - 1)
         value = value + orders * probabilities[list(index)].prod() * deeper
     return value
@@ -160,7 +160,7 @@ def every_trace(
             yield probability, [phase]
             continue
         samples = WeightedSamples.make(policy, phase.batch, phase.weighted.weights)
-        adapted = adapt(policy, parameters, samples, objective.inner_lr)
+        adapted = adapt(policy, parameters, samples, objective.inner_lr, objective.relative_lr)
         for later, rest in every_trace(policy, adapted, mdp, objective, n_episodes[1:]):
             yield probability * later, [phase, *rest]
 

@@ -59,7 +59,7 @@ def make_estimators(
     for name, (algorithm, own) in settings.items():
         arguments: dict[str, Any] = {**common, **shared, **own}
         estimator = algorithm(type(model.policy), model.env, _init_setup_model=False, **arguments)
-        estimator.policy, estimator._functional = model.policy, model.functional
+        estimator.policy, estimator._functional, estimator.step_sizes = model.policy, model.functional, model.step_sizes
         estimators[name] = estimator
     return estimators
 
@@ -81,6 +81,10 @@ def check_estimators(estimators: Estimators) -> None:
                 )
         if not _same_parameters(one.functional.parameters(), other.functional.parameters()):
             raise ValueError(f"`estimators` must have the policy of one model, but {first!r} and {name!r} differ in theirs.")
+        if one.inner_lr_by_parameter() != other.inner_lr_by_parameter():
+            raise ValueError(
+                f"`estimators` must have the step sizes of one model, but {first!r} and {name!r} differ in theirs."
+            )
 
 
 def _same_parameters(one: Parameters, other: Parameters) -> bool:

@@ -86,7 +86,13 @@ class TabularReference(MetaOnPolicyAlgorithm):
                 return samples.per_sample(th.stack([reached - value(parameters) for parameters in others]).to(sensitivity))
 
         back = pull_back(
-            self.functional, phase.parameters, samples, v, inner_lr=self.inner_lr, score_coefficients=coefficients
+            self.functional,
+            phase.parameters,
+            samples,
+            v,
+            inner_lr=self.inner_lr,
+            relative_lr=self.objective.relative_lr,
+            score_coefficients=coefficients,
         )
         assert back.score_term is not None
         return {name: back.pathwise[name] + back.score_term[name] for name in back.pathwise}
