@@ -12,7 +12,15 @@ from sb3_sgmrl import MAML, SGMRL, evaluate_adaptation
 from sb3_sgmrl.common.control_variates import leave_one_out_return, none
 from sb3_sgmrl.common.meta_gradient import meta_gradient
 from sb3_sgmrl.common.step_sizes import StepSizes
-from sb3_sgmrl.theory import exact_gradient, exact_value, expectation, expected_gradient, relative_error, softmax_policy
+from sb3_sgmrl.theory import (
+    TabularReference,
+    exact_gradient,
+    exact_value,
+    expectation,
+    expected_gradient,
+    relative_error,
+    softmax_policy,
+)
 from sb3_sgmrl.theory.gradient_sample import check_estimators, make_estimators
 
 
@@ -79,18 +87,31 @@ def test_step_sizes_of_one_change_nothing(control_variate):
     assert one.relative_lr == {} and other.relative_lr.keys() == one.gradient.keys()
 
 
-@pytest.mark.parametrize("control_variate", ["refitted", "refitted_causal", "linearized"])
-def test_first_order_forms_see_the_step_sizes(control_variate):
-    """Twice α is the same as twice r, for the derivative as for the score term."""
-    settings = {"control_variate": control_variate, "score_coef": 1.0, "inner_lr_learning_rate": 0.1}
-    one = tiny(SGMRL, point_vec(3), inner_lr=0.2, **settings)
-    other = tiny(SGMRL, point_vec(3), inner_lr=0.1, **settings)
-    with th.no_grad():
-        other.step_sizes.relative.fill_(2.0)
-    first, second = (model.meta_gradient(rollout_of(model)) for model in (one, other))
-    for name, value in first.gradient.items():
-        th.testing.assert_close(second.gradient[name], value, rtol=1e-4, atol=1e-6)
-        th.testing.assert_close(second.relative_lr[name] * 2, first.relative_lr[name], rtol=1e-4, atol=1e-6)
+def with_twice_alpha_and_with_twice_r(algorithm, env, **settings):
+    """The estimates of two models that do the same."""
+    estimates = []
+    for inner_lr, relative in ((0.2, 1.0), (0.1, 2.0)):
+        model = tiny(algorithm, env, inner_lr=inner_lr, inner_lr_learning_rate=0.1, **settings)
+        with th.no_grad():
+            model.step_sizes.relative.fill_(relative)
+        estimates.append(model.meta_gradient(rollout_of(model)))
+    return estimates
+
+
+@pytest.mark.parametrize("control_variate", ["refitted", "refitted_causal", "linearized", "counterfactual"])
+def test_every_form_of_the_score_term_sees_the_step_sizes(control_variate):
+    settings = {"control_variate": control_variate, "score_coef": 1.0, "n_inner_steps": 2}
+    # a single task does not fall back from the counterfactual
+    one, other = with_twice_alpha_and_with_twice_r(SGMRL, point_vec(3), meta_batch_size=1, **settings)
+    for name, value in one.gradient.items():
+        th.testing.assert_close(other.gradient[name], value, rtol=1e-3, atol=1e-5)
+        th.testing.assert_close(other.relative_lr[name] * 2, one.relative_lr[name], rtol=1e-3, atol=1e-5)
+
+
+def test_the_reference_sees_the_step_sizes():
+    one, other = with_twice_alpha_and_with_twice_r(TabularReference, "TabularMDP-v0")
+    for name, value in one.gradient.items():
+        th.testing.assert_close(other.gradient[name], value, rtol=1e-3, atol=1e-5)
 
 
 def test_step_sizes_climb_and_stay_positive():
@@ -124,6 +145,19 @@ def test_negative_ones_are_clamped_and_logged():
     n_zero = sum(value == 0 for value in model.inner_lr_by_parameter().values())
     assert n_zero == 1 and model.logger.name_to_value["train/inner_lr_clamped"] == n_zero
     assert model.logger.name_to_value["train/inner_lr_min"] == 0
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_derivative_that_is_not_finite_changes_nothing(value, monkeypatch):
+    model = tiny(MAML, point_vec(3), inner_lr_learning_rate=0.3)
+    rollout, before = rollout_of(model), state(model)
+    estimate = model.meta_gradient(rollout)
+    broken = replace(estimate, relative_lr={name: th.tensor(value) for name in estimate.relative_lr})
+    monkeypatch.setattr(model, "meta_gradient", lambda _: broken)
+    with pytest.raises(ValueError, match="The meta-gradient is NaN or infinite"):
+        model.train(rollout)
+    assert_same(state(model), before)
+    assert set(model.inner_lr_by_parameter().values()) == {0.1}
 
 
 def test_adapting_and_evaluating_use_them():
