@@ -184,8 +184,13 @@ def test_saved_step_sizes_are_in_units_of_inner_lr(tmp_path):
     loaded = SGMRL.load(tmp_path / "model", env=point(), inner_lr=0.05)  # α scales all of them
     by_parameter = loaded.inner_lr_by_parameter()
     assert by_parameter == pytest.approx({name: value / 2 for name, value in model.inner_lr_by_parameter().items()})
-    with pytest.raises(ValueError, match="`inner_lr_learning_rate` cannot be changed by load"):
-        SGMRL.load(tmp_path / "model", env=point(), inner_lr_learning_rate=0.1)
+    SGMRL.load(tmp_path / "model", env=point(), inner_lr_learning_rate=0.3)  # as RL Zoo does to go on
+    for rate in (0.1, None):
+        with pytest.raises(ValueError, match=f"`inner_lr_learning_rate` cannot be changed by load: it is 0.3 .*, got {rate}"):
+            SGMRL.load(tmp_path / "model", env=point(), inner_lr_learning_rate=rate)
+    tiny(SGMRL, point_vec(3)).save(tmp_path / "fixed")
+    with pytest.raises(ValueError, match="`inner_lr_learning_rate` cannot be changed by load: it is None"):
+        SGMRL.load(tmp_path / "fixed", env=point(), inner_lr_learning_rate=0.1)
 
 
 def test_estimators_have_the_step_sizes_of_the_model():

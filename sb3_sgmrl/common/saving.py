@@ -88,6 +88,8 @@ def saved_algorithm(path: SavePath) -> str:
 class SafelySaved(BaseAlgorithm):
     """A BaseAlgorithm whose files are complete and known to be its own."""
 
+    inner_lr_learning_rate: float | None
+
     def check_settings(self) -> None:
         """
         :raises ValueError: for the first attribute that is outside its range
@@ -127,10 +129,14 @@ class SafelySaved(BaseAlgorithm):
             raise ValueError(f"`path` holds a model of {saved}, not of {cls.__name__}: use {saved}.load.")
         if "n_envs" in kwargs:
             raise ValueError("`n_envs` cannot be changed by load: pass make_vec_env(..., n_envs=...) as `env`.")
-        if "inner_lr_learning_rate" in kwargs:
-            raise ValueError("`inner_lr_learning_rate` cannot be changed by load: the optimiser that it belongs to is saved.")
         seed = kwargs.pop("seed", None)
+        wanted = [kwargs.pop("inner_lr_learning_rate")] if "inner_lr_learning_rate" in kwargs else []
         model = super().load(path, env, *args, **kwargs)
+        saved_rate = model.inner_lr_learning_rate
+        if wanted not in ([], [saved_rate]):  # its optimiser is saved, or there is none
+            raise ValueError(
+                f"`inner_lr_learning_rate` cannot be changed by load: it is {saved_rate!r} in `path`, got {wanted[0]!r}."
+            )
         model.check_settings()
         if seed is not None:
             model.seed = int(seed)
