@@ -55,6 +55,10 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool)
 
 
+def _is_positive_and_finite(value: Any) -> bool:
+    return _is_number(value) and math.isfinite(value) and value > 0
+
+
 def check_arguments(model: Any) -> None:
     """
     :param model: an algorithm whose constructor arguments are set as attributes
@@ -73,10 +77,10 @@ def check_arguments(model: Any) -> None:
     rate = model.learning_rate
     if not callable(rate) and not (_is_number(rate) and math.isfinite(rate) and rate >= 0):
         raise ValueError(f"`learning_rate` must be a finite number that is not negative, or a function, got {rate!r}.")
-    if not (_is_number(model.inner_lr) and math.isfinite(model.inner_lr) and model.inner_lr > 0):
+    if not _is_positive_and_finite(model.inner_lr):
         raise ValueError(f"`inner_lr` must be positive and finite, got {model.inner_lr!r}.")
     rate = model.inner_lr_learning_rate
-    if rate is not None and not (_is_number(rate) and math.isfinite(rate) and rate > 0):
+    if rate is not None and not _is_positive_and_finite(rate):
         raise ValueError(f"`inner_lr_learning_rate` must be positive and finite, or None for fixed step sizes, got {rate!r}.")
     if model.max_grad_norm is not None and not (_is_number(model.max_grad_norm) and model.max_grad_norm > 0):
         raise ValueError(f"`max_grad_norm` must be positive, or None for no clipping, got {model.max_grad_norm!r}.")

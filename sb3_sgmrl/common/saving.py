@@ -130,12 +130,13 @@ class SafelySaved(BaseAlgorithm):
         if "n_envs" in kwargs:
             raise ValueError("`n_envs` cannot be changed by load: pass make_vec_env(..., n_envs=...) as `env`.")
         seed = kwargs.pop("seed", None)
-        wanted = [kwargs.pop("inner_lr_learning_rate")] if "inner_lr_learning_rate" in kwargs else []
+        as_saved = object()
+        rate = kwargs.pop("inner_lr_learning_rate", as_saved)
         model = super().load(path, env, *args, **kwargs)
         saved_rate = model.inner_lr_learning_rate
-        if wanted not in ([], [saved_rate]):  # its optimiser is saved, or there is none
+        if rate is not as_saved and rate != saved_rate:  # its optimiser is saved, or there is none
             raise ValueError(
-                f"`inner_lr_learning_rate` cannot be changed by load: it is {saved_rate!r} in `path`, got {wanted[0]!r}."
+                f"`inner_lr_learning_rate` cannot be changed by load: it is {saved_rate!r} in `path`, got {rate!r}."
             )
         model.check_settings()
         if seed is not None:
