@@ -11,10 +11,8 @@ report of the last one in the folder is not trained again. Settings are RL Zoo's
 
 import argparse
 import ast
-import concurrent.futures
 import csv
 import json
-import multiprocessing
 import os
 import pathlib
 
@@ -29,6 +27,7 @@ from stable_baselines3.common.logger import configure
 import sb3_sgmrl
 from sb3_sgmrl import EMAML, MAML, SGMRL, MetaEvalCallback, TaskDistEnv, evaluate_adaptation
 from sb3_sgmrl.common.evaluation import after
+from sb3_sgmrl.common.processes import process_pool
 
 # class, hyperparameter file, arguments beyond those
 ALGORITHMS = {
@@ -194,8 +193,7 @@ def main():
     arguments.timesteps = sorted(set(arguments.timesteps))
     matplotlib.use("Agg")
     jobs = [(arguments, algorithm, seed) for seed in arguments.seeds for algorithm in arguments.algos]
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(arguments.parallel, mp_context=context) as pool:
+    with process_pool(arguments.parallel) as pool:
         for job, future in [(job, pool.submit(train, *job)) for job in jobs]:
             future.result()
             print(f"{job[1]} seed {job[2]}: done", flush=True)

@@ -11,9 +11,7 @@ are drawn from the table of all trajectories; ∇V is exact.
 
 import argparse
 import functools
-import multiprocessing
 import pathlib
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +19,7 @@ import torch as th
 from matplotlib.figure import Figure
 
 from sb3_sgmrl.common.advantages import AdvantageSettings
+from sb3_sgmrl.common.processes import process_pool
 from sb3_sgmrl.common.type_aliases import MetaObjective
 from sb3_sgmrl.theory import ConvergenceConstants, Estimate, TabularMDP, TabularTasks, attained, softmax_bounds
 from sb3_sgmrl.theory.gradient_sample import with_progress
@@ -108,7 +107,7 @@ def play(job):
 def play_all(runs, n_seeds, n_workers):
     """‖∇V(θ_k)‖ of every run, shape (n_seeds, n_checkpoints). Nothing depends on the number of processes."""
     jobs = sorted(((run, seed) for run in runs for seed in range(n_seeds)), key=lambda job: -job[0].n_iterations)
-    with ProcessPoolExecutor(n_workers, multiprocessing.get_context("spawn")) as pool:
+    with process_pool(n_workers) as pool:
         results = pool.map(play, jobs)
         found = {job: next(results) for job in with_progress(jobs, "runs", True)}
     return {run: np.stack([found[run, seed] for seed in range(n_seeds)]) for run in runs}

@@ -8,9 +8,11 @@ import os
 import pickle
 import signal
 import sys
+import threading
 import traceback
 import weakref
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial
 from multiprocessing.connection import Connection
@@ -329,3 +331,32 @@ def _join(parts: Sequence[Any]) -> VecEnvObs:
     if isinstance(first, dict):
         return {key: np.concatenate([part[key] for part in parts]) for key in first}
     return np.concatenate(parts)
+
+
+@contextmanager
+def process_pool(n_processes: int) -> Iterator[ProcessPoolExecutor]:
+    """
+    A pool for long jobs. Python's own plays on all that was submitted before it shows an error or heeds Ctrl-C, and its
+    processes stay behind when the program is killed. Here an error waits for the jobs that are running and for no other,
+    Ctrl-C ends them, and so does the end of the program.
+
+    :param n_processes: number of processes
+    :return: the pool, for a ``with`` statement
+    """
+    pool = ProcessPoolExecutor(n_processes, mp.get_context("spawn"), initializer=_end_with_parent)
+    try:
+        yield pool
+    except BaseException:
+        pool.shutdown(cancel_futures=True)
+        raise
+    pool.shutdown()
+
+
+def _end_with_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    threading.Thread(target=_exit_after, args=(mp.parent_process(),), daemon=True).start()
+
+
+def _exit_after(process: Any) -> None:
+    process.join()
+    os._exit(1)
