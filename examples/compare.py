@@ -2,19 +2,22 @@
 Train algorithms side by side with paired seeds, then print a table and draw the learning curves.
 
     python examples/compare.py
-    python examples/compare.py --env Navigation2D-v0 --timesteps 8e6 40e6 --seeds 0 1 2 --folder logs/navigation
+    python examples/compare.py --env Navigation2D-v0 --timesteps 8e6 40e6 --seeds 0 1 2 --folder logs/navigation_8e6
 
-The first takes a minute or two. Each of the ``--timesteps`` gets a table; training goes on from one to the next. A run with a
-report of the last one in the folder is not trained again. Settings are RL Zoo's of the package (``hyperparams/*.yml``);
-``--set inner_lr=0.2`` changes them for every algorithm. With ``--parallel 2`` two runs share two processors, one thread each.
+The first takes a minute or two. Each of the ``--timesteps`` gets a table; training goes on from one to the next. A run whose
+reports are in the folder is not trained again, so the same command with more seeds adds them, and with other settings it is
+refused. Settings are RL Zoo's of the package (``hyperparams/*.yml``); ``--set inner_lr=0.2`` changes them for every algorithm.
+With ``--parallel 2`` two runs share two processors, one thread each.
 """
 
 import argparse
 import ast
 import csv
+import inspect
 import json
 import os
 import pathlib
+import sys
 
 import gymnasium as gym
 import matplotlib
@@ -26,6 +29,8 @@ from stable_baselines3.common.logger import configure
 
 import sb3_sgmrl
 from sb3_sgmrl import EMAML, MAML, SGMRL, MetaEvalCallback, TaskDistEnv, evaluate_adaptation
+from sb3_sgmrl.command_line import check_names, run_command
+from sb3_sgmrl.common.checks import check_positive
 from sb3_sgmrl.common.evaluation import after
 from sb3_sgmrl.common.processes import process_pool
 
@@ -40,10 +45,16 @@ PRE, POST = "rollout/ep_rew_mean_pre", "rollout/ep_rew_mean_post"
 STEPS = "time/total_timesteps"
 
 
+# what a report depends on besides the arguments of the algorithm
+CONDITIONS = ("env", "horizon", "n_tasks", "n_steps", "validate_every")
+
+
 def settings_of(algorithm, env_id):
     """Arguments of the algorithm from the package's hyperparameter file."""
     file = pathlib.Path(sb3_sgmrl.__file__).parent / "hyperparams" / f"{algorithm}.yml"
-    settings = yaml.safe_load(file.read_text())[env_id]
+    families = yaml.safe_load(file.read_text())
+    check_names([env_id], families, f"is not a family in {file}")
+    settings = families[env_id]
     settings.pop("n_timesteps"), settings.pop("policy")
     if isinstance(settings.get("policy_kwargs"), str):
         settings["policy_kwargs"] = eval(settings["policy_kwargs"])
@@ -64,31 +75,64 @@ def run_folder(folder, algorithm, seed):
     return pathlib.Path(folder) / f"{algorithm}-{seed}"
 
 
+def conditions(arguments, algorithm):
+    """All that the runs of an algorithm depend on but seed and length, as in their ``settings.json``."""
+    given = {name: getattr(arguments, name) for name in CONDITIONS}
+    return json.loads(json.dumps({**given, **arguments_of(arguments, algorithm)}))
+
+
+def check(arguments, jobs):
+    """Raises before anything is trained what would come up after it, and where runs of another kind would be mixed in."""
+    counts = {name: getattr(arguments, name) for name in ("parallel", "n_tasks", "n_steps")}
+    check_positive(**counts, timesteps=arguments.timesteps[0], validate_every=arguments.validate_every or 1)
+    for algorithm in arguments.algos:
+        known = inspect.signature(ALGORITHMS[algorithm][0]).parameters
+        check_names([setting(text)[0] for text in arguments.set], known, f"is not an argument of {algorithm}")
+        model_of(arguments, algorithm, min(arguments.seeds))
+    for _, algorithm, seed in jobs:
+        file = run_folder(arguments.folder, algorithm, seed) / "settings.json"
+        if not file.exists():
+            continue
+        old, new = json.loads(file.read_text()), conditions(arguments, algorithm)
+        others = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+        if others:
+            raise ValueError(f"{file.parent} was trained with another {', '.join(others)}: choose another --folder.")
+
+
+def is_finished(arguments, algorithm, seed):
+    folder = run_folder(arguments.folder, algorithm, seed)
+    kinds = (False, True) if arguments.validate_every else (False,)
+    return all((folder / report_file(steps, best)).exists() for steps in arguments.timesteps for best in kinds)
+
+
+def model_of(arguments, algorithm, seed):
+    threads = max(1, os.cpu_count() // arguments.parallel)
+    settings = arguments_of(arguments, algorithm)
+    return ALGORITHMS[algorithm][0]("MlpPolicy", family(arguments), seed=seed, n_threads=threads, **settings)
+
+
 def report_file(timesteps, best=False):
     return f"{'best_' * best}report_{timesteps}.csv"
 
 
 def train(arguments, algorithm, seed):
-    folder = run_folder(arguments.folder, algorithm, seed)
-    if (folder / report_file(arguments.timesteps[-1])).exists():
+    if is_finished(arguments, algorithm, seed):
         return
-    algorithm_class, settings = ALGORITHMS[algorithm][0], arguments_of(arguments, algorithm)
-    threads = max(1, os.cpu_count() // arguments.parallel)
-    env = family(arguments)
-    model = algorithm_class("MlpPolicy", env, seed=seed, n_threads=threads, **settings)
+    folder = run_folder(arguments.folder, algorithm, seed)
+    model = model_of(arguments, algorithm, seed)
     model.set_logger(configure(str(folder), ["csv"]))
     callback = None
     if arguments.validate_every:
         # tasks of its own: those of the final report choose nothing
         callback = MetaEvalCallback(
-            env, eval_freq=arguments.validate_every, n_tasks=100, seed=1, best_model_save_path=str(folder)
+            family(arguments), eval_freq=arguments.validate_every, n_tasks=100, seed=1, best_model_save_path=str(folder)
         )
-    (folder / "settings.json").write_text(json.dumps(settings, indent=1))
+    (folder / "settings.json").write_text(json.dumps(conditions(arguments, algorithm), indent=1))
     for timesteps in arguments.timesteps:
         model.learn(max(timesteps - model.num_timesteps, 0), callback, reset_num_timesteps=False)
         model.save(folder / f"model_{timesteps}")
         if callback is not None:
-            best = algorithm_class.load(folder / "best_model", env=env, n_threads=threads)
+            best = type(model).load(folder / "best_model", env=family(arguments), n_threads=model.n_threads)
             evaluate(best, arguments).to_csv(folder / report_file(timesteps, best=True))
         evaluate(model, arguments).to_csv(folder / report_file(timesteps))
 
@@ -168,6 +212,19 @@ def draw(arguments):
     print(f"Curves (mean and range over seeds, smoothed over ten iterations): {path}")
 
 
+def compare(arguments, jobs):
+    matplotlib.use("Agg")
+    with process_pool(arguments.parallel) as pool:
+        for job, future in [(job, pool.submit(train, *job)) for job in jobs]:
+            future.result()
+            print(f"{job[1]} seed {job[2]}: done", flush=True)
+    for timesteps in arguments.timesteps:
+        table(arguments, timesteps)
+        if arguments.validate_every:
+            table(arguments, timesteps, best=True)
+    draw(arguments)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--env", default="Navigation2D-v0", help="id of a registered family")
@@ -191,17 +248,8 @@ def main():
     parser.add_argument("--folder", default="logs/compare", help="where logs, models, table and picture go")
     arguments = parser.parse_args()
     arguments.timesteps = sorted(set(arguments.timesteps))
-    matplotlib.use("Agg")
     jobs = [(arguments, algorithm, seed) for seed in arguments.seeds for algorithm in arguments.algos]
-    with process_pool(arguments.parallel) as pool:
-        for job, future in [(job, pool.submit(train, *job)) for job in jobs]:
-            future.result()
-            print(f"{job[1]} seed {job[2]}: done", flush=True)
-    for timesteps in arguments.timesteps:
-        table(arguments, timesteps)
-        if arguments.validate_every:
-            table(arguments, timesteps, best=True)
-    draw(arguments)
+    sys.exit(run_command(lambda: check(arguments, jobs)) or run_command(lambda: compare(arguments, jobs), show_traceback=True))
 
 
 if __name__ == "__main__":

@@ -23,6 +23,15 @@ def run_example(folder, name, *arguments, warns=False):
     return result.stdout
 
 
+def error_of(folder, name, *arguments):
+    """The one line that it ends with."""
+    command = [sys.executable, str(EXAMPLES / name), *arguments]
+    result = subprocess.run(command, cwd=folder, capture_output=True, encoding="utf-8")
+    assert result.returncode == 2
+    assert result.stderr.count("\n") == 1, result.stderr
+    return result.stderr
+
+
 def returns_after(inner_steps, table):
     """The mean returns in the rows of reports for that number of inner steps."""
     rows = [line.split() for line in table.splitlines() if "[" in line]
@@ -90,6 +99,35 @@ def test_compare(tmp_path):
     assert [row[1] for row in rows if len(row) == 6] == ["0", "1", "mean", "±"] * 2 * 2
     assert (tmp_path / "runs" / "curves.png").exists()
     assert any(line.startswith("sgmrl − maml after 1 inner step") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ("--set inner_lrr=0.2", "did you mean 'inner_lr'?"),
+        ("--env Nope-v0", "'Nope-v0' is not a family in"),
+        ("--n-tasks 0", "`n_tasks` must be a positive integer, got 0."),
+        ("--seeds 0 -1", "Seed must be between 0 and 2**32 - 1"),
+    ],
+)
+def test_compare_refuses_before_it_trains(arguments, complaint, tmp_path):
+    assert complaint in error_of(tmp_path, "compare.py", *arguments.split())
+    assert not list(tmp_path.iterdir())
+
+
+def test_compare_mixes_no_runs(tmp_path):
+    short = ["--timesteps", "1", "200", "--seeds", "0", "--n-tasks", "2", "--n-steps", "1", "--algos", "maml"]
+    small = ["meta_batch_size=2", "n_episodes=2"]
+    run_example(tmp_path, "compare.py", *short, "--set", *small)
+    folder = tmp_path / "logs" / "compare"
+    model = (folder / "maml-0" / "model_1.zip").read_bytes()
+    complaint = "maml-0 was trained with another horizon, gamma: choose another --folder."
+    assert complaint in error_of(tmp_path, "compare.py", *short, "--horizon", "50", "--set", *small, "gamma=0.9")
+    run_example(tmp_path, "compare.py", *short, "--set", *small)
+    assert (folder / "maml-0" / "model_1.zip").read_bytes() == model
+    (folder / "maml-0" / "report_1.csv").unlink()
+    run_example(tmp_path, "compare.py", *short, "--set", *small)
+    assert (folder / "maml-0" / "report_1.csv").exists()
 
 
 def test_benchmark_speed(tmp_path):
