@@ -45,6 +45,7 @@ PRE, POST = "rollout/ep_rew_mean_pre", "rollout/ep_rew_mean_post"
 STEPS = "time/total_timesteps"
 
 
+SETTINGS = "settings.json"
 # what a report depends on besides the arguments of the algorithm
 CONDITIONS = ("env", "horizon", "n_tasks", "n_steps", "validate_every")
 
@@ -76,7 +77,7 @@ def run_folder(folder, algorithm, seed):
 
 
 def conditions(arguments, algorithm):
-    """All that the runs of an algorithm depend on but seed and length, as in their ``settings.json``."""
+    """All that the runs of an algorithm depend on but seed and length, for :data:`SETTINGS`."""
     given = {name: getattr(arguments, name) for name in CONDITIONS}
     return json.loads(json.dumps({**given, **arguments_of(arguments, algorithm)}))
 
@@ -90,13 +91,16 @@ def check(arguments, jobs):
         check_names([setting(text)[0] for text in arguments.set], known, f"is not an argument of {algorithm}")
         model_of(arguments, algorithm, min(arguments.seeds))
     for _, algorithm, seed in jobs:
-        file = run_folder(arguments.folder, algorithm, seed) / "settings.json"
-        if not file.exists():
-            continue
-        old, new = json.loads(file.read_text()), conditions(arguments, algorithm)
-        others = [name for name in {**old, **new} if old.get(name) != new.get(name)]
-        if others:
-            raise ValueError(f"{file.parent} was trained with another {', '.join(others)}: choose another --folder.")
+        check_same(run_folder(arguments.folder, algorithm, seed), conditions(arguments, algorithm))
+
+
+def check_same(folder, settings):
+    """Raises where something was trained with other settings in the folder."""
+    file = folder / SETTINGS
+    old = json.loads(file.read_text()) if file.exists() else settings
+    others = [name for name in {**old, **settings} if old.get(name) != settings.get(name)]
+    if others:
+        raise ValueError(f"{folder} was trained with another {', '.join(others)}: choose another --folder.")
 
 
 def is_finished(arguments, algorithm, seed):
@@ -127,7 +131,7 @@ def train(arguments, algorithm, seed):
         callback = MetaEvalCallback(
             family(arguments), eval_freq=arguments.validate_every, n_tasks=100, seed=1, best_model_save_path=str(folder)
         )
-    (folder / "settings.json").write_text(json.dumps(conditions(arguments, algorithm), indent=1))
+    (folder / SETTINGS).write_text(json.dumps(conditions(arguments, algorithm), indent=1))
     for timesteps in arguments.timesteps:
         model.learn(max(timesteps - model.num_timesteps, 0), callback, reset_num_timesteps=False)
         model.save(folder / f"model_{timesteps}")

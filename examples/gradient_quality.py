@@ -12,11 +12,14 @@ changes them. ``--reference exact`` is for TabularMDP-v0, where returns can be c
 """
 
 import argparse
+import json
 import pathlib
+import sys
 
-from compare import ALGORITHMS, family, setting, settings_of
+from compare import ALGORITHMS, SETTINGS, check_same, family, setting, settings_of
 
 from sb3_sgmrl import EMAML, MAML, SGMRL
+from sb3_sgmrl.command_line import run_command
 from sb3_sgmrl.common.control_variates import CONTROL_VARIATES
 from sb3_sgmrl.common.saving import saved_algorithm
 from sb3_sgmrl.plots import plot_gradient_quality, plot_quality_sweep
@@ -61,15 +64,27 @@ def settings(arguments):
     return {**plain, **dict(map(setting, arguments.set))}
 
 
+def training_settings(arguments):
+    return {**settings_of("maml", arguments.env), **settings(arguments)}
+
+
+def conditions(arguments):
+    """All that the trained policies depend on but their length."""
+    given = {name: getattr(arguments, name) for name in ("env", "horizon", "seed")}
+    return json.loads(json.dumps({**given, **training_settings(arguments)}))
+
+
 def policies(arguments):
     """Names and models: the one given, or MAML after each number of steps."""
     if arguments.model:
         yield pathlib.Path(arguments.model).stem, load(arguments, arguments.model)
         return
-    own = {**settings_of("maml", arguments.env), **settings(arguments)}
+    own = training_settings(arguments)
+    folder = pathlib.Path(arguments.folder)
+    (folder / SETTINGS).write_text(json.dumps(conditions(arguments), indent=1))
     for steps in sorted(arguments.train):
         name = f"maml-{steps}"
-        path = pathlib.Path(arguments.folder) / f"{name}.zip"
+        path = folder / f"{name}.zip"
         if not path.exists():
             model = MAML("MlpPolicy", family(arguments), seed=arguments.seed, n_threads=arguments.threads, **own)
             model.learn(steps, progress_bar=True).save(path)
@@ -226,6 +241,9 @@ def main():
             parser.error("exact needs --plain: other outer surrogates have other units")
     if arguments.score_coefs and not any(ESTIMATORS[name][0] is SGMRL for name in arguments.estimators):
         parser.error("--score-coefs needs a form of SGMRL among --estimators")
+    if not arguments.model:
+        if error := run_command(lambda: check_same(pathlib.Path(arguments.folder), conditions(arguments))):
+            sys.exit(error)
     report = Report(arguments.folder)
     for policy, model in policies(arguments):
         compare_estimators(arguments, report, policy, model)

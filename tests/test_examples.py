@@ -153,6 +153,8 @@ def test_gradient_quality(tmp_path):
     assert rows == ["maml", "sgmrl", "exact", *directions, "maml", "sgmrl", *["sgmrl,"] * 5, "exact"]
     for figure in ("quality", "episodes", "score_coef"):
         assert (tmp_path / "quality" / f"{figure}-maml-0.png").exists()
+    other = ["--env", "Navigation2D-v0", "--estimators", "maml", "--folder", "quality"]
+    assert "quality was trained with another env, inner_lr" in error_of(tmp_path, "gradient_quality.py", *small, *other)
     again = ["--model", "quality/maml-0.zip", "--estimators", "maml", "--reference", "maml", "--folder", "again"]
     output = run_example(tmp_path, "gradient_quality.py", "--env", "TabularMDP-v0", "--batches", "3", *again)
     assert "policy maml-0: 3 meta-batches of 2 tasks, reference maml from 3" in output
