@@ -11,6 +11,7 @@ from sb3_sgmrl.common.advantages import AdvantageSettings, baseline_features, ep
 from sb3_sgmrl.common.batch import PhaseBatch
 from sb3_sgmrl.common.inner import WeightedSamples
 from sb3_sgmrl.common.refitted import (
+    _advantages,
     causal_refitted_coefficients,
     contributions,
     influence,
@@ -58,6 +59,12 @@ def left_out(step, settings):
     return leave_one_out(step.phase.batch, settings, SPACE, step.phase.values)
 
 
+def differences(step, settings):
+    """D_j, which the form ``refitted`` weights all steps of an episode with."""
+    first = np.cumsum([0, *step.phase.batch.mask.sum(1)[:-1]])
+    return refitted_coefficients(settings, SPACE)(step).numpy()[first]
+
+
 def surrogate(step, settings, weights):
     """Σ w x when episode k counts ``weights[k]`` times in every sum that the weights w are made of."""
     batch, m = step.phase.batch, th.as_tensor(step.phase.batch.mask, dtype=th.float64)
@@ -88,8 +95,9 @@ def surrogate(step, settings, weights):
     return (counted * a * x).sum() / scale
 
 
-def test_influence_is_the_derivative_by_the_weight_of_an_episode(settings):
-    step = inner_step(settings)
+@pytest.mark.parametrize("lengths", [(7, 7, 7, 7, 7, 7), (1, 7, 3, 7, 2, 5)], ids=str)
+def test_influence_is_the_derivative_by_the_weight_of_an_episode(settings, lengths):
+    step = inner_step(settings, lengths)
     weights = th.ones(6, dtype=th.float64, requires_grad=True)
     expected = th.autograd.grad(surrogate(step, settings, weights), weights)[0]
     without = left_out(step, settings)
@@ -101,10 +109,9 @@ def test_influence_is_the_derivative_by_the_weight_of_an_episode(settings):
 @pytest.mark.parametrize("lengths", [(7, 7, 7, 7, 7, 7), (1, 7, 3, 7, 2, 5)], ids=str)
 def test_contributions_add_up_to_the_difference(settings, lengths):
     step = inner_step(settings, lengths)
-    y = contributions(step, settings, left_out(step, settings))
-    difference = refitted_coefficients(settings, SPACE)(step)
-    first = np.concatenate([[0], np.cumsum(lengths)[:-1]])
-    np.testing.assert_allclose(y.sum(1), difference[first], atol=1e-12)
+    difference = differences(step, settings)
+    y = contributions(step, settings, left_out(step, settings), difference)
+    np.testing.assert_allclose(y.sum(1), difference, atol=1e-12)
     assert not y[~step.phase.batch.mask].any()
     assert np.abs(difference).max() > 1e-3
 
@@ -119,16 +126,17 @@ def test_without_a_fit_contributions_know_nothing_of_what_comes_later():
     x[2 * 7 + 4 : 3 * 7] -= 1.0
     changed = replace(step, phase=replace(step.phase, batch=replace(batch, rewards=rewards)), sensitivity=x)
     after = influence(changed, settings, left_out(changed, settings))
-    # but for the share of the whole that is taken from every step
     difference = after - before
-    np.testing.assert_allclose(difference[2, :4], difference[0, 0], atol=1e-12)
-    assert np.abs(difference[2, 4:] - difference[0, 0]).max() > 0.01
+    # but for the share of the whole that is taken from the first step of every episode
+    difference[:, 0] -= difference[0, 0]
+    np.testing.assert_allclose(difference[2, :4], 0, atol=1e-12)
+    assert np.abs(difference[2, 4:]).max() > 0.01
 
 
 def test_a_step_is_weighted_by_what_follows(settings):
     """κ = 1: Y_t = Σ_{u≥t} y_u − b_t; κ = 0: y_t + b_{t+1} − b_t."""
     step = inner_step(settings)
-    y = contributions(step, settings, left_out(step, settings))
+    y = contributions(step, settings, left_out(step, settings), differences(step, settings))
     mask = step.phase.batch.mask
     far, near = (causal_refitted_coefficients(settings, SPACE, k)(step).numpy().reshape(mask.shape) for k in (1.0, 0.0))
     to_go = y[:, ::-1].cumsum(1)[:, ::-1]
@@ -137,6 +145,24 @@ def test_a_step_is_weighted_by_what_follows(settings):
     gram = features.T @ features + 1e-5 * np.eye(features.shape[1])
     np.testing.assert_allclose(b.ravel(), features @ np.linalg.solve(gram, features.T @ to_go.ravel()), atol=1e-9)
     np.testing.assert_allclose(near[:, :-1], (y - b)[:, :-1] + b[:, 1:], atol=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_baseline_that_meets_its_targets_leaves_nothing_to_split(seed):
+    """Eight features and four steps: there is no residual that anything could be a part of."""
+    settings = SETTINGS["default"]
+    step = inner_step(settings, (2, 2), seed)
+    left, whole = left_out(step, settings), refitted_coefficients(settings, SPACE)(step)
+    split = _advantages(contributions(step, settings, left, differences(step, settings)), left, 1.0)
+    assert np.linalg.norm(split) > 100 * whole.norm()
+    np.testing.assert_allclose(causal_refitted_coefficients(settings, SPACE, 1.0)(step), whole, atol=1e-12)
+
+
+@pytest.mark.parametrize("lengths", [(2, 2, 2), (3, 3, 3), (5, 5), (1, 2, 3, 4), (1, 7, 3, 7, 2, 5)], ids=str)
+def test_to_split_makes_no_term_much_larger(settings, lengths):
+    step = inner_step(settings, lengths)
+    whole = refitted_coefficients(settings, SPACE)(step)
+    assert causal_refitted_coefficients(settings, SPACE, 0.9)(step).norm() <= 10.001 * whole.norm()
 
 
 def observed(signal, noise, n, seed=0, size=400, decay=0.95):

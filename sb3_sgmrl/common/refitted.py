@@ -20,6 +20,9 @@ from sb3_sgmrl.common.advantages import (
 )
 from sb3_sgmrl.common.type_aliases import InnerStep, ScoreCoefficients
 
+# norm of the coefficients of all steps, as a multiple of those of whole episodes
+_LARGEST = 10.0
+
 
 def linearized_coefficients(step: InnerStep) -> th.Tensor:
     """
@@ -66,6 +69,10 @@ def causal_refitted_coefficients(settings: AdvantageSettings, space: spaces.Spac
 
     It costs as many sums over the steps as an advantage estimate does, and no pass through the network.
 
+    Where a baseline with about as many features as there are steps meets all of its targets, σ goes to zero, and the y, which
+    are parts of it, mean nothing any more. So a task whose Y_t have a norm of more than ten times that of the D_j has the D_j.
+    They usually have a third to two thirds of it.
+
     :param settings: of the inner surrogate
     :param space: observation space
     :param gae_lambda: κ
@@ -75,7 +82,10 @@ def causal_refitted_coefficients(settings: AdvantageSettings, space: spaces.Spac
     def coefficients(step: InnerStep) -> th.Tensor:
         batch, x = step.phase.batch, step.sensitivity
         without = leave_one_out(batch, settings, space, step.phase.values)
-        weights = _advantages(contributions(step, settings, without), without, gae_lambda)
+        differences = _differences(step, without)
+        causal = _advantages(contributions(step, settings, without, differences), without, gae_lambda)
+        whole = differences[:, None] * batch.mask
+        weights = causal if np.linalg.norm(causal) <= _LARGEST * np.linalg.norm(whole) else whole
         return th.as_tensor(weights[batch.mask], dtype=x.dtype, device=x.device)
 
     return coefficients
@@ -88,7 +98,7 @@ def _differences(step: InnerStep, without: LeaveOneOut) -> np.ndarray:
     return change @ step.sensitivity.cpu().numpy().astype(change.dtype)
 
 
-def contributions(step: InnerStep, settings: AdvantageSettings, without: LeaveOneOut) -> np.ndarray:
+def contributions(step: InnerStep, settings: AdvantageSettings, without: LeaveOneOut, differences: np.ndarray) -> np.ndarray:
     """
     D_j split over the steps: y_{j,u} with Σ_u y_{j,u} = D_j, where y_u depends on what happened up to step u.
 
@@ -106,16 +116,22 @@ def contributions(step: InnerStep, settings: AdvantageSettings, without: LeaveOn
     :param step: the inner step
     :param settings: of the inner surrogate
     :param without: the same without each episode
+    :param differences: D_j, shape (n_episodes,)
     :return: y, shape (n_episodes, n_steps)
     """
     y = influence(step, settings, without)
-    y[np.arange(len(y)), step.phase.batch.mask.sum(1) - 1] += _differences(step, without) - y.sum(1)
+    y[np.arange(len(y)), step.phase.batch.mask.sum(1) - 1] += differences - y.sum(1)
     return y
 
 
 def influence(step: InnerStep, settings: AdvantageSettings, without: LeaveOneOut) -> np.ndarray:
     """
-    The derivative of :func:`contributions`. Parameters and shape as there.
+    The derivative of :func:`contributions`.
+
+    :param step: the inner step
+    :param settings: of the inner surrogate
+    :param without: the same without each episode
+    :return: shape (n_episodes, n_steps)
     """
     batch, mask = step.phase.batch, step.phase.batch.mask
     n = mask.sum()
@@ -134,7 +150,9 @@ def influence(step: InnerStep, settings: AdvantageSettings, without: LeaveOneOut
     gain = float((step.phase.weighted.weights * x).sum())
     deltas = td_errors(batch.rewards, without.values_without, settings) * mask
     own_sums = accumulated(d * centred_x, g)
-    y = deltas * own_sums - mean * centred_x - gain / n
+    # what an episode adds to the number that the sum is divided by: its steps one by one, or itself
+    share = gain / n if settings.time_reduction == "mean" else gain / batch.n_episodes * (np.arange(mask.shape[1]) == 0)
+    y = deltas * own_sums - mean * centred_x - share
     slopes = own_sums
     if settings.normalize:
         slopes = slopes - gain / (n * variance) * accumulated(d * centred, g)
