@@ -185,6 +185,8 @@ def test_constant_rewards_normalise_to_zero():
     batch = PhaseBatch(batch.observations, batch.actions, batch.rewards * bandit, bandit, batch.episode_returns)
     for found in episode_weights(batch, replace(PLAIN, normalize=True), SPACE):
         np.testing.assert_allclose(found.weights, 0, atol=1e-6)
+        # so that no score coefficient is divided by next to nothing
+        assert found.scale == np.inf
 
 
 def test_the_linear_baseline_is_a_ridge_regression_on_the_returns():

@@ -128,6 +128,41 @@ def test_every_form_of_the_score_term_trains(variate):
     assert differ(before, state(model))
 
 
+class RareReward(PointEnv):
+    """A reward for getting past the goal, which in most tasks no episode does."""
+
+    def step(self, action):
+        observation, _, *rest = super().step(action)
+        return observation, float(observation[0] > self.goal[0] + 0.3), *rest
+
+
+@pytest.mark.parametrize("variate", CONTROL_VARIATES)
+def test_tasks_without_any_reward_say_nothing(variate):
+    env = make_vec_env(lambda: TaskDistEnv(gym.wrappers.TimeLimit(RareReward(), HORIZON)), 3)
+    model = tiny(SGMRL, env, control_variate=variate, score_coef=1.0, meta_batch_size=20)
+    rewarded = set()
+    for _ in range(2):
+        rollout = rollout_of(model)
+        rewarded |= {bool(trace[-1].batch.rewards.any()) for trace in rollout.traces}
+        norms = model.meta_gradient(rollout).norms()
+        assert norms["score_term_norm"] < 1e4
+        model.train(rollout)
+    assert rewarded == {False, True}
+
+
+def test_actions_in_double_precision():
+    def make():
+        env = PointEnv()
+        env.action_space = spaces.Box(-1, 1, (2,), np.float64)
+        return TaskDistEnv(gym.wrappers.TimeLimit(env, HORIZON))
+
+    env = make_vec_env(make, 3)
+    single, double = (tiny(SGMRL, e, score_coef=1.0).learn(2 * SAMPLES) for e in (point_vec(3), env))
+    assert double.action_space.dtype == np.float64
+    for name, value in state(single).items():
+        np.testing.assert_allclose(state(double)[name], value, rtol=1e-3, atol=1e-5)
+
+
 def test_task_regression_remembers_iterations_after_their_gradient():
     model = tiny(SGMRL, point_vec(3), control_variate="task_regression")
     rollout = rollout_of(model)

@@ -277,7 +277,7 @@ def test_given_episodes():
     model = tiny(SGMRL, witness())
     for wrong in (episodes(2), episodes().task(0), 5):
         refuses("`episodes` must be a PhaseBatch of one task", model.adapt, episodes=wrong)
-    for more in ({"n_steps": 2}, {"task": [0.1, 0.2]}, {"env": point()}):
+    for more in ({"n_steps": 2}, {"n_episodes": 3}, {"task": [0.1, 0.2]}, {"env": point()}):
         refuses("`episodes` are all there is", model.adapt, episodes=episodes(), **more)
     given = episodes()
     refuses("must hold observations of", model.adapt, episodes=replace(given, observations=given.observations[..., :2]))
@@ -373,8 +373,17 @@ def test_rewards_that_are_not_finite_are_not_learnt_from(algorithm):
     assert_same(before, state(model))
 
 
-def test_more_than_the_machine_has_memory_for():
-    refuses(r"A meta-iteration would take \d+ GiB .*`meta_batch_size`", tiny, SGMRL, witness(), meta_batch_size=10**9)
+def test_more_than_the_machine_has_memory_for(tmp_path, monkeypatch):
+    too_much = r"A meta-iteration would take \d+ GiB .*`meta_batch_size`"
+    refuses(too_much, tiny, SGMRL, witness(), meta_batch_size=10**9)
+    # loaded models are measured by their own settings, not by the defaults
+    small, large = (tiny(SGMRL, point(), meta_batch_size=n) for n in (1, 100))
+    for name, model in {"small": small, "large": large}.items():
+        model.save(tmp_path / name)
+    monkeypatch.setattr("sb3_sgmrl.common.checks.os.sysconf", lambda name: 100)
+    SGMRL.load(tmp_path / "small", env=point())
+    with pytest.raises(ValueError, match=too_much):
+        SGMRL.load(tmp_path / "large", env=point())
 
 
 def test_workers_that_disagree_about_the_task():

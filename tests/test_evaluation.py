@@ -248,6 +248,18 @@ def test_normalised_training_and_evaluation_that_is_not():
     refuses("`env` is missing", evaluate_adaptation, model)
 
 
+@pytest.mark.parametrize("settings", [{"normalize_advantage": False}, {"baseline": "critic"}])
+def test_the_scale_of_rewards_is_that_of_training_where_it_matters(settings):
+    raw = VecNormalize(point_vec(2), norm_reward=False)
+    evaluate_adaptation(small(VecNormalize(point_vec(2))), raw, n_tasks=2)
+    model = small(VecNormalize(point_vec(2)), **settings)
+    refuses("`env` must have the norm_reward", evaluate_adaptation, model, raw, n_tasks=2)
+    evaluate_adaptation(model, VecNormalize(point_vec(2)), n_tasks=2)
+    plain = small(**settings)
+    refuses("`env` must have the norm_reward", evaluate_adaptation, plain, VecNormalize(point_vec(2), norm_obs=False))
+    evaluate_adaptation(plain, VecNormalize(point_vec(2), norm_obs=False, norm_reward=False), n_tasks=2)
+
+
 def test_statistics_are_those_of_training(monkeypatch):
     """Whatever else is wrapped around or below, and before each evaluation."""
     env = VecFrameStack(VecNormalize(point_vec(2)), 2)

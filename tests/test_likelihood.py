@@ -64,6 +64,15 @@ def test_matrices_as_observations_and_actions():
     th.testing.assert_close(ours.hessian_product(weights, v), reference.hessian_product(weights, v))
 
 
+def test_actions_of_another_precision():
+    policy = ActorCriticPolicy(OBSERVATIONS["box"], ACTIONS["box"], lambda _: 0.0)
+    functional = FunctionalPolicy(policy)
+    observations, actions = th.randn(5, 3), th.randn(5, 2, dtype=th.float64)
+    likelihood = log_likelihood(functional, functional.parameters(), observations, actions)
+    assert isinstance(likelihood, MlpLikelihood)
+    assert {value.dtype for value in likelihood.gradient(th.ones(5)).values()} == {th.float32}
+
+
 @pytest.mark.parametrize(
     ("written_out", "kwargs"),
     [

@@ -5,6 +5,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+from gymnasium import spaces
 from gymnasium.wrappers import TimeLimit
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
@@ -54,6 +55,22 @@ def learnt(env):
 
 
 # ------------------------------------------------------------------------------------------------------------- training
+
+
+def of_integers(keys=None):
+    env = PointEnv()
+    integers = spaces.Box(-8, 8, (2,), np.int64)
+    env.observation_space = integers if keys is None else spaces.Dict(a=integers, b=spaces.Box(-8, 8, (2,)))
+    return DummyVecEnv([lambda: TaskDistEnv(TimeLimit(env, HORIZON))])
+
+
+def test_integers_are_not_normalised_away():
+    with pytest.raises(ValueError, match="VecNormalize needs observations of `env` that are floats, not int64"):
+        tiny(SGMRL, VecNormalize(of_integers()))
+    with pytest.raises(ValueError, match="VecNormalize needs observations 'a' of `env` that are floats, not int64"):
+        tiny(SGMRL, VecNormalize(of_integers("ab"), norm_obs_keys=["b", "a"]), "MultiInputPolicy")
+    tiny(SGMRL, VecNormalize(of_integers("ab"), norm_obs_keys=["b"]), "MultiInputPolicy")
+    tiny(SGMRL, VecNormalize(of_integers(), norm_obs=False))
 
 
 @pytest.mark.parametrize("kind", ["vector", "dict", "frames"])

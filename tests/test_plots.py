@@ -73,12 +73,14 @@ def reports_of(offset: float, n_runs: int = 3, n_tasks: int = 4) -> list[Adaptat
 
 
 @pytest.mark.parametrize("tasks", [[np.array([0.1, -2 / 3]), np.array([1e-17, 3.0])], ["left", "up and right"]])
-def test_reports_are_read_as_they_were_written(tasks: list, tmp_path: Path) -> None:
-    report = AdaptationReport(tasks, np.array([[1 / 3, 2.0], [-4.0, 1e9]]))
+@pytest.mark.parametrize("measure", ["return", "success rate"])
+def test_reports_are_read_as_they_were_written(tasks: list, measure: str, tmp_path: Path) -> None:
+    report = AdaptationReport(tasks, np.array([[1 / 3, 2.0], [-4.0, 1e9]]), measure)
     report.to_csv(tmp_path / "report.csv")
     again = AdaptationReport.from_csv(tmp_path / "report.csv")
     np.testing.assert_array_equal(again.returns, report.returns)
     np.testing.assert_array_equal(again.tasks, report.tasks)
+    assert again.measure == measure
 
 
 @pytest.mark.parametrize("text", ["", "a,b\n1,2\n", "task,return_after_0\n", "task,return_after_0\nleft,much\n"])

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.type_aliases import GymEnv
-from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize, unwrap_vec_normalize
 
 from sb3_sgmrl.common.engines import as_task_vec_env
 from sb3_sgmrl.common.sampling import check_task_workers, find_horizon
 from sb3_sgmrl.common.vec_tasks import TaskVecEnv
+
+if TYPE_CHECKING:
+    from sb3_sgmrl.common.meta_model import MetaModel
 
 
 def make_task_env(env: GymEnv | str, n_columns: int | None = None) -> VecEnv:
@@ -46,12 +48,13 @@ def close_task_env(vec_env: VecEnv, env: GymEnv | str) -> None:
         (vec_env.vector_env if isinstance(vec_env, TaskVecEnv) else vec_env).close()
 
 
-def fit_to_model(model: BaseAlgorithm, vec_env: VecEnv) -> VecEnv:
+def fit_to_model(model: MetaModel, vec_env: VecEnv) -> VecEnv:
     """
     :param model: a model
     :param vec_env: workers that take tasks
     :return: the same in the wrapper for images that the model needs
-    :raises ValueError: when its spaces are not those of the model, or observations are normalised in one of the two only
+    :raises ValueError: when its spaces are not those of the model, or observations, or rewards where they matter, are
+        normalised in one of the two only
     """
     vec_env = model._wrap_env(vec_env)
     for name in ("observation_space", "action_space"):
@@ -64,7 +67,17 @@ def fit_to_model(model: BaseAlgorithm, vec_env: VecEnv) -> VecEnv:
             "`env` must be in a VecNormalize as the environment of the model is, with the same norm_obs: the policy does not "
             "know observations that are not normalised as in training."
         )
+    scale_matters = not model.normalize_advantage or model.baseline == "critic"
+    if model.env is not None and scale_matters and _normalizes_rewards(training) != _normalizes_rewards(here):
+        raise ValueError(
+            "`env` must have the norm_reward of the model's environment: with normalize_advantage=False or baseline='critic' "
+            "an inner step depends on the scale of rewards."
+        )
     return vec_env
+
+
+def _normalizes_rewards(normalizer: VecNormalize | None) -> bool:
+    return normalizer is not None and normalizer.norm_reward
 
 
 def _one_line(space: Any) -> str:
@@ -72,7 +85,7 @@ def _one_line(space: Any) -> str:
 
 
 @contextmanager
-def env_to_adapt_in(model: BaseAlgorithm, env: GymEnv | str | None, n_columns: int | None = None) -> Iterator[VecEnv]:
+def env_to_adapt_in(model: MetaModel, env: GymEnv | str | None, n_columns: int | None = None) -> Iterator[VecEnv]:
     """
     Workers to adapt the model in, for a ``with`` statement. At its end those are closed that were made for it.
 

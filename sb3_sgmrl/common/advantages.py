@@ -16,6 +16,8 @@ RIDGE = 1e-5
 BASELINES = ("linear", "critic", "none")
 DISCOUNT_STARTS = ("step", "episode")
 REDUCTIONS = ("mean", "sum")
+# a standard deviation of advantages that is none
+_NO_DEVIATION = 1e-8
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ class WeightedEpisodes:
 
     :param weights: shape (n_episodes, n_steps), zero where nothing was played
     :param scale: what a return is divided by in the surrogate (reduction × standard deviation); ∇ Σ w log π estimates
-        ∇J / scale
+        ∇J / scale. Infinite where advantages are equal, as of a reward that no episode met
     """
 
     weights: np.ndarray
@@ -178,8 +180,9 @@ def finish(raw: np.ndarray, mask: np.ndarray, settings: AdvantageSettings) -> tu
     if settings.normalize:
         centred = raw - (raw.sum((-2, -1)) / n_samples)[..., None, None]
         centred *= mask
-        std = np.sqrt((centred**2).sum((-2, -1)) / n_samples) + 1e-8
-        return centred / (std * scale)[..., None, None], unit * std
+        deviation = np.sqrt((centred**2).sum((-2, -1)) / n_samples)
+        std = deviation + _NO_DEVIATION
+        return centred / (std * scale)[..., None, None], np.where(deviation < _NO_DEVIATION, np.inf, unit * std)
     return raw / scale[..., None, None], unit
 
 

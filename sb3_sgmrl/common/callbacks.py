@@ -38,7 +38,8 @@ class MetaEvalCallback(EventCallback):
 
     ``evaluations.npz`` in ``log_path`` holds ``timesteps`` (n_evaluations,), ``results`` (n_evaluations, n_tasks, n_steps + 1)
     and ``tasks`` (n_tasks, ...). A training that goes on adds to it. A new one, from timestep 0, replaces ``best_model.zip``,
-    but keeps ``evaluations.npz`` as ``evaluations_1.npz`` and so on.
+    but keeps ``evaluations.npz`` as ``evaluations_1.npz`` and so on. Without ``log_path`` a new callback does not know how
+    good ``best_model.zip`` was, and replaces it at its first evaluation.
 
     :param eval_env: where to evaluate: as for the algorithms, in a VecNormalize when training is
     :param callback_on_new_best: called when the return after adaptation is better than ever

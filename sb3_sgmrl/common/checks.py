@@ -14,6 +14,7 @@ import torch as th
 from gymnasium import spaces
 from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
 from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_sgmrl.common.advantages import AdvantageSettings
 from sb3_sgmrl.common.batch import PhaseBatch
@@ -127,6 +128,21 @@ def check_memory(n_episodes: int, n_steps: int, observation_space: spaces.Space,
             f"A meta-iteration would take {needed / 2**30:.0f} GiB and the machine has {there_is / 2**30:.0f}: "
             "`meta_batch_size`, `n_episodes` or the time limit of `env` must be smaller."
         )
+
+
+def check_normalization(normalizer: VecNormalize | None) -> None:
+    """
+    :param normalizer: of observations, if there is one
+    :raises ValueError: when it is one of integers, as which SB3's buffers would keep what it makes of them
+    """
+    if normalizer is None or not normalizer.norm_obs:
+        return
+    space = normalizer.observation_space
+    parts = {key: space[key] for key in normalizer.norm_obs_keys or []} if isinstance(space, spaces.Dict) else {"": space}
+    for key, part in parts.items():
+        if not np.issubdtype(part.dtype, np.floating):
+            name = f"observations {key!r}" if key else "observations"
+            raise ValueError(f"VecNormalize needs {name} of `env` that are floats, not {part.dtype}: wrap it to give floats.")
 
 
 def check_episodes(episodes: Any, observation_space: spaces.Space, action_space: spaces.Space) -> None:

@@ -103,7 +103,8 @@ class AdaptationReport:
         """
         with open(path, newline="") as file:
             header, *rows = [*csv.reader(file)] or [[]]
-        expected = ["task", *(f"return_after_{k}" for k in range(len(header) - 1))]
+        measure = header[1].removesuffix("_after_0") if len(header) > 1 else ""
+        expected = ["task", *(f"{measure}_after_{k}" for k in range(len(header) - 1))]
         try:
             returns = np.array([[float(text) for text in row[1:]] for row in rows])
         except ValueError:
@@ -112,7 +113,7 @@ class AdaptationReport:
             raise ValueError(
                 f"{path} is not a report of an AdaptationReport: a row per task, with a return after each inner step."
             )
-        return cls([_read_task(row[0]) for row in rows], returns)
+        return cls([_read_task(row[0]) for row in rows], returns, measure.replace("_", " "))
 
     def __str__(self) -> str:
         rows = [f"{'inner steps':>11} {f'mean {self.measure}':>12}   95 % interval over {len(self.tasks)} tasks"]

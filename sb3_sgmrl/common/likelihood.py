@@ -139,7 +139,9 @@ class MlpLikelihood(LogLikelihood):
         output = self._inputs[-1] @ self._weights[-1].T + biases[-1]
         self._head: _Normal | _Categorical
         if isinstance(mlp.action_space, spaces.Box):
-            self._head = _Normal(output, theta["log_std"], actions.numpy().reshape(output.shape))
+            self._head = _Normal(
+                output, theta["log_std"], actions.numpy().astype(output.dtype, copy=False).reshape(output.shape)
+            )
         else:
             self._head = _Categorical(output, actions.numpy().astype(int).ravel())
         # ∂log π/∂z of every layer's output z, from the last to the first

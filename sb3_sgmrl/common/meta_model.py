@@ -24,7 +24,15 @@ from sb3_sgmrl.common.adaptation import ADAPTATION, adapt_tasks, play_and_adapt,
 from sb3_sgmrl.common.adaptation_env import env_to_adapt_in
 from sb3_sgmrl.common.advantages import AdvantageSettings
 from sb3_sgmrl.common.batch import PhaseBatch
-from sb3_sgmrl.common.checks import check_arguments, check_episodes, check_memory, check_policy, check_positive, check_seed
+from sb3_sgmrl.common.checks import (
+    check_arguments,
+    check_episodes,
+    check_memory,
+    check_normalization,
+    check_policy,
+    check_positive,
+    check_seed,
+)
 from sb3_sgmrl.common.engines import as_task_vec_env
 from sb3_sgmrl.common.functional import FunctionalPolicy
 from sb3_sgmrl.common.initialization import initialize
@@ -124,8 +132,8 @@ class MetaModel(SafelySaved):
             support_multi_env=True,
             supported_action_spaces=(spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary),
         )
-        if self.env is not None:
-            self._check_env(self.env)
+        if self.env is not None and _init_setup_model:  # else settings are those of the defaults until `load` has set them
+            self.check_env(self.env)
         self._start_streams(seed)
         if _init_setup_model:
             self._setup_model()
@@ -144,15 +152,21 @@ class MetaModel(SafelySaved):
         """
         env = self._wrap_env(env, self.verbose)
         check_for_correct_spaces(env, self.observation_space, self.action_space)
-        self._check_env(env)
+        self.check_env(env)
         self._vec_normalize_env = unwrap_vec_normalize(env)
         if force_reset:
             self._last_obs = None
         self.n_envs = env.num_envs
         self.env = env
 
-    def _check_env(self, env: VecEnv) -> None:
+    def check_env(self, env: VecEnv) -> None:
+        """
+        :param env: workers
+        :raises ValueError: when they cannot take a task, an episode might never end, a meta-iteration does not fit into
+            memory, or observations would be cut off to integers
+        """
         check_task_workers(env)
+        check_normalization(unwrap_vec_normalize(env))
         n_episodes = self.meta_batch_size * sum(self.episodes_per_phase)
         check_memory(n_episodes, find_horizon(env), env.observation_space, env.action_space)
 
@@ -274,19 +288,19 @@ class MetaModel(SafelySaved):
         :raises ValueError: for non-positive counts, a task outside the space, workers that :meth:`learn` is playing a phase
             with, or parameters that become non-finite
         """
-        n_episodes = self.n_episodes if n_episodes is None else n_episodes
-        check_positive(n_steps=n_steps, n_episodes=n_episodes)
+        check_positive(n_steps=n_steps, n_episodes=self.n_episodes if n_episodes is None else n_episodes)
         check_seed(seed)
         # all phases are weighed for an inner step: nothing is played after the last one
         objective = replace(self.objective, outer=self.objective.inner)
         if episodes is not None:
-            if env is not None or task is not None or n_steps != 1:
+            if env is not None or task is not None or n_steps != 1 or n_episodes is not None:
                 raise ValueError(
-                    "`episodes` are all there is to adapt to: leave out `env` and `task`, and leave `n_steps` at 1."
+                    "`episodes` are all there is to adapt to: leave out `env`, `task` and `n_episodes`, and `n_steps` at 1."
                 )
             check_episodes(episodes, self.observation_space, self.action_space)
             last = task_phases(self.functional, objective.inner, episodes, [self.functional.parameters()])
         else:
+            n_episodes = n_episodes or self.n_episodes
             with env_to_adapt_in(self, env, n_episodes) as vec_env:
                 task = self._task_of(vec_env, seed) if task is None else task
                 check_tasks(vec_env, [task])

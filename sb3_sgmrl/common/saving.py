@@ -15,6 +15,7 @@ from typing import IO, Any, TypeVar
 
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.type_aliases import GymEnv
+from stable_baselines3.common.vec_env import VecEnv
 
 SelfSafelySaved = TypeVar("SelfSafelySaved", bound="SafelySaved")
 # what SB3 keeps of every algorithm of this package
@@ -95,6 +96,12 @@ class SafelySaved(BaseAlgorithm):
         :raises ValueError: for the first attribute that is outside its range
         """
 
+    def check_env(self, env: VecEnv) -> None:
+        """
+        :param env: workers
+        :raises ValueError: when they do not go with the settings
+        """
+
     def save(self, path: SavePath, exclude: Iterable[str] | None = None, include: Iterable[str] | None = None) -> None:
         """
         Save as SB3 does; a file that is already there is replaced by a complete one only.
@@ -123,7 +130,7 @@ class SafelySaved(BaseAlgorithm):
             ``seed`` begins new random streams
         :return: the model
         :raises ValueError: when the file is cut off, is not a model of this package or belongs to another algorithm, or an
-            attribute is outside its range
+            attribute is outside its range or does not go with ``env``
         """
         if (saved := saved_algorithm(path)) != cls.__name__:
             raise ValueError(f"`path` holds a model of {saved}, not of {cls.__name__}: use {saved}.load.")
@@ -139,6 +146,8 @@ class SafelySaved(BaseAlgorithm):
                 f"`inner_lr_learning_rate` cannot be changed by load: it is {saved_rate!r} in `path`, got {rate!r}."
             )
         model.check_settings()
+        if model.env is not None:
+            model.check_env(model.env)
         if seed is not None:
             model.seed = int(seed)
             model.set_random_seed(model.seed)
