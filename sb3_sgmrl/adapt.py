@@ -64,9 +64,10 @@ def _print_returns(run: Run) -> ActorCriticPolicy:
     """The policy after the last inner step."""
     print(f"Task {run.task}\n{'inner steps':>11} {'mean return':>12} {'std error':>10}   over {run.n_episodes} episodes")
     run.env.env_method("set_task", run.task)
+    seed = run.options.seed % 2**32  # of larger ones SB3 takes none
     for k, policy in run.policies():
-        set_random_seed(run.options.seed)
-        run.env.seed(run.options.seed)
+        set_random_seed(seed)
+        run.env.seed(seed)
         returns, _ = evaluate_policy(policy, run.env, run.n_episodes, deterministic=False, return_episode_rewards=True)
         error = np.std(returns, ddof=1) / np.sqrt(run.n_episodes) if run.n_episodes > 1 else np.nan
         print(f"{k:>11} {np.mean(returns):>12.2f} {error:>10.2f}")

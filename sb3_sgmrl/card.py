@@ -29,6 +29,9 @@ from sb3_sgmrl.runs import TrainedModel, make_model_parser, open_model, saved_ar
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+# what callbacks, commands and loggers leave beside a model
+_LOGS = ("evaluations*.npz", "progress*.csv", "adaptation*.csv", "*monitor.csv")
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """
@@ -123,7 +126,7 @@ def write_repository(folder: Path, trained: TrainedModel, measured: Measurement,
     if statistics is not None:
         statistics.save(str(folder / "vec_normalize.pkl"))
     with zipfile.ZipFile(folder / "train_eval_metrics.zip", "w") as archive:
-        for file in sorted([*trained.path.parent.glob("evaluations*.npz"), *trained.path.parent.glob("*.csv")]):
+        for file in sorted(file for pattern in _LOGS for file in trained.path.parent.glob(pattern)):
             archive.write(file, file.name)
     measured.report.to_csv(folder / "adaptation.csv")
     results = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import platform
 from collections.abc import Collection, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from importlib.metadata import version
 from pprint import pformat
@@ -13,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
+from stable_baselines3.common.env_util import is_wrapped
 from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 
 from sb3_sgmrl.common.evaluation import AdaptationReport, inner_steps
 from sb3_sgmrl.common.sampling import find_horizon
+from sb3_sgmrl.common.task_dist import TaskDistEnv
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCardData
@@ -35,6 +38,8 @@ _TAGS = (
 # arguments that do not change what is learned, or that the card has elsewhere
 _NOT_SETTINGS = {"self", "kwargs", "policy", "env", "n_envs", "n_threads", "engine", "tensorboard_log", "verbose", "device"}
 _NOT_SETTINGS |= {"seed", "stats_window_size", "_init_setup_model"}
+# hyperparameters of RL Zoo that change what the policy sees or does
+_WRAPPERS = ("frame_stack", "env_wrapper", "vec_env_wrapper")
 
 
 @dataclass(frozen=True)
@@ -153,7 +158,7 @@ variable `TRUST_REMOTE_CODE=True`.
 {command}
 ```
 
-{model.num_timesteps:,} environment steps in {model._iteration} meta-iterations, {seed}.
+{model._iteration} meta-iterations in all, {seed}; {model.num_timesteps:,} environment steps in the last training.
 {shown("learning_curve.png")}
 ```python
 {settings}
@@ -221,25 +226,31 @@ def _extent(tasks: Sequence[Any]) -> str:
 
 
 def _usage(trained: TrainedModel, repo_id: str) -> str:
+    algorithm, n_steps = type(trained.model).__name__, trained.model.n_inner_steps
+    with closing(gym.make(trained.env_id, **trained.manager.env_kwargs)) as made:
+        has_tasks = is_wrapped(made, TaskDistEnv)
     arguments = "".join(f", {name}={value!r}" for name, value in trained.manager.env_kwargs.items())
-    own = str(gym.spec(trained.env_id).entry_point).startswith("sb3_sgmrl.")
-    lines = ["from huggingface_sb3 import load_from_hub"]
+    make = f'{"gym.make" if has_tasks else "TaskDistEnv"}("{trained.env_id}"{arguments})'
+    wrappers = ", ".join(f"{name}: {trained.hyperparams[name]}" for name in _WRAPPERS if trained.hyperparams.get(name))
     normalized = unwrap_vec_normalize(trained.env) is not None
-    if normalized:
+    lines = ["import gymnasium as gym"] if has_tasks else []
+    lines += ["from huggingface_sb3 import load_from_hub"]
+    if normalized and not wrappers:
         lines += ["from stable_baselines3.common.env_util import make_vec_env"]
         lines += ["from stable_baselines3.common.vec_env import VecNormalize"]
-    lines += [f"from sb3_sgmrl import {type(trained.model).__name__}, TaskDistEnv, evaluate_adaptation", ""]
-    if not own:
+    imported = [algorithm, *([] if has_tasks else ["TaskDistEnv"]), "evaluate_adaptation"]
+    lines += [f"from sb3_sgmrl import {', '.join(imported)}", ""]
+    if not str(gym.spec(trained.env_id).entry_point).startswith("sb3_sgmrl."):
         lines += [f"# import what registers {trained.env_id} first"]
-    make = f'TaskDistEnv("{trained.env_id}"{arguments})'
-    if normalized:
+    if wrappers:
+        normalized_too = " and vec_normalize.pkl" if normalized else ""
+        lines += [f"env = ...  # {make}, in what config.yml has around it: {wrappers}{normalized_too}"]
+    elif normalized:
         lines += [f"env = make_vec_env(lambda: {make}, n_envs=8)"]
         lines += [f'env = VecNormalize.load(load_from_hub("{repo_id}", "vec_normalize.pkl"), env)', "env.training = False"]
     else:
         lines += [f"env = {make}"]
-    lines += [f'model = {type(trained.model).__name__}.load(load_from_hub("{repo_id}", "{trained.name}.zip"), env=env)']
-    lines += [f"print(evaluate_adaptation(model, n_tasks=10, n_steps={trained.model.n_inner_steps}))"]
-    lines += [
-        f"policy = model.adapt(env, n_steps={trained.model.n_inner_steps})  # to a task drawn at random; task=... names one"
-    ]
+    lines += [f'model = {algorithm}.load(load_from_hub("{repo_id}", "{trained.name}.zip"), env=env)']
+    lines += [f"print(evaluate_adaptation(model, n_tasks=10, n_steps={n_steps}))"]
+    lines += [f"policy = model.adapt(env, n_steps={n_steps})  # to a task drawn at random; task=... names one"]
     return "\n".join(lines) + "\n"

@@ -109,12 +109,14 @@ class TrainedModel:
     :param manager: makes environments as in training
     :param model: the model
     :param env: workers to adapt in
+    :param hyperparams: of the run, none for a model alone
     """
 
     path: pathlib.Path
     manager: MetaExperimentManager
     model: MetaOnPolicyAlgorithm
     env: VecEnv
+    hyperparams: dict[str, Any]
 
     @property
     def env_id(self) -> str:
@@ -197,7 +199,7 @@ def load_model(
     env = manager.create_envs(0, eval_env=True)
     try:
         fit_to_model(model, env)
-        yield TrainedModel(path, manager, model, env)
+        yield TrainedModel(path, manager, model, env, hyperparams)
     finally:
         env.close()
 

@@ -6,9 +6,11 @@ import inspect
 import json
 import re
 import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import huggingface_hub
 import huggingface_sb3
 import numpy as np
@@ -17,7 +19,7 @@ import rl_zoo3.load_from_hub
 import yaml
 from huggingface_sb3 import EnvironmentName
 from stable_baselines3.common.logger import configure
-from toys import error_of
+from toys import error_of, point, tiny
 from zoo_tools import run_train, zoo_process  # noqa: F401
 
 from sb3_sgmrl import MAML, SGMRL, card, enjoy, evaluate_adaptation
@@ -76,8 +78,14 @@ def test_run_to_repository_and_back(hub: None, tmp_path: Path, capsys: pytest.Ca
     for part in (
         *("| tasks | 3, drawn anew", f"seed {REPORT_SEED}", "from (-0.5 -0.5) to (0.5 0.5)", "| horizon | 100 steps |"),
         *(f"from ({low[0]:.4g} {low[1]:.4g}) to ({high[0]:.4g} {high[1]:.4g})", "return after 2 inner steps"),
-        *("![learning_curve.png]", "![adaptation.png]", "'meta_batch_size': 2", f"{model.num_timesteps:,} environment steps"),
-        *(f"seed {model.seed}.", "| torch |"),
+        *(
+            "![learning_curve.png]",
+            "![adaptation.png]",
+            "'meta_batch_size': 2",
+            f"{model._iteration} meta-iterations in all",
+            f"{model.num_timesteps:,} environment steps",
+        ),
+        *(f"seed {model.seed};", "| torch |"),
     ):
         assert part in text, part
     for picture in re.findall(r"!\[.*?\]\((.*?)\)", text):
@@ -118,6 +126,32 @@ def test_statistics_of_vec_normalize_go_along(hub: None) -> None:
     folder = Path("hub/sgmrl-Navigation2D-v0")
     used = run_usage(parts(folder)[1])
     assert used["env"].obs_rms.count > 100 and not used["env"].training
+
+
+def test_family_that_is_registered_as_a_distribution_of_tasks(hub: None, tmp_path: Path) -> None:
+    gym.register("PointTasks-v0", entry_point=point, disable_env_checker=True)
+    tiny(SGMRL, "PointTasks-v0").learn(1).save("model")
+    model = SGMRL.load("model", env="PointTasks-v0")
+    assert evaluate_adaptation(model, "PointTasks-v0", n_tasks=2, n_steps=1).returns.shape == (2, 2)
+    (tmp_path / "salaries.csv").write_text("name,salary\n")
+    (tmp_path / "0.monitor.csv").write_text("#\n")
+    assert card.main([*SMALL, "--env", "PointTasks-v0", "-i", "model.zip"]) == 0
+    folder = Path("hub/sgmrl-PointTasks-v0")
+    shutil.copy(folder / "sgmrl-PointTasks-v0.zip", "hub/sgmrl-PointTasks-v0.zip")
+    assert run_usage(parts(folder)[1])["policy"] is not None
+    with zipfile.ZipFile(folder / "train_eval_metrics.zip") as archive:
+        assert archive.namelist() == ["0.monitor.csv"]
+
+
+def test_wrappers_of_training_are_named_and_not_left_out(hub: None) -> None:
+    assert run_train("--eval-freq", "-1", params=["frame_stack:2", "normalize:True"]) == 0
+    assert card.main([*SMALL]) == 0
+    text = parts(Path("hub/sgmrl-Navigation2D-v0"))[1]
+    assert (
+        'env = ...  # TaskDistEnv("Navigation2D-v0"), in what config.yml has around it: frame_stack: 2 and vec_normalize.pkl'
+    ) in text
+    with pytest.raises(TypeError, match="env must be a gymnasium"):
+        run_usage(text)
 
 
 def test_log_of_something_else_is_no_learning_curve(capsys: pytest.CaptureFixture[str]) -> None:

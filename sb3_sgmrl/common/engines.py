@@ -15,6 +15,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 from sb3_sgmrl.common.checks import check_choice, check_positive
 from sb3_sgmrl.common.processes import ProcessVecEnv
 from sb3_sgmrl.common.task_dist import TaskDistEnv
+from sb3_sgmrl.common.task_sources import make_env
 from sb3_sgmrl.common.vec_tasks import TaskVecEnv
 from sb3_sgmrl.common.workers import edited_model_fields, make_task_vec_env
 from sb3_sgmrl.envs.vector import TaskVectorEnv
@@ -48,7 +49,9 @@ def as_task_vec_env(
             if given:
                 raise ValueError(f"`{name}` applies to a single environment; the VecEnv given as `env` has its own workers.")
         return env
-    if isinstance(env, str) or not is_wrapped(env, TaskDistEnv):
+    if isinstance(env, str):
+        env = make_env(env, {})
+    if not is_wrapped(env, TaskDistEnv):
         env = TaskDistEnv(env)
     vec_env: VecEnv | None = None
     if engine in ("auto", "batched"):
