@@ -317,6 +317,8 @@ def main():
     parser.add_argument("--folder", default="logs/speed", help="where tables and picture are written")
     parser.add_argument("--measure", nargs=6, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.repeats < 1:
+        parser.error("--repeats must be at least 1")
     if arguments.measure:
         return measure(arguments.measure[0], *map(int, arguments.measure[1:]))
     report = Report(arguments.folder)

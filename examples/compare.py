@@ -86,6 +86,8 @@ def check(arguments, jobs):
     """Raises before anything is trained what would come up after it, and where runs of another kind would be mixed in."""
     counts = {name: getattr(arguments, name) for name in ("parallel", "n_tasks", "n_steps")}
     check_positive(**counts, timesteps=arguments.timesteps[0], validate_every=arguments.validate_every or 1)
+    if pathlib.Path(arguments.folder).is_file():
+        raise ValueError(f"--folder must be a folder, but {arguments.folder} is a file.")
     for algorithm in arguments.algos:
         known = inspect.signature(ALGORITHMS[algorithm][0]).parameters
         check_names([setting(text)[0] for text in arguments.set], known, f"is not an argument of {algorithm}")

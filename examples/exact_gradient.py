@@ -87,6 +87,8 @@ parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--horizon", type=int, default=2, help="steps per episode")
 parser.add_argument("--seed", type=int, default=0, help="which MDP")
 args = parser.parse_args()
+if args.horizon < 1 or args.seed < 0:
+    parser.error("--horizon must be at least 1 and --seed not negative")
 shapes = [(args.horizon, args.seed), (1, args.seed + 1), (1, args.seed + 2)]
 mdps = [TabularMDP.random(2, 2, horizon, np.random.default_rng(seed), deterministic=True) for horizon, seed in shapes]
 lines = {"inner rule, inner steps": "      plain, 1      plain, 2  practical, 1  practical, 2"}

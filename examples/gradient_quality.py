@@ -12,6 +12,7 @@ changes them. ``--reference exact`` is for TabularMDP-v0, where returns can be c
 """
 
 import argparse
+import inspect
 import json
 import pathlib
 import sys
@@ -19,7 +20,8 @@ import sys
 from compare import ALGORITHMS, SETTINGS, check_same, family, setting, settings_of
 
 from sb3_sgmrl import EMAML, MAML, SGMRL
-from sb3_sgmrl.command_line import run_command
+from sb3_sgmrl.command_line import check_names, run_command
+from sb3_sgmrl.common.checks import check_positive
 from sb3_sgmrl.common.control_variates import CONTROL_VARIATES
 from sb3_sgmrl.common.saving import saved_algorithm
 from sb3_sgmrl.plots import plot_gradient_quality, plot_quality_sweep
@@ -74,6 +76,23 @@ def conditions(arguments):
     return json.loads(json.dumps({**given, **training_settings(arguments)}))
 
 
+def check(arguments):
+    """Raises before anything is trained or sampled what would come up after it."""
+    check_positive(**{f"episodes {n}": n for n in arguments.episodes})
+    for name, value, least in (
+        *(("batches", arguments.batches, 3), ("directions", arguments.directions, 0), ("train", min(arguments.train), 0)),
+    ):
+        if value < least:
+            raise ValueError(f"--{name} must be at least {least}, got {value}.")
+    if not 0 <= arguments.score_coef <= 1:
+        raise ValueError(f"--score-coef must lie in [0, 1], got {arguments.score_coef}.")
+    algorithm = ALGORITHMS[saved_algorithm(arguments.model).lower()][0] if arguments.model else MAML
+    known = inspect.signature(algorithm).parameters
+    check_names([setting(text)[0] for text in arguments.set], known, f"is not an argument of {algorithm.__name__}")
+    if not arguments.model:
+        check_same(pathlib.Path(arguments.folder), conditions(arguments))
+
+
 def policies(arguments):
     """Names and models: the one given, or MAML after each number of steps."""
     if arguments.model:
@@ -81,13 +100,13 @@ def policies(arguments):
         return
     own = training_settings(arguments)
     folder = pathlib.Path(arguments.folder)
-    (folder / SETTINGS).write_text(json.dumps(conditions(arguments), indent=1))
     for steps in sorted(arguments.train):
         name = f"maml-{steps}"
         path = folder / f"{name}.zip"
         if not path.exists():
             model = MAML("MlpPolicy", family(arguments), seed=arguments.seed, n_threads=arguments.threads, **own)
             model.learn(steps, progress_bar=True).save(path)
+            (folder / SETTINGS).write_text(json.dumps(conditions(arguments), indent=1))
         yield name, load(arguments, path)
 
 
@@ -241,9 +260,8 @@ def main():
             parser.error("exact needs --plain: other outer surrogates have other units")
     if arguments.score_coefs and not any(ESTIMATORS[name][0] is SGMRL for name in arguments.estimators):
         parser.error("--score-coefs needs a form of SGMRL among --estimators")
-    if not arguments.model:
-        if error := run_command(lambda: check_same(pathlib.Path(arguments.folder), conditions(arguments))):
-            sys.exit(error)
+    if error := run_command(lambda: check(arguments)):
+        sys.exit(error)
     report = Report(arguments.folder)
     for policy, model in policies(arguments):
         compare_estimators(arguments, report, policy, model)

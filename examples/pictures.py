@@ -8,9 +8,11 @@ makes the pictures of ``docs/guide/pictures.md``, in a few minutes per run. Each
 """
 
 import argparse
+import json
 import pathlib
 
 import numpy as np
+from compare import SETTINGS, check_same
 from PIL import Image
 from stable_baselines3.common.logger import configure
 
@@ -36,12 +38,15 @@ GOALS = [np.array(goal) for goal in ([0.4, 0.3], [-0.3, 0.4], [0.1, -0.4])]
 
 def train(folder, algorithm, seed, arguments):
     """One run, with ten evaluations and five measurements of the variance of the meta-gradient."""
+    own = {name: getattr(arguments, name) for name in ("timesteps", "batch_size", "n_tasks")}
+    check_same(folder, own)
     if (folder / "adaptation.csv").exists():
         return
     size = arguments.batch_size
     settings = {"meta_batch_size": size, "n_episodes": size, "learning_rate": 3e-3, "max_grad_norm": None}
     model = algorithm("MlpPolicy", FAMILY, seed=seed, **settings)
     model.set_logger(configure(str(folder), ["csv"]))
+    (folder / SETTINGS).write_text(json.dumps(own))
     n_iterations = arguments.timesteps / (2 * size * size * 100)
     others = {"pathwise term": (MAML, {})} if algorithm is SGMRL else {}
     callbacks = [
@@ -88,6 +93,8 @@ def main():
     parser.add_argument("--images", default="docs/images/pictures", help="where pictures go (docs/images/pictures)")
     parser.add_argument("--progress", action="store_true", help="show progress bars")
     arguments = parser.parse_args()
+    if min(arguments.timesteps, arguments.batch_size - 1, arguments.n_tasks) < 1:
+        parser.error("--timesteps and --n-tasks must be at least 1, and --batch-size at least 2")
     folders = {name: [pathlib.Path(arguments.folder) / f"{name}-{seed}" for seed in arguments.seeds] for name in ALGORITHMS}
     for name, runs in folders.items():
         for seed, folder in zip(arguments.seeds, runs, strict=True):

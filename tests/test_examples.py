@@ -155,6 +155,13 @@ def test_gradient_quality(tmp_path):
         assert (tmp_path / "quality" / f"{figure}-maml-0.png").exists()
     other = ["--env", "Navigation2D-v0", "--estimators", "maml", "--folder", "quality"]
     assert "quality was trained with another env, inner_lr" in error_of(tmp_path, "gradient_quality.py", *small, *other)
+    for wrong, complaint in (
+        (["--set", "n_epsodes=2"], "did you mean 'n_episodes'?"),
+        (["--batches", "2"], "--batches must be at least 3, got 2."),
+        (["--model", "nope.zip"], "There is no model at `path` nope.zip."),
+    ):
+        assert complaint in error_of(tmp_path, "gradient_quality.py", *wrong, "--folder", "new")
+    assert not (tmp_path / "new").exists()
     again = ["--model", "quality/maml-0.zip", "--estimators", "maml", "--reference", "maml", "--folder", "again"]
     output = run_example(tmp_path, "gradient_quality.py", "--env", "TabularMDP-v0", "--batches", "3", *again)
     assert "policy maml-0: 3 meta-batches of 2 tasks, reference maml from 3" in output
