@@ -18,6 +18,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from toys import HORIZON, PointEnv, assert_same, point, point_vec, state, tiny
 
 from sb3_sgmrl import SGMRL, TaskDistEnv, evaluate_adaptation, from_vector_env
+from sb3_sgmrl.common.engines import as_task_vec_env
 from sb3_sgmrl.common.processes import ProcessVecEnv
 from sb3_sgmrl.common.vec_tasks import TaskVecEnv
 
@@ -101,6 +102,15 @@ def test_engines_that_are_not_there():
         tiny(SGMRL, point(), engine="gpu")
     with pytest.raises(ValueError, match="`engine` applies to a single environment"):
         tiny(SGMRL, point_vec(2), engine="in_process")
+
+
+@pytest.mark.parametrize("make", [point, lambda: TaskDistEnv("Navigation2D-v0")])
+def test_no_episode_is_lost_to_a_monitor_that_nobody_plays_in(make, tmp_path):
+    env = Monitor(make(), str(tmp_path / "monitor"))
+    with pytest.raises(ValueError, match="`env` has a Monitor that writes a file"):
+        as_task_vec_env(env)
+    env.close()
+    assert as_task_vec_env(Monitor(make())).num_envs > 1
 
 
 def test_the_shorter_of_two_time_limits_counts():

@@ -8,7 +8,7 @@ from typing import Any
 
 import gymnasium as gym
 from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
-from stable_baselines3.common.env_util import is_wrapped
+from stable_baselines3.common.env_util import is_wrapped, unwrap_wrapper
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
@@ -39,7 +39,7 @@ def as_task_vec_env(
         process
     :param verbose: 1 prints the choice
     :return: a VecEnv as it was given, or what the engine makes
-    :raises ValueError: for an environment without tasks, or an engine that the environment lacks
+    :raises ValueError: for an environment without tasks, an engine that the environment lacks, or a Monitor with a file
     """
     check_choice("engine", engine, ENGINES)
     if n_envs is not None:
@@ -53,6 +53,12 @@ def as_task_vec_env(
         env = make_env(env, {})
     if not is_wrapped(env, TaskDistEnv):
         env = TaskDistEnv(env)
+    monitor = unwrap_wrapper(env, Monitor)
+    if isinstance(monitor, Monitor) and monitor.results_writer is not None:
+        raise ValueError(
+            "`env` has a Monitor that writes a file, which the workers made of it cannot share: pass "
+            "make_vec_env(..., monitor_dir=...) instead."
+        )
     vec_env: VecEnv | None = None
     if engine in ("auto", "batched"):
         vec_env = _batched(env.env if isinstance(env, Monitor) else env, n_envs or n_columns or DEFAULT_COLUMNS)
