@@ -13,7 +13,6 @@ With ``--parallel 2`` two runs share two processors, one thread each.
 import argparse
 import ast
 import csv
-import inspect
 import json
 import os
 import pathlib
@@ -29,8 +28,8 @@ from stable_baselines3.common.logger import configure
 
 import sb3_sgmrl
 from sb3_sgmrl import EMAML, MAML, SGMRL, MetaEvalCallback, TaskDistEnv, evaluate_adaptation
-from sb3_sgmrl.command_line import check_names, run_command
-from sb3_sgmrl.common.checks import check_positive
+from sb3_sgmrl.command_line import run_command
+from sb3_sgmrl.common.checks import argument_names, check_names, check_positive
 from sb3_sgmrl.common.evaluation import after
 from sb3_sgmrl.common.processes import process_pool
 
@@ -89,7 +88,7 @@ def check(arguments, jobs):
     if pathlib.Path(arguments.folder).is_file():
         raise ValueError(f"--folder must be a folder, but {arguments.folder} is a file.")
     for algorithm in arguments.algos:
-        known = inspect.signature(ALGORITHMS[algorithm][0]).parameters
+        known = argument_names(ALGORITHMS[algorithm][0])
         check_names([setting(text)[0] for text in arguments.set], known, f"is not an argument of {algorithm}")
         model_of(arguments, algorithm, min(arguments.seeds))
     for _, algorithm, seed in jobs:

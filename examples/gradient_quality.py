@@ -12,7 +12,6 @@ changes them. ``--reference exact`` is for TabularMDP-v0, where returns can be c
 """
 
 import argparse
-import inspect
 import json
 import pathlib
 import sys
@@ -20,8 +19,8 @@ import sys
 from compare import ALGORITHMS, SETTINGS, check_same, family, setting, settings_of
 
 from sb3_sgmrl import EMAML, MAML, SGMRL
-from sb3_sgmrl.command_line import check_names, run_command
-from sb3_sgmrl.common.checks import check_positive
+from sb3_sgmrl.command_line import run_command
+from sb3_sgmrl.common.checks import argument_names, check_names, check_positive
 from sb3_sgmrl.common.control_variates import CONTROL_VARIATES
 from sb3_sgmrl.common.saving import saved_algorithm
 from sb3_sgmrl.plots import plot_gradient_quality, plot_quality_sweep
@@ -87,7 +86,7 @@ def check(arguments):
     if not 0 <= arguments.score_coef <= 1:
         raise ValueError(f"--score-coef must lie in [0, 1], got {arguments.score_coef}.")
     algorithm = ALGORITHMS[saved_algorithm(arguments.model).lower()][0] if arguments.model else MAML
-    known = inspect.signature(algorithm).parameters
+    known = argument_names(algorithm)
     check_names([setting(text)[0] for text in arguments.set], known, f"is not an argument of {algorithm.__name__}")
     if not arguments.model:
         check_same(pathlib.Path(arguments.folder), conditions(arguments))

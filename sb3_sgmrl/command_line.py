@@ -7,7 +7,7 @@ import importlib
 import os
 import pathlib
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -61,21 +61,6 @@ def _sentence(error: Exception) -> str:
     if isinstance(error, TypeError):  # the least sure to be a person's doing
         return f"{text} (--verbose 2 shows where)"
     return text
-
-
-def check_names(names: Iterable[str], known: Iterable[str], complaint: str) -> None:
-    """
-    :param names: what was given
-    :param known: what there is
-    :param complaint: what to say of a name that is not known, such as "is not an environment"
-    :raises ValueError: for the first name that is not known, with the one that may have been meant
-    """
-    known = sorted(known)
-    for name in names:
-        if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}."
-            raise ValueError(f"{name!r} {complaint}: {hint}")
 
 
 def import_env(env_id: str, packages: Sequence[str]) -> str:

@@ -8,11 +8,10 @@ from typing import Any
 import torch as th
 from rl_zoo3 import exp_manager
 from rl_zoo3.utils import get_class_by_name
-from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.utils import get_device
 from stable_baselines3.common.vec_env import VecNormalize
 
-from sb3_sgmrl.command_line import check_names
+from sb3_sgmrl.common.checks import argument_names, check_names
 from sb3_sgmrl.common.meta_algorithm import MetaOnPolicyAlgorithm
 
 # what RL Zoo reads from the hyperparameters itself, and what it passes to the algorithm from elsewhere
@@ -20,7 +19,7 @@ _ZOO_HYPERPARAMETERS = {
     *("n_timesteps", "n_envs", "normalize", "frame_stack", "env_wrapper", "vec_env_wrapper", "env_kwargs", "monitor_kwargs"),
     "callback",
 }
-_NOT_HYPERPARAMETERS = {"self", "kwargs", "env", "tensorboard_log", "seed", "verbose", "device", "_init_setup_model"}
+_NOT_HYPERPARAMETERS = {"env", "tensorboard_log", "seed", "verbose", "device"}
 
 
 def evaluated(text: str) -> Any:
@@ -64,11 +63,8 @@ def check_hyperparameters(algorithm: type[MetaOnPolicyAlgorithm], hyperparams: d
     :param hyperparams: an entry of a file of hyperparameters, with those of the command line
     :raises ValueError: for the first name in it that is not known
     """
-    known = set(_ZOO_HYPERPARAMETERS)
-    for cls in algorithm.__mro__[: algorithm.__mro__.index(BaseAlgorithm)]:
-        if "__init__" in vars(cls):
-            known |= set(inspect.signature(vars(cls)["__init__"]).parameters) - _NOT_HYPERPARAMETERS
-    check_names(hyperparams, known, f"is not a hyperparameter of {algorithm.__name__}")
+    known = argument_names(algorithm) - _NOT_HYPERPARAMETERS
+    check_names(hyperparams, known | _ZOO_HYPERPARAMETERS, f"is not a hyperparameter of {algorithm.__name__}")
     nested = {"normalize": VecNormalize, "policy_kwargs": algorithm.policy_aliases.get(hyperparams.get("policy", ""))}
     for name, of in nested.items():
         value = hyperparams.get(name)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
+import inspect
 import math
 import os
 import warnings
+from collections.abc import Iterable
 from dataclasses import fields
 from numbers import Integral, Real
 from typing import Any
@@ -13,6 +16,7 @@ import numpy as np
 import torch as th
 from gymnasium import spaces
 from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.vec_env import VecNormalize
 
@@ -30,6 +34,32 @@ def check_positive(**counts: Any) -> None:
     for name, value in counts.items():
         if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
             raise ValueError(f"`{name}` must be a positive integer, got {value!r}.")
+
+
+def check_names(names: Iterable[str], known: Iterable[str], complaint: str) -> None:
+    """
+    :param names: what was given
+    :param known: what there is
+    :param complaint: what to say of a name that is not known, such as "is not an environment"
+    :raises ValueError: for the first name that is not known, with the one that may have been meant
+    """
+    known = sorted(known)
+    for name in names:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}."
+            raise ValueError(f"{name!r} {complaint}: {hint}")
+
+
+def argument_names(algorithm: type[BaseAlgorithm]) -> set[str]:
+    """
+    :param algorithm: a class of algorithms
+    :return: names of the arguments of its constructor, also of those that it passes on to the constructors it inherits
+    """
+    classes = algorithm.__mro__[: algorithm.__mro__.index(BaseAlgorithm)]
+    constructors = [vars(cls)["__init__"] for cls in classes if "__init__" in vars(cls)]
+    names = {name for constructor in constructors for name in inspect.signature(constructor).parameters}
+    return names - {"self", "args", "kwargs", "_init_setup_model"}
 
 
 def check_seed(seed: Any) -> None:

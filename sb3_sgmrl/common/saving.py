@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import json
 import os
@@ -16,6 +17,8 @@ from typing import IO, Any, TypeVar
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.vec_env import VecEnv
+
+from sb3_sgmrl.common.checks import argument_names, check_names
 
 SelfSafelySaved = TypeVar("SelfSafelySaved", bound="SafelySaved")
 # what SB3 keeps of every algorithm of this package
@@ -136,6 +139,10 @@ class SafelySaved(BaseAlgorithm):
             raise ValueError(f"`path` holds a model of {saved}, not of {cls.__name__}: use {saved}.load.")
         if "n_envs" in kwargs:
             raise ValueError("`n_envs` cannot be changed by load: pass make_vec_env(..., n_envs=...) as `env`.")
+        if "engine" in kwargs:
+            raise ValueError("`engine` cannot be changed by load: pass a VecEnv as `env`.")
+        of_load = inspect.signature(super().load).parameters
+        check_names(kwargs, argument_names(cls).union(of_load), f"is not an argument of {cls.__name__}")
         seed = kwargs.pop("seed", None)
         as_saved = object()
         rate = kwargs.pop("inner_lr_learning_rate", as_saved)
