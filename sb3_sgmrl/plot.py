@@ -249,16 +249,19 @@ def _plot_tasks(sources: Sequence[Source], options: argparse.Namespace) -> Figur
     from sb3_sgmrl.plots import plot_task_returns, task_parameters
 
     reports = _one_each(sources, lambda source: _report(source, options))
-    parameters = None
-    if options.env is not None or options.parameters is not None:
-        tasks = next(iter(reports.values())).tasks
-        parameters = np.array(tasks) if options.env is None else task_parameters(options.env, tasks)
-        n = parameters.shape[1]
+
+    def parameters(report: AdaptationReport) -> np.ndarray:
+        numbers = np.array(report.tasks) if options.env is None else task_parameters(options.env, report.tasks)
+        n = numbers.shape[1]
         chosen = range(n) if options.parameters is None else options.parameters
         if any(not 0 <= index < n for index in chosen):
             raise ValueError(f"--parameters must lie between 0 and {n - 1}, got {' '.join(map(str, chosen))}.")
-        parameters = parameters[:, chosen]
-    return plot_task_returns(reports, parameters, options.names, options.n_steps)
+        return numbers[:, chosen]
+
+    if options.env is None and options.parameters is None:
+        return plot_task_returns(reports, None, options.names, options.n_steps)
+    of_each = {label: parameters(report) for label, report in reports.items()}
+    return plot_task_returns(reports, of_each, options.names, options.n_steps)
 
 
 def _plot_gradient(sources: Sequence[Source], options: argparse.Namespace) -> Figure:

@@ -234,6 +234,16 @@ def test_returns_of_tasks(tmp_path: Path) -> None:
     ):
         with pytest.raises(ValueError, match=words):
             plot_task_returns(report, parameters, names)
+    apart = {"A": report, "B": AdaptationReport(report.tasks[:2], report.returns[:2])}
+    (axis,) = plot_task_returns(apart, {"B": distances[:2], "A": distances}).axes
+    for drawn, expected in zip(axis.lines, (distances, distances, distances[:2], distances[:2]), strict=True):
+        np.testing.assert_allclose(drawn.get_xdata(), expected)
+    for of_each, words in (
+        ({"A": distances}, r"must have the names of `reports`, \['A', 'B'\], got \['A'\]"),
+        ({"A": distances, "B": np.zeros((2, 2))}, "one per task in every report or two in every report"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            plot_task_returns(apart, of_each)
     with pytest.raises(ValueError, match="are needed where tasks are not numbers"):
         plot_task_returns(AdaptationReport(["left", "right"], report.returns[:2]))
     with pytest.raises(ValueError, match="between 1 and 2"):

@@ -31,7 +31,7 @@ def task_parameters(env: GymEnv | str, tasks: Sequence[Any]) -> np.ndarray:
 
 def plot_task_returns(
     reports: AdaptationReport | Mapping[str, AdaptationReport],
-    parameters: np.ndarray | None = None,
+    parameters: np.ndarray | Mapping[str, np.ndarray] | None = None,
     names: Sequence[str] | None = None,
     n_steps: int | None = None,
 ) -> Figure:
@@ -39,9 +39,9 @@ def plot_task_returns(
     Return of each task before and after adaptation. Against one parameter of the task it is an axis; of two, the return is a
     colour in their plane, one row per algorithm.
 
-    :param reports: of one algorithm, or of several by name, all on the same number of tasks
+    :param reports: of one algorithm, or of several by name
     :param parameters: numbers for each task, shape (n_tasks,) or (n_tasks, n_parameters) with one or two parameters, e.g. from
-        :func:`task_parameters`; the tasks themselves when None
+        :func:`task_parameters`; by name where reports are of different tasks; the tasks themselves when None
     :param names: of the parameters
     :param n_steps: after how many inner steps; the most that all have when None
     :return: the figure
@@ -55,8 +55,13 @@ def plot_task_returns(
     n_steps = most if n_steps is None else n_steps
     if not 1 <= n_steps <= most:
         raise ValueError(f"`n_steps` must lie between 1 and {most}, which all reports have, got {n_steps}.")
-    places = {name: _places(report, parameters) for name, report in rows.items()}
-    n_parameters = next(iter(places.values())).shape[1]
+    if isinstance(parameters, Mapping) and set(parameters) != set(rows):
+        raise ValueError(f"`parameters` by name must have the names of `reports`, {list(rows)}, got {list(parameters)}.")
+    of_each = parameters if isinstance(parameters, Mapping) else dict.fromkeys(rows, parameters)
+    places = {name: _places(report, of_each[name]) for name, report in rows.items()}
+    n_parameters, *more = sorted({array.shape[1] for array in places.values()})
+    if more:
+        raise ValueError("`parameters` must be one per task in every report or two in every report, got both.")
     names = ["task parameter", "second task parameter"][:n_parameters] if names is None else names
     if len(names) != n_parameters:
         raise ValueError(f"`names` must hold {n_parameters} name{'s' * (n_parameters > 1)}, got {list(names)}.")
