@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import pathlib
 import re
 import sys
@@ -157,9 +158,37 @@ def _grouped(sources: Sequence[Source], read: Callable[[Source], Any]) -> dict[s
 
 
 def _one_each(sources: Sequence[Source], read: Callable[[Source], Any]) -> dict[str, Any]:
-    """A row for each source, with the path where the name alone says too little."""
-    names = [source.name for source in sources]
-    return {s.name if names.count(s.name) == 1 else f"{s.name}: {s.path.name}": read(s) for s in sources}
+    """A row for each source, with as much of the path as tells it from others of its name."""
+    paths: dict[str, list[pathlib.Path]] = {}
+    for source in sources:
+        paths.setdefault(source.name, []).append(source.path)
+    additions = {name: iter(_distinguishing(of_name)) for name, of_name in paths.items()}
+    labels = [
+        f"{source.name}: {addition}" if (addition := next(additions[source.name])) else source.name for source in sources
+    ]
+    for i, label in enumerate(labels):
+        if label in labels[:i]:
+            raise ValueError(f"two sources would be shown as {label!r}: NAME=SOURCE gives one of them another name.")
+    return {label: read(source) for label, source in zip(labels, sources, strict=True)}
+
+
+def _distinguishing(paths: Sequence[pathlib.Path]) -> list[str]:
+    """The shortest part of each path that none of the others has; nothing of a single one."""
+    if len(paths) == 1:
+        return [""]
+    parts = [_normalized(path).parts for path in paths]
+    while len({part[-1:] for part in parts}) == 1 and min(map(len, parts)) > 1:
+        parts = [part[:-1] for part in parts]
+    for n in range(1, max(map(len, parts))):
+        ends = ["/".join(part[-n:]) for part in parts]
+        if len(set(ends)) == len(ends):
+            return ends
+    return [str(path) for path in paths]
+
+
+def _normalized(path: pathlib.Path) -> pathlib.Path:
+    """With a name, which . and .. have not; links stay."""
+    return pathlib.Path(os.path.abspath(path))
 
 
 def _file(source: Source, name: str, what: str) -> pathlib.Path:

@@ -1,4 +1,4 @@
-"""What the command for pictures makes of sources: which it shows, by which names, and what it refuses before that costs time."""
+"""What the command for pictures makes of sources: which it shows, by which names, and what it refuses at once."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from toys import error_of, tiny
 
-from sb3_sgmrl import AdaptationReport, plot
+from sb3_sgmrl import SGMRL, AdaptationReport, plot
 
 pytest.importorskip("rliable")
 
@@ -50,3 +51,40 @@ def test_every_report_is_drawn_at_its_own_tasks(options: list[str], drawn: dict[
     (axis,) = drawn["tasks.png"].axes
     for line, tasks in zip(axis.lines, (GOALS, GOALS, others, others), strict=True):
         np.testing.assert_array_equal(line.get_xdata(), [task[0] for task in tasks])
+
+
+# ---------------------------------------------------------------- names
+
+
+@pytest.mark.parametrize(
+    "paths, expected",
+    [
+        (["one/policy.csv", "two/policy.csv"], ["policy: one", "policy: two"]),
+        (["a/x/policy.csv", "a/y/policy.csv", "b/x/policy.csv"], ["policy: a/x", "policy: a/y", "policy: b/x"]),
+        (["run/policy.csv", "policy.csv", "other.csv"], ["policy: run", "policy: HERE", "other"]),
+        (["A=a/policy_1.csv", "policy_1.csv", "policy_2.csv"], ["A", "policy: policy_1.csv", "policy: policy_2.csv"]),
+    ],
+)
+def test_every_source_has_a_row(paths: list[str], expected: list[str], tmp_path: Path, drawn: dict[str, Figure]) -> None:
+    for i, path in enumerate(paths):
+        write_report(path.removeprefix("A="), offset=100 * i)
+    assert plot.main(["tasks", *paths, "--parameters", "0"]) == 0
+    (axis,) = drawn["tasks.png"].axes
+    expected = [label.replace("HERE", tmp_path.name) for label in expected]
+    assert labels_of(axis) == [f"{label} {when}" for label in expected for when in ("before", "after")]
+    assert [line.get_ydata()[0] for line in axis.lines[::2]] == [100 * i for i in range(len(paths))]
+
+
+def test_every_model_has_a_row(drawn: dict[str, Figure]) -> None:
+    model = tiny(SGMRL, "Navigation2D-v0", meta_batch_size=2, n_episodes=2)
+    for folder in ("one", "two"):
+        model.save(f"{folder}/best_model")
+    arguments = ["--env", "Navigation2D-v0", "--n-tasks", "2"]
+    assert plot.main(["trajectories", "one/best_model.zip", "two/best_model.zip", *arguments]) == 0
+    rows = [axis.get_ylabel() for axis in drawn["trajectories.png"].axes[::2]]
+    assert len(rows) == 2 and "one" in rows[0] and "two" in rows[1]
+
+
+def test_a_source_given_twice_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    write_report("a.csv")
+    assert "two sources would be shown as 'a: a.csv': NAME=SOURCE" in error_of(plot, ["tasks", "a.csv", "a.csv"], capsys)
