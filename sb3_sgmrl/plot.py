@@ -38,7 +38,8 @@ another file of AdaptationReport.to_csv; or a model, a .zip file, which is evalu
 written by sb3_sgmrl.train, and by SB3's logger after model.set_logger(configure(folder, ["csv"])).
 
 Sources of one name are runs of one algorithm, such as several seeds. The name is that of the algorithm in folders of
-sb3_sgmrl.train, else that of the folder without a number at its end; NAME=SOURCE gives another.
+sb3_sgmrl.train, else that of the run's folder without a number at its end, also for adaptation.csv, evaluations.npz,
+progress.csv and models in it; a report or model elsewhere is named as its file. NAME=SOURCE gives another name.
 """
 
 _EXAMPLES = """\
@@ -48,6 +49,8 @@ examples:
   python -m sb3_sgmrl.plot trajectories model.zip --env Navigation2D-v0 -o trajectories.pdf
 """
 _LAST_NUMBER = re.compile(r"[-_ ]\d+$")
+_LOGS = ("evaluations.npz", "progress.csv")
+_NAMES_IN_RUNS = (*_LOGS, "adaptation.csv", "model.zip", "best_model.zip")  # which say nothing of the algorithm
 
 
 @dataclass(frozen=True)
@@ -135,11 +138,12 @@ def _source(text: str) -> Source:
         raise ValueError(f"{path} is neither a file nor a folder.")
     if equals:
         return Source(name, path)
-    folder = path if path.is_dir() else path.absolute().parent
+    folder = _normalized(path if path.is_dir() else path.absolute().parent)
     if _zoo_settings(folder):
-        return Source(folder.absolute().parent.name, path)
-    is_run = path.is_dir() or (folder / "progress.csv").exists() or (folder / "evaluations.npz").exists()
-    return Source(_LAST_NUMBER.sub("", folder.absolute().name if is_run else path.stem), path)
+        return Source(folder.parent.name, path)
+    is_model_of_run = path.suffix == ".zip" and any((folder / log).exists() for log in _LOGS)
+    is_of_run = path.is_dir() or path.name in _NAMES_IN_RUNS or is_model_of_run
+    return Source(_LAST_NUMBER.sub("", folder.name if is_of_run else path.stem), path)
 
 
 def _zoo_settings(folder: pathlib.Path) -> pathlib.Path | None:

@@ -75,6 +75,40 @@ def test_every_source_has_a_row(paths: list[str], expected: list[str], tmp_path:
     assert [line.get_ydata()[0] for line in axis.lines[::2]] == [100 * i for i in range(len(paths))]
 
 
+@pytest.mark.parametrize(
+    "path, beside, name",
+    [
+        ("exp/SG-MRL_3/adaptation.csv", None, "SG-MRL"),
+        ("exp/SG-MRL/evaluations.npz", None, "SG-MRL"),
+        ("exp/SG-MRL/progress.csv", None, "SG-MRL"),
+        ("exp/SG-MRL/model.zip", None, "SG-MRL"),
+        ("exp/SG-MRL/best_model.zip", None, "SG-MRL"),
+        ("exp/SG-MRL/rl_model_1000_steps.zip", "progress.csv", "SG-MRL"),
+        ("exp/SG-MRL/policy.zip", None, "policy"),
+        ("exp/SG-MRL/my_report.csv", None, "my_report"),
+        ("exp/SG-MRL/my_report-2.csv", "progress.csv", "my_report"),
+        ("exp/x/../SG-MRL/adaptation.csv", None, "SG-MRL"),
+    ],
+)
+def test_files_of_a_run_go_by_its_folder(path: str, beside: str | None, name: str) -> None:
+    Path("exp/x").mkdir(parents=True)
+    Path(path).parent.mkdir(exist_ok=True)
+    Path(path).touch()
+    if beside is not None:
+        Path(path).with_name(beside).touch()
+    assert plot._source(path) == plot.Source(name, Path(path))
+
+
+def test_reports_of_two_algorithms_are_two_curves(drawn: dict[str, Figure]) -> None:
+    paths = [f"exp/{name}/adaptation.csv" for name in ("A", "B")]
+    reports = [write_report(path, offset=i) for i, path in enumerate(paths)]
+    assert plot.main(["adaptation", *paths]) == 0
+    (axis,) = drawn["adaptation.png"].axes
+    assert labels_of(axis) == ["A", "B"]
+    for line, report in zip(axis.lines, reports, strict=True):
+        np.testing.assert_allclose(line.get_ydata(), report.mean_returns)
+
+
 def test_every_model_has_a_row(drawn: dict[str, Figure]) -> None:
     model = tiny(SGMRL, "Navigation2D-v0", meta_batch_size=2, n_episodes=2)
     for folder in ("one", "two"):
