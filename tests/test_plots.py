@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -81,6 +82,24 @@ def test_reports_are_read_as_they_were_written(tasks: list, measure: str, tmp_pa
     np.testing.assert_array_equal(again.returns, report.returns)
     np.testing.assert_array_equal(again.tasks, report.tasks)
     assert again.measure == measure
+
+
+@pytest.mark.parametrize(
+    "task, expected",
+    [
+        ([0.3, -0.4], [0.3, -0.4]),
+        ((1, 2 / 3), [1.0, 2 / 3]),
+        ([[1, 2], [3, 4]], [1.0, 2.0, 3.0, 4.0]),
+        (["0.3", "-0.4"], "['0.3', '-0.4']"),
+        ([[1], [2, 3]], "[[1], [2, 3]]"),
+        ("left, then right", "left, then right"),
+    ],
+)
+def test_numbers_in_sequences_are_read_back(task: Any, expected: Any, tmp_path: Path) -> None:
+    AdaptationReport([task], np.zeros((1, 2))).to_csv(tmp_path / "report.csv")
+    (again,) = AdaptationReport.from_csv(tmp_path / "report.csv").tasks
+    assert isinstance(again, str if isinstance(expected, str) else np.ndarray)
+    np.testing.assert_array_equal(again, expected)
 
 
 @pytest.mark.parametrize("text", ["", "a,b\n1,2\n", "task,return_after_0\n", "task,return_after_0\nleft,much\n"])

@@ -79,7 +79,8 @@ class AdaptationReport:
 
     def to_csv(self, path: str | pathlib.Path) -> None:
         """
-        Write one row per task: the task, then its return after 0, 1, … inner steps.
+        Write one row per task: the task, then its return after 0, 1, … inner steps. Numbers of a task, in an array or a
+        sequence, stand one after the other.
 
         :param path: the file; an existing one is replaced when everything was written
         """
@@ -87,8 +88,7 @@ class AdaptationReport:
         writer = csv.writer(text)
         writer.writerow(["task", *(f"{self.measure.replace(' ', '_')}_after_{k}" for k in range(self.returns.shape[1]))])
         for task, row in zip(self.tasks, self.returns, strict=True):
-            shown = " ".join(str(x) for x in np.ravel(task)) if isinstance(task, np.ndarray) else task
-            writer.writerow([shown, *row])
+            writer.writerow([_written_task(task), *row])
         with replace_when_complete(path) as file:
             file.write(text.getvalue().encode())
 
@@ -120,6 +120,16 @@ class AdaptationReport:
         for k, (mean, (low, high)) in enumerate(zip(self.mean_returns, self.confidence_interval(), strict=True)):
             rows.append(f"{k:>11} {mean:>{max(12, 5 + len(self.measure))}.2f}   [{low:.2f}, {high:.2f}]")
         return "\n".join(rows)
+
+
+def _written_task(task: Any) -> Any:
+    if isinstance(task, Sequence) and not isinstance(task, str):
+        try:
+            numbers = np.asarray(task)
+        except ValueError:  # of parts of different shapes
+            return task
+        task = numbers if numbers.dtype.kind in "iuf" else task
+    return " ".join(str(x) for x in np.ravel(task)) if isinstance(task, np.ndarray) else task
 
 
 def _read_task(text: str) -> Any:
