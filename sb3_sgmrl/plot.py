@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from sb3_sgmrl.command_line import PICTURES, check_output, import_env, run_command, write_figure
 
 if TYPE_CHECKING:
+    import numpy as np
     from matplotlib.figure import Figure
     from stable_baselines3.common.vec_env import VecEnv
 
@@ -110,7 +111,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--n-steps", type=int, help="inner steps: that a model does (3), or whose return is drawn (the last of the report)"
     )
-    parser.add_argument("--env", metavar="ID", help="models: the task family; that of the run for folders of sb3_sgmrl.train")
+    parser.add_argument(
+        "--env",
+        metavar="ID",
+        help="models: the task family; that of the run for folders of sb3_sgmrl.train; tasks: the family, which describes by "
+        "numbers what is none",
+    )
     parser.add_argument("--n-tasks", type=int, help="models: tasks to evaluate on (40), or to show trajectories of (4)")
     parser.add_argument("--n-episodes", type=int, help="models: episodes per task and inner step; as in training unless given")
     parser.add_argument("--seed", type=int, default=0, help="models: seed of tasks and episodes (0)")
@@ -277,24 +283,40 @@ def _plot_improvement(sources: Sequence[Source], options: argparse.Namespace) ->
 
 
 def _plot_tasks(sources: Sequence[Source], options: argparse.Namespace) -> Figure:
-    import numpy as np
-
-    from sb3_sgmrl.plots import plot_task_returns, task_parameters
+    from sb3_sgmrl.plots import plot_task_returns
 
     reports = _one_each(sources, lambda source: _report(source, options))
+    numbers = {label: _numbers_of_tasks(label, report.tasks, options.env) for label, report in reports.items()}
+    counts = sorted({of_tasks.shape[1] for of_tasks in numbers.values()})
+    if options.parameters is not None:
+        if any(not 0 <= index < counts[0] for index in options.parameters):
+            given = " ".join(map(str, options.parameters))
+            raise ValueError(f"--parameters must lie between 0 and {counts[0] - 1}, got {given}.")
+        numbers = {label: of_tasks[:, options.parameters] for label, of_tasks in numbers.items()}
+    elif counts not in ([1], [2]):
+        there_are = " and ".join(map(str, counts))
+        raise ValueError(f"--parameters must choose one or two of the numbers of a task, of which there are {there_are}.")
+    return plot_task_returns(reports, numbers, options.names, options.n_steps)
 
-    def parameters(report: AdaptationReport) -> np.ndarray:
-        numbers = np.array(report.tasks) if options.env is None else task_parameters(options.env, report.tasks)
-        n = numbers.shape[1]
-        chosen = range(n) if options.parameters is None else options.parameters
-        if any(not 0 <= index < n for index in chosen):
-            raise ValueError(f"--parameters must lie between 0 and {n - 1}, got {' '.join(map(str, chosen))}.")
-        return numbers[:, chosen]
 
-    if options.env is None and options.parameters is None:
-        return plot_task_returns(reports, None, options.names, options.n_steps)
-    of_each = {label: parameters(report) for label, report in reports.items()}
-    return plot_task_returns(reports, of_each, options.names, options.n_steps)
+def _numbers_of_tasks(label: str, tasks: Sequence[Any], env: str | None) -> np.ndarray:
+    """Shape (n_tasks, n_numbers)."""
+    import numpy as np
+
+    from sb3_sgmrl.plots import task_parameters
+
+    if env is not None:
+        return task_parameters(env, tasks)
+    try:
+        numbers = [np.ravel(np.asarray(task, dtype=float)) for task in tasks]
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"the tasks of {label!r} are not numbers, so --env must name their family, which describes tasks by numbers."
+        ) from error
+    counts = sorted(set(map(len, numbers)))
+    if len(counts) > 1:
+        raise ValueError(f"the tasks of {label!r} must have equally many numbers each, got {counts[0]} to {counts[-1]}.")
+    return np.stack(numbers)
 
 
 def _plot_gradient(sources: Sequence[Source], options: argparse.Namespace) -> Figure:

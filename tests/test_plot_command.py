@@ -53,6 +53,32 @@ def test_every_report_is_drawn_at_its_own_tasks(options: list[str], drawn: dict[
         np.testing.assert_array_equal(line.get_xdata(), [task[0] for task in tasks])
 
 
+TEXTS = ["left", "right"]
+LENGTHS = [[0.5, 1.0], [2.0]]
+THREE = [[0.5, 1.0, 2.0], [0.0, 1.0, 3.0]]
+
+
+@pytest.mark.parametrize(
+    "of_reports, options, words",
+    [
+        ([TEXTS], ["--parameters", "0"], "the tasks of 'report' are not numbers, so --env must name their family"),
+        ([TEXTS], [], "the tasks of 'report' are not numbers, so --env must name their family"),
+        ([LENGTHS], ["--parameters", "0"], "the tasks of 'report' must have equally many numbers each, got 1 to 2"),
+        ([LENGTHS], [], "the tasks of 'report' must have equally many numbers each, got 1 to 2"),
+        ([THREE], [], "--parameters must choose one or two of the numbers of a task, of which there are 3."),
+        ([GOALS, [1, 2]], [], "--parameters must choose one or two of the numbers of a task, of which there are 1 and 2."),
+        ([GOALS, [1, 2]], ["--parameters", "1"], "--parameters must lie between 0 and 0, got 1."),
+    ],
+)
+def test_tasks_that_cannot_be_drawn(
+    of_reports: list[list[Any]], options: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, tasks in zip(("report", "other"), of_reports, strict=False):
+        write_report(f"{name}.csv", tasks)
+    sources = ["report.csv", "other.csv"][: len(of_reports)]
+    assert words in error_of(plot, ["tasks", *sources, *options], capsys)
+
+
 # ---------------------------------------------------------------- names
 
 

@@ -76,7 +76,7 @@ def _places(report: AdaptationReport, parameters: np.ndarray | None) -> np.ndarr
         array = np.array(report.tasks if parameters is None else parameters, dtype=float)
     except (TypeError, ValueError) as error:
         raise ValueError(
-            "`parameters` are needed where tasks are not numbers, e.g. from task_parameters(env, tasks)."
+            "`parameters` are needed where tasks are not numbers, equally many each, e.g. from task_parameters(env, tasks)."
         ) from error
     if len(array) != n_tasks:
         raise ValueError(f"`parameters` must have a row for each of {n_tasks} tasks, got shape {array.shape}.")
