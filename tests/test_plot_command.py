@@ -148,3 +148,33 @@ def test_every_model_has_a_row(drawn: dict[str, Figure]) -> None:
 def test_a_source_given_twice_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     write_report("a.csv")
     assert "two sources would be shown as 'a: a.csv': NAME=SOURCE" in error_of(plot, ["tasks", "a.csv", "a.csv"], capsys)
+
+
+# ---------------------------------------------------------------- files of another kind
+
+
+@pytest.mark.parametrize(
+    "kind, name, words",
+    [
+        ("adaptation", "picture.png", "picture.png is not a report of an AdaptationReport"),
+        ("adaptation", "evaluations.npz", "evaluations.npz is not a report of an AdaptationReport"),
+        ("adaptation", "long.csv", "long.csv is not a report of an AdaptationReport"),
+        ("gradient", "evaluations.npz", "evaluations.npz is not the log of a meta-training, which has columns"),
+        ("gradient", "long.csv", "long.csv is not the log of a meta-training, which has columns"),
+        ("curves", "picture.png", "picture.png is not the log of a meta-training, which has columns"),
+        ("curves", "cut_off.npz", "cut_off.npz was not written by a MetaEvalCallback"),
+        ("curves", "empty.npz", "empty.npz was not written by a MetaEvalCallback"),
+        ("curves", "array.npz", "array.npz was not written by a MetaEvalCallback"),
+    ],
+)
+def test_files_of_another_kind_are_named(kind: str, name: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Figure().savefig("picture.png")
+    Path("long.csv").write_text("1" * 200_000)
+    np.savez_compressed(
+        "evaluations.npz", timesteps=np.arange(300.0), results=np.random.default_rng(0).normal(size=(300, 2, 2))
+    )
+    Path("cut_off.npz").write_bytes(Path("evaluations.npz").read_bytes()[:3000])
+    Path("empty.npz").touch()
+    with open("array.npz", "wb") as file:
+        np.save(file, np.zeros(3))
+    assert words in error_of(plot, [kind, name], capsys)

@@ -101,8 +101,11 @@ class AdaptationReport:
         :return: the report; tasks are arrays where they were numbers, else text
         :raises ValueError: for a file that is not such a report
         """
-        with open(path, newline="") as file:
-            header, *rows = [*csv.reader(file)] or [[]]
+        try:
+            with open(path, newline="", encoding="utf-8") as file:
+                header, *rows = [*csv.reader(file)] or [[]]
+        except (UnicodeDecodeError, csv.Error):  # not even a table
+            header, rows = [], []
         measure = header[1].removesuffix("_after_0") if len(header) > 1 else ""
         expected = ["task", *(f"{measure}_after_{k}" for k in range(len(header) - 1))]
         try:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import pathlib
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar, cast
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -33,8 +35,11 @@ def read_progress(path: str | pathlib.Path) -> dict[str, np.ndarray]:
     """
     path = pathlib.Path(path)
     path = path / "progress.csv" if path.is_dir() else path
-    with open(path, newline="") as file:
-        rows = list(csv.DictReader(file))
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    except (UnicodeDecodeError, csv.Error):  # not even a table
+        rows = []
     keys = [key for key in (rows[0] if rows else ()) if key is not None]
     if not {STEPS, BEFORE, AFTER} <= set(keys):
         raise ValueError(f"{path} is not the log of a meta-training, which has columns {STEPS}, {BEFORE} and {AFTER}.")
@@ -98,10 +103,11 @@ class LearningCurve:
         path = pathlib.Path(path)
         path = path / "evaluations.npz" if path.is_dir() else path
         try:
-            with np.load(path) as file:
+            with open(path, "rb") as stream, np.load(stream) as file:
                 timesteps, results = file["timesteps"], file["results"]
             before, after = results[:, :, 0].T, results[:, :, -1].T
-        except (ValueError, KeyError, IndexError) as error:
+        # what numpy and zipfile find in files of others or cut off; a .npy file is no context manager
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError, EOFError, BadZipFile, zlib.error) as error:
             raise ValueError(f"{path} was not written by a MetaEvalCallback.") from error
         return cls(timesteps, before, after)
 
