@@ -7,7 +7,7 @@ import os
 import pathlib
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -49,6 +49,7 @@ examples:
   python -m sb3_sgmrl.plot adaptation "SG-MRL=logs/sgmrl/Navigation2D-v0_1" "MAML=logs/maml/Navigation2D-v0_1"
   python -m sb3_sgmrl.plot trajectories model.zip --env Navigation2D-v0 -o trajectories.pdf
 """
+_MOST_DPI = 2400  # more than printers have
 _LAST_NUMBER = re.compile(r"[-_ ]\d+$")
 _LOGS = ("evaluations.npz", "progress.csv")
 _NAMES_IN_RUNS = (*_LOGS, "adaptation.csv", "model.zip", "best_model.zip")  # which say nothing of the algorithm
@@ -129,12 +130,28 @@ def _plot(options: argparse.Namespace) -> None:
     try:
         output = options.output or f"{options.kind}.png"
         check_output(output, PICTURES, options.overwrite)
+        _check_options(options)
         figure = _KINDS[options.kind]([_source(text) for text in options.sources], options)
     except ModuleNotFoundError as error:
         if error.name not in ("matplotlib", "rliable"):
             raise
         raise ImportError(f"{error}; install the package with its extra [plots], which brings what pictures need.") from error
     write_figure(figure, output, options.dpi)
+
+
+def _check_options(options: argparse.Namespace) -> None:
+    """Of what else would be found after models have played only."""
+    from sb3_sgmrl.plots.bootstrap import check_level
+
+    check_level(options.level)
+    if not 1 <= options.dpi <= _MOST_DPI:
+        raise ValueError(f"--dpi must lie between 1 and {_MOST_DPI}, got {options.dpi}.")
+    chosen = options.parameters
+    if chosen is not None and (len(chosen) > 2 or min(chosen) < 0):
+        raise ValueError(f"--parameters must be one or two numbers that are not negative, got {' '.join(map(str, chosen))}.")
+    if options.names is not None and len(options.names) not in ((1, 2) if chosen is None else (len(chosen),)):
+        wanted = "one or two names" if chosen is None else f"a name for each of {len(chosen)} --parameters"
+        raise ValueError(f"--names must be {wanted}, got {' '.join(map(repr, options.names))}.")
 
 
 def _source(text: str) -> Source:
@@ -160,18 +177,16 @@ def _zoo_settings(folder: pathlib.Path) -> pathlib.Path | None:
 # ---------------------------------------------------------------- what there is in a source
 
 
-def _grouped(sources: Sequence[Source], read: Callable[[Source], Any]) -> dict[str, list[Any]]:
+def _grouped(sources: Sequence[Source], values: Iterable[Any]) -> dict[str, list[Any]]:
     groups: dict[str, list[Any]] = {}
-    for source in sources:
-        groups.setdefault(source.name, []).append(read(source))
+    for source, value in zip(sources, values, strict=True):
+        groups.setdefault(source.name, []).append(value)
     return groups
 
 
-def _one_each(sources: Sequence[Source], read: Callable[[Source], Any]) -> dict[str, Any]:
-    """A row for each source, with as much of the path as tells it from others of its name."""
-    paths: dict[str, list[pathlib.Path]] = {}
-    for source in sources:
-        paths.setdefault(source.name, []).append(source.path)
+def _labels(sources: Sequence[Source]) -> list[str]:
+    """Names for a row each, with as much of the path as tells a source from others of its name."""
+    paths = _grouped(sources, (source.path for source in sources))
     additions = {name: iter(_distinguishing(of_name)) for name, of_name in paths.items()}
     labels = [
         f"{source.name}: {addition}" if (addition := next(additions[source.name])) else source.name for source in sources
@@ -179,7 +194,7 @@ def _one_each(sources: Sequence[Source], read: Callable[[Source], Any]) -> dict[
     for i, label in enumerate(labels):
         if label in labels[:i]:
             raise ValueError(f"two sources would be shown as {label!r}: NAME=SOURCE gives one of them another name.")
-    return {label: read(source) for label, source in zip(labels, sources, strict=True)}
+    return labels
 
 
 def _distinguishing(paths: Sequence[pathlib.Path]) -> list[str]:
@@ -208,11 +223,24 @@ def _file(source: Source, name: str, what: str) -> pathlib.Path:
     return path
 
 
-def _report(source: Source, options: argparse.Namespace) -> AdaptationReport:
-    from sb3_sgmrl.common.evaluation import AdaptationReport, evaluate_adaptation
+def _reports(sources: Sequence[Source], options: argparse.Namespace) -> list[AdaptationReport]:
+    """One of each source; models play after everything else was read."""
+    from sb3_sgmrl.common.evaluation import AdaptationReport
 
-    if source.path.suffix != ".zip":
-        return AdaptationReport.from_csv(_file(source, "adaptation.csv", "a report of adaptation on unseen tasks"))
+    what = "a report of adaptation on unseen tasks"
+    files = {source: _file(source, "adaptation.csv", what) for source in sources if source.path.suffix != ".zip"}
+    read = {source: AdaptationReport.from_csv(path) for source, path in files.items()}
+    if options.n_steps is not None and options.kind != "adaptation":  # which shows them all
+        for source, report in read.items():
+            if options.n_steps >= report.returns.shape[1]:
+                most = report.returns.shape[1] - 1
+                raise ValueError(f"--n-steps must be at most {most}, which {files[source]} has, got {options.n_steps}.")
+    return [read[source] if source in read else _played(source, options) for source in sources]
+
+
+def _played(source: Source, options: argparse.Namespace) -> AdaptationReport:
+    from sb3_sgmrl.common.evaluation import evaluate_adaptation
+
     n_steps = 3 if options.n_steps is None else options.n_steps
     n_tasks = 40 if options.n_tasks is None else options.n_tasks
     shown = sys.stderr.isatty()
@@ -250,7 +278,7 @@ def _opened(source: Source, options: argparse.Namespace, n_tasks: int) -> Iterat
 def _plot_adaptation(sources: Sequence[Source], options: argparse.Namespace) -> Figure:
     from sb3_sgmrl.plots import plot_adaptation
 
-    return plot_adaptation(_grouped(sources, lambda source: _report(source, options)), options.level)
+    return plot_adaptation(_grouped(sources, _reports(sources, options)), options.level)
 
 
 def _plot_curves(sources: Sequence[Source], options: argparse.Namespace) -> Figure:
@@ -267,25 +295,28 @@ def _plot_curves(sources: Sequence[Source], options: argparse.Namespace) -> Figu
         return LearningCurve.from_progress(_file(source, "progress.csv", "the log of SB3's CSV logger"))
 
     print(f"Curves are those of {'evaluations.npz' if read == 'evaluations' else 'progress.csv'}")
-    return plot_learning_curves(_grouped(sources, curve), options.level, options.smooth)
+    return plot_learning_curves(_grouped(sources, map(curve, sources)), options.level, options.smooth)
 
 
 def _plot_profile(sources: Sequence[Source], options: argparse.Namespace) -> Figure:
     from sb3_sgmrl.plots import plot_performance_profiles
 
-    return plot_performance_profiles(_grouped(sources, lambda s: _report(s, options)), options.n_steps, options.level)
+    return plot_performance_profiles(_grouped(sources, _reports(sources, options)), options.n_steps, options.level)
 
 
 def _plot_improvement(sources: Sequence[Source], options: argparse.Namespace) -> Figure:
     from sb3_sgmrl.plots import plot_probability_of_improvement
 
-    return plot_probability_of_improvement(_grouped(sources, lambda s: _report(s, options)), options.n_steps, options.level)
+    if len({source.name for source in sources}) < 2:
+        raise ValueError(f"improvement needs at least two algorithms, got {sources[0].name!r}: NAME=SOURCE names another.")
+    return plot_probability_of_improvement(_grouped(sources, _reports(sources, options)), options.n_steps, options.level)
 
 
 def _plot_tasks(sources: Sequence[Source], options: argparse.Namespace) -> Figure:
     from sb3_sgmrl.plots import plot_task_returns
 
-    reports = _one_each(sources, lambda source: _report(source, options))
+    labels = _labels(sources)
+    reports = dict(zip(labels, _reports(sources, options), strict=True))
     numbers = {label: _numbers_of_tasks(label, report.tasks, options.env) for label, report in reports.items()}
     counts = sorted({of_tasks.shape[1] for of_tasks in numbers.values()})
     if options.parameters is not None:
@@ -322,8 +353,8 @@ def _numbers_of_tasks(label: str, tasks: Sequence[Any], env: str | None) -> np.n
 def _plot_gradient(sources: Sequence[Source], options: argparse.Namespace) -> Figure:
     from sb3_sgmrl.plots import plot_gradient_terms, read_progress
 
-    runs = _grouped(sources, lambda s: read_progress(_file(s, "progress.csv", "the log of SB3's CSV logger")))
-    return plot_gradient_terms(runs, options.level, options.smooth)
+    runs = [read_progress(_file(source, "progress.csv", "the log of SB3's CSV logger")) for source in sources]
+    return plot_gradient_terms(_grouped(sources, runs), options.level, options.smooth)
 
 
 def _plot_trajectories(sources: Sequence[Source], options: argparse.Namespace) -> Figure:
@@ -342,7 +373,8 @@ def _plot_trajectories(sources: Sequence[Source], options: argparse.Namespace) -
             n_steps = model.n_inner_steps if options.n_steps is None else options.n_steps
             return navigation_trajectories(model, workers, goals, n_steps, options.n_episodes, options.seed)
 
-    return plot_trajectories(_one_each(sources, trajectories))
+    labels = _labels(sources)
+    return plot_trajectories(dict(zip(labels, map(trajectories, sources), strict=True)))
 
 
 _KINDS: dict[str, Callable[[Sequence[Source], argparse.Namespace], Figure]] = {

@@ -13,6 +13,8 @@ from matplotlib.figure import Figure
 from toys import error_of, tiny
 
 from sb3_sgmrl import SGMRL, AdaptationReport, plot
+from sb3_sgmrl.common import evaluation
+from sb3_sgmrl.plots import trajectories
 
 pytest.importorskip("rliable")
 
@@ -178,3 +180,50 @@ def test_files_of_another_kind_are_named(kind: str, name: str, words: str, capsy
     with open("array.npz", "wb") as file:
         np.save(file, np.zeros(3))
     assert words in error_of(plot, [kind, name], capsys)
+
+
+# ---------------------------------------------------------------- before models play
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["adaptation", "model.zip", "--level", "95"], "`level` must lie between 0 and 1, got 95"),
+        (["trajectories", "model.zip", "--level", "nan"], "`level` must lie between 0 and 1, got nan"),
+        (["trajectories", "model.zip", "--dpi", "0"], "--dpi must lie between 1 and 2400, got 0."),
+        (["adaptation", "model.zip", "--dpi", "1000000"], "--dpi must lie between 1 and 2400, got 1000000."),
+        (
+            ["profile", "model.zip", "report.csv", "--n-steps", "3"],
+            "--n-steps must be at most 2, which report.csv has, got 3.",
+        ),
+        (["improvement", "model.zip", "report.csv", "--n-steps", "3"], "--n-steps must be at most 2, which report.csv has"),
+        (["tasks", "model.zip", "report.csv", "--n-steps", "3"], "--n-steps must be at most 2, which report.csv has"),
+        (["tasks", "model.zip", "--n-steps", "0"], "`n_steps` must be a positive integer, got 0"),
+        (["trajectories", "model.zip", "--n-steps", "0"], "`n_steps` must be a positive integer, got 0"),
+        (["adaptation", "model.zip", "picture.csv"], "picture.csv is not a report"),
+        (["improvement", "A=model.zip", "A=report.csv"], "improvement needs at least two algorithms, got 'A'"),
+        (
+            ["tasks", "model.zip", "--parameters", "-1"],
+            "--parameters must be one or two numbers that are not negative, got -1.",
+        ),
+        (["tasks", "model.zip", "--names", "x", "y", "z"], "--names must be one or two names, got 'x' 'y' 'z'."),
+        (
+            ["tasks", "model.zip", "--names", "x", "y", "--parameters", "0"],
+            "--names must be a name for each of 1 --parameters",
+        ),
+        (["tasks", "model.zip", "model.zip"], "two sources would be shown as"),
+        (["trajectories", "model.zip", "model.zip"], "two sources would be shown as"),
+    ],
+)
+def test_nothing_is_played_before_options_are_checked(
+    arguments: list[str], words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def play(*_: Any, **__: Any) -> None:
+        raise AssertionError("a model has played")
+
+    for module in (evaluation, trajectories):
+        monkeypatch.setattr(module, "play_inner_steps", play)
+    tiny(SGMRL, "Navigation2D-v0").save("model")
+    write_report("report.csv")
+    Path("picture.csv").write_bytes(b"\x89PNG")
+    assert words in error_of(plot, [*arguments, "--env", "Navigation2D-v0"], capsys)
