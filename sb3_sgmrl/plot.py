@@ -155,11 +155,14 @@ def _check_options(options: argparse.Namespace) -> None:
 
 
 def _source(text: str) -> Source:
-    name, equals, rest = text.partition("=")
-    path = pathlib.Path(rest if equals else text)
-    if not path.exists():
-        raise ValueError(f"{path} is neither a file nor a folder.")
-    if equals:
+    path = pathlib.Path(text)
+    if not path.exists():  # a path may hold = as well
+        name, _, rest = text.partition("=")
+        if not rest:
+            raise ValueError(f"{text} is neither a file nor a folder.")
+        path = pathlib.Path(rest)
+        if not path.exists():
+            raise ValueError(f"neither {rest} nor {text} is a file or a folder.")
         return Source(name, path)
     folder = _normalized(path if path.is_dir() else path.absolute().parent)
     if _zoo_settings(folder):

@@ -127,6 +127,23 @@ def test_files_of_a_run_go_by_its_folder(path: str, beside: str | None, name: st
     assert plot._source(path) == plot.Source(name, Path(path))
 
 
+@pytest.mark.parametrize(
+    "text, name", [("exp/lr=0.1", "lr=0.1"), ("exp/lr=0.1/policy.csv", "policy"), ("A=exp/lr=0.1", "A"), ("B=a=b.csv", "B")]
+)
+def test_paths_may_hold_an_equals_sign(text: str, name: str) -> None:
+    write_report("exp/lr=0.1/policy.csv")
+    write_report("a=b.csv")
+    assert plot._source(text) == plot.Source(name, Path(text.removeprefix(f"{name}=")))
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [("exp/lr=0.1", "neither 0.1 nor exp/lr=0.1 is a file or a folder."), ("A=", "A= is neither a file nor a folder.")],
+)
+def test_of_what_is_not_there_all_is_said(text: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert words in error_of(plot, ["adaptation", text], capsys)
+
+
 def test_reports_of_two_algorithms_are_two_curves(drawn: dict[str, Figure]) -> None:
     paths = [f"exp/{name}/adaptation.csv" for name in ("A", "B")]
     reports = [write_report(path, offset=i) for i, path in enumerate(paths)]
