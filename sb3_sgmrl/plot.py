@@ -40,7 +40,7 @@ written by sb3_sgmrl.train, and by SB3's logger after model.set_logger(configure
 
 Sources of one name are runs of one algorithm, such as several seeds. The name is that of the algorithm in folders of
 sb3_sgmrl.train, else that of the run's folder without a number at its end, also for adaptation.csv, evaluations.npz,
-progress.csv and models in it; a report or model elsewhere is named as its file. NAME=SOURCE gives another name.
+progress.csv and models in it; other reports, and models elsewhere, are named as their files. NAME=SOURCE gives another name.
 """
 
 _EXAMPLES = """\
