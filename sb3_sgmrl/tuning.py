@@ -126,15 +126,16 @@ def merged(hyperparams: Mapping[str, Any], sampled: Mapping[str, Any]) -> dict[s
     return {**hyperparams, **sampled, "policy_kwargs": policy_kwargs}
 
 
-def open_study(storage: str, study_name: str, first: Mapping[str, Any]) -> optuna.Study:
+def open_study(storage: str, study_name: str, first: Mapping[str, Any], searched_with: Mapping[str, Any]) -> optuna.Study:
     """
     Open a study, or make a new one whose first trial is given.
 
     :param storage: a journal file, ending in ``.log``, or the URL of a database
     :param study_name: name of the study in there
     :param first: parameters of the first trial
+    :param searched_with: what all trials must have in common to be compared: options of the command and their values
     :return: the study
-    :raises ValueError: when there is no opening it
+    :raises ValueError: when there is no opening it, or its trials have something else in common
     """
     opened: Any = storage
     try:
@@ -145,7 +146,16 @@ def open_study(storage: str, study_name: str, first: Mapping[str, Any]) -> optun
     # of the file, the URL or the database
     except Exception as error:
         raise ValueError(f"--storage {storage} cannot be opened; it must be FILE.log or sqlite:///FILE: {error}") from error
+    for option, value in searched_with.items():
+        kept = study.user_attrs.get(option, value)  # studies of before do not have it
+        if kept != value:
+            raise ValueError(
+                f"--study-name {study_name} in --storage {storage} was searched with {option} {kept}, got {value}: "
+                "go on with that, or choose another --study-name."
+            )
     if not study.trials:
+        for option, value in searched_with.items():
+            study.set_user_attr(option, value)
         study.enqueue_trial(dict(first))
     return study
 

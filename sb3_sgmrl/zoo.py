@@ -331,7 +331,8 @@ class MetaExperimentManager(ExperimentManager):
         self.study_name = self.study_name or self.env_name
         self.tensorboard_log = None  # RL Zoo would only warn that there is none
         guess = tuning.first_guess(self.algo, {**self._settings, **self._hyperparams, **_numbers(entry)}, self.n_actions > 0)
-        study = tuning.open_study(self.storage, self.study_name, guess)
+        searched_with = {"--algo": self.algo, "--env": self.env_name.gym_id, "-n": self.n_timesteps}
+        study = tuning.open_study(self.storage, self.study_name, guess, searched_with)
         with tuning.trials_bar(self.show_progress, self.n_trials, self.n_timesteps) as self._bar:
             try:
                 super().hyperparameters_optimization()
@@ -340,7 +341,8 @@ class MetaExperimentManager(ExperimentManager):
                     raise
                 if not self.interrupted:
                     raise ValueError(f"No trial was finished: all in {self.storage} were pruned or failed.") from error
-        go_on = f"--storage {self.storage} --study-name {self.study_name} goes on with this study."
+        options = {**searched_with, "--storage": self.storage, "--study-name": self.study_name}
+        go_on = f"{' '.join(f'{option} {value}' for option, value in options.items())} goes on with this study."
         if tuning.has_best(study):
             tuning.write_entry(path, self.env_name.gym_id, entry, study.best_trial, self.n_timesteps)
             print(f"Wrote {path}, for --conf-file; {go_on}")

@@ -99,6 +99,22 @@ def test_a_study_goes_on_and_nothing_is_replaced(capsys: pytest.CaptureFixture[s
     assert Path("best.yml").read_text() == before and Path(f"{STUDY}.yml").exists()
 
 
+@pytest.mark.parametrize("other", [["--algo", "maml"], ["-n", "7"], ["--env", "BernoulliBandit-v0"]])
+def test_a_study_goes_on_with_trials_of_its_kind(other: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+    named = ["--storage", "all.log", "--study-name", "mine"]
+    assert run_tune(*named, n_trials=1) == 0
+    capfd.readouterr()
+    assert f"was searched with {other[0]} " in error_of(tune, ["-n", "1", "--n-trials", "1", *named, *other], capfd)
+    assert len(optuna.load_study(storage=_journal("all.log"), study_name="mine").trials) == 1
+
+
+def test_a_study_that_does_not_know_its_kind_goes_on() -> None:
+    study = optuna.create_study(storage=_journal("old.log"), study_name="old", direction="maximize")
+    study.add_trial(optuna.trial.create_trial(params=PARAMS, distributions=_distributions("maml"), value=1.5))
+    assert run_tune("--algo", "maml", "--storage", "old.log", "--study-name", "old", n_trials=1) == 0
+    assert len(optuna.load_study(storage=_journal("old.log"), study_name="old").trials) == 2
+
+
 def test_interrupted_search_keeps_the_best(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     train_once, calls = SGMRL.train, []
 
