@@ -9,9 +9,10 @@ from sb3_sgmrl.train import make_parser, run_zoo
 
 _DESCRIPTION = """\
 Search hyperparameters with Optuna for the highest return after adaptation, on tasks that are the same in all trials.
-The first trial has the settings there are; later ones are pruned when they do worse than the median of the others. The best
-settings are printed and written as an entry for train --conf-file. The study is kept in a file beside it, so that another
-search can go on with it. Ctrl-C ends the search and writes the best settings so far. This is train -optimize.
+The first trial has the settings there are, also those outside of what is searched; later ones are pruned when they do worse
+than the median of the others. The best settings are printed and written as an entry for train --conf-file. The study is kept
+in a file beside it, so that another search can go on with it. Ctrl-C ends the search and writes the best settings so far.
+This is train -optimize.
 """
 
 _EPILOG = """\

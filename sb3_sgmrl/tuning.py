@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +45,8 @@ SCORE_SPACE: dict[str, BaseDistribution] = {"score_gae_lambda": FloatDistributio
 
 _NET_ARCHS = {"small": [64, 64], "medium": [100, 100]}
 _OF_THE_POLICY = ("net_arch", "log_std_init")
+# attribute of a trial: arguments that it is played with instead of those its parameters say
+_AS_GIVEN = "as given"
 
 
 def search_space(algo: str, is_continuous: bool) -> dict[str, BaseDistribution]:
@@ -74,7 +78,18 @@ def sample_params(
         else:
             assert isinstance(distribution, CategoricalDistribution)
             trial.suggest_categorical(name, distribution.choices)
-    return convert_params(trial.params)
+    return arguments_of(trial)
+
+
+def arguments_of(trial: optuna.Trial | optuna.trial.FrozenTrial) -> dict[str, Any]:
+    """
+    :param trial: a trial
+    :return: arguments of the algorithm that it is played with
+    """
+    arguments = convert_params(trial.params)
+    for name, value in trial.user_attrs.get(_AS_GIVEN, {}).items():
+        (arguments["policy_kwargs"] if name in _OF_THE_POLICY else arguments)[name] = value
+    return arguments
 
 
 def convert_params(sampled_params: Mapping[str, Any]) -> dict[str, Any]:
@@ -91,22 +106,50 @@ def convert_params(sampled_params: Mapping[str, Any]) -> dict[str, Any]:
     return params
 
 
-def first_guess(algo: str, settings: Mapping[str, Any], is_continuous: bool) -> dict[str, Any]:
+@dataclass(frozen=True)
+class FirstGuess:
     """
-    The settings that the search starts from, as far as they lie in the search space.
+    The settings that the search starts from.
 
+    :param params: parameters of a trial; for a number outside of the search space the nearest inside, for the sampler to know
+    :param as_given: arguments of the algorithm outside of the search space, which the trial is played with all the same
+    """
+
+    params: dict[str, Any]
+    as_given: dict[str, Any]
+
+
+def first_guess(algo: str, settings: Mapping[str, Any], is_continuous: bool) -> FirstGuess:
+    """
     :param algo: the algorithm
     :param settings: its arguments
     :param is_continuous: whether actions are
-    :return: parameters of a trial
+    :return: a trial with these settings
     """
     policy_kwargs = settings.get("policy_kwargs") or {}
-    known = dict(settings)
+    arguments = {**settings, "log_std_init": 0.0, "net_arch": None, **policy_kwargs}
+    known = dict(arguments)
     known.update({f"one_minus_{name}": 1 - settings[name] for name in ("gamma", "gae_lambda")})
-    known["net_arch"] = {str(arch): name for name, arch in _NET_ARCHS.items()}.get(str(policy_kwargs.get("net_arch")))
-    known["log_std_init"] = float(policy_kwargs.get("log_std_init", 0.0))
-    space = search_space(algo, is_continuous)
-    return {name: known[name] for name, distribution in space.items() if _contains(distribution, known.get(name))}
+    known["net_arch"] = {str(arch): name for name, arch in _NET_ARCHS.items()}.get(str(arguments["net_arch"]))
+    if known["max_grad_norm"] is None:
+        known["max_grad_norm"] = math.inf
+    params, as_given = {}, {}
+    for name, distribution in search_space(algo, is_continuous).items():
+        if not _contains(distribution, known[name]):
+            argument = name.removeprefix("one_minus_")
+            as_given[argument] = arguments[argument]
+        if isinstance(known[name], (int, float)):
+            params[name] = _nearest(distribution, known[name])
+        elif name not in as_given:
+            params[name] = known[name]
+    return FirstGuess(params, as_given)
+
+
+def _nearest(distribution: BaseDistribution, value: float) -> float:
+    if isinstance(distribution, FloatDistribution):
+        return min(max(value, distribution.low), distribution.high)
+    assert isinstance(distribution, CategoricalDistribution)
+    return min(distribution.choices, key=lambda choice: abs(choice - value))  # type: ignore[operator, arg-type, return-value]
 
 
 def _contains(distribution: BaseDistribution, value: Any) -> bool:
@@ -126,13 +169,13 @@ def merged(hyperparams: Mapping[str, Any], sampled: Mapping[str, Any]) -> dict[s
     return {**hyperparams, **sampled, "policy_kwargs": policy_kwargs}
 
 
-def open_study(storage: str, study_name: str, first: Mapping[str, Any], searched_with: Mapping[str, Any]) -> optuna.Study:
+def open_study(storage: str, study_name: str, first: FirstGuess, searched_with: Mapping[str, Any]) -> optuna.Study:
     """
     Open a study, or make a new one whose first trial is given.
 
     :param storage: a journal file, ending in ``.log``, or the URL of a database
     :param study_name: name of the study in there
-    :param first: parameters of the first trial
+    :param first: the first trial
     :param searched_with: what all trials must have in common to be compared: options of the command and their values
     :return: the study
     :raises ValueError: when there is no opening it, or its trials have something else in common
@@ -156,7 +199,11 @@ def open_study(storage: str, study_name: str, first: Mapping[str, Any], searched
     if not study.trials:
         for option, value in searched_with.items():
             study.set_user_attr(option, value)
-        study.enqueue_trial(dict(first))
+    if all(trial.state == TrialState.FAIL for trial in study.trials):  # also after Ctrl-C in the first trial
+        study.enqueue_trial(first.params, {_AS_GIVEN: first.as_given} if first.as_given else None)
+        if first.as_given:
+            outside = ", ".join(f"{name}={value}" for name, value in first.as_given.items())
+            print(f"The first trial has the settings there are, also those outside of what is searched: {outside}.")
     return study
 
 
@@ -192,7 +239,7 @@ def write_entry(path: str, env_id: str, entry: Mapping[str, Any], best: optuna.t
     :param best: the trial
     :param n_timesteps: samples of a trial
     """
-    sampled = convert_params(best.params)
+    sampled = arguments_of(best)
     written = {**_plain(entry), **_plain(sampled), "policy_kwargs": _policy_entry(entry, sampled["policy_kwargs"])}
     lines = (
         f"# python {' '.join(sys.orig_argv[1:])}",

@@ -287,7 +287,7 @@ class MetaExperimentManager(ExperimentManager):
         :raises optuna.TrialPruned: when it is not promising, or its numbers overflow
         """
         sampled = HYPERPARAMS_SAMPLER[self.algo](trial, self.n_actions, self.n_envs, {})
-        hyperparams = tuning.merged(self._hyperparams, sampled)
+        hyperparams = tuning.merged(self._hyperparams, self._preprocess_schedules(sampled))
         env = self.create_envs(self.n_envs, no_log=True)
         model = META_ALGOS[self.algo](
             env=env, seed=self.seed, verbose=max(0, self.verbose - 1), device=self.device, **hyperparams

@@ -23,9 +23,9 @@ PARAMS: dict[str, Any] = {
 }
 
 
-def run_tune(*arguments: str, n_trials: int = 2) -> int:
+def run_tune(*arguments: str, n_trials: int = 2, params: list[str] | None = None) -> int:
     fixed = ["--seed", "0", "-n", "1", "--eval-tasks", "2", "--n-trials", str(n_trials), "--n-evaluations", "1"]
-    return tune.main([*fixed, *arguments, "-params", *SMALL])
+    return tune.main([*fixed, *arguments, "-params", *SMALL, *(params or [])])
 
 
 @pytest.mark.parametrize("algo", ["sgmrl", "maml", "emaml"])
@@ -47,10 +47,10 @@ def test_the_settings_there_are_lie_in_the_search_space(algo: str) -> None:
         policy_kwargs = eval(entry["policy_kwargs"])
         settings = {"score_gae_lambda": 0.95, "max_grad_norm": 0.5, **entry, "policy_kwargs": policy_kwargs}
         guess = tuning.first_guess(algo, settings, is_continuous=True)
-        missing = set(tuning.search_space(algo, True)) - set(guess)
-        assert missing <= ({"max_grad_norm"} if settings["max_grad_norm"] is None else set())
-        if not missing:
-            converted = tuning.convert_params(guess)
+        assert guess.as_given == ({"max_grad_norm": None} if settings["max_grad_norm"] is None else {})
+        assert guess.params.keys() == tuning.search_space(algo, True).keys()
+        if not guess.as_given:
+            converted = tuning.convert_params(guess.params)
             for name, value in converted.items():
                 if name != "policy_kwargs":
                     assert value == pytest.approx(settings[name])
@@ -87,6 +87,49 @@ def test_tune_writes_what_train_takes(capsys: pytest.CaptureFixture[str]) -> Non
     assert run_train("--conf-file", f"{STUDY}.yml", "--eval-freq", "-1") == 0
     model = SGMRL.load("logs/sgmrl/Navigation2D-v0_1/Navigation2D-v0.zip")
     assert model.inner_lr == entry["inner_lr"] and model.policy_kwargs["net_arch"] == best["policy_kwargs"]["net_arch"]
+
+
+def test_settings_outside_of_the_search_are_tried_as_they_are(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train_once, played = SGMRL.train, []
+
+    def keep(model: SGMRL, rollout: Any) -> None:
+        played.append(model)
+        train_once(model, rollout)
+
+    monkeypatch.setattr(SGMRL, "train", keep)
+    outside = [
+        "max_grad_norm:None",
+        "gamma:1",
+        "learning_rate:'lin_0.002'",
+        "policy_kwargs:dict(net_arch=[8], log_std_init=-3)",
+    ]
+    assert run_tune(n_trials=1, params=outside) == 0
+    (model,) = played
+    assert model.meta_batch_size == 2 and model.max_grad_norm is None and model.gamma == 1 and model.inner_lr == 0.1
+    assert model.lr_schedule(0.5) == 0.001
+    assert model.policy_kwargs == {"net_arch": [8], "log_std_init": -3}
+    assert "also those outside of what is searched: learning_rate=lin_0.002, meta_batch_size=2" in capsys.readouterr().out
+    entry = yaml.safe_load(Path(f"{STUDY}.yml").read_text())["Navigation2D-v0"]
+    assert entry["meta_batch_size"] == 2 and entry["max_grad_norm"] is None and entry["gamma"] == 1
+    assert entry["learning_rate"] == "lin_0.002" and entry["policy_kwargs"] == {"net_arch": [8], "log_std_init": -3}
+    (trial,) = optuna.load_study(storage=_journal(), study_name="Navigation2D-v0").trials
+    assert trial.params["max_grad_norm"] == 10 and trial.params["meta_batch_size"] == 5
+
+
+def test_settings_are_tried_after_an_interrupt_of_their_trial(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(SGMRL, "train", interrupt)
+        assert run_tune() == 130
+    assert run_tune("--storage", f"{STUDY}.log", n_trials=1) == 0
+    trials = optuna.load_study(storage=_journal(), study_name="Navigation2D-v0").trials
+    assert len(trials) == 2 and trials[1].params["inner_lr"] == 0.1
 
 
 def test_a_study_goes_on_and_nothing_is_replaced(capsys: pytest.CaptureFixture[str]) -> None:
