@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import sys
 from collections.abc import Mapping
@@ -273,19 +274,27 @@ def trials_bar(show: bool, n_trials: int, n_timesteps: int) -> Iterator[tqdm]:
     :param n_timesteps: samples of each
     :return: the bar
     """
-    logger = optuna.logging.get_logger("optuna")
+    logger, of_trials = optuna.logging.get_logger("optuna"), optuna.logging.get_logger("optuna.study._optimize")
+    of_trials.addFilter(_without_traceback_of_ctrl_c)
     with tqdm(total=n_trials * n_timesteps, disable=not show, unit="step", unit_scale=True, dynamic_ncols=True) as bar:
-        if not show:
-            yield bar
-            return
-        optuna.logging.enable_propagation()
-        optuna.logging.disable_default_handler()
         try:
+            if not show:
+                yield bar
+                return
+            optuna.logging.enable_propagation()
+            optuna.logging.disable_default_handler()
             with logging_redirect_tqdm([logger]):
                 yield bar
         finally:
+            of_trials.removeFilter(_without_traceback_of_ctrl_c)
             optuna.logging.enable_default_handler()
             optuna.logging.disable_propagation()
+
+
+def _without_traceback_of_ctrl_c(record: logging.LogRecord) -> bool:
+    if record.exc_info and record.exc_info[0] is KeyboardInterrupt:
+        record.exc_info = None
+    return True
 
 
 class ReportToTrial(BaseCallback):

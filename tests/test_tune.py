@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import types
 from pathlib import Path
 from typing import Any
@@ -173,6 +174,21 @@ def test_interrupted_search_keeps_the_best(monkeypatch: pytest.MonkeyPatch, caps
     error = capsys.readouterr().err
     assert f"best settings so far are in {STUDY}.yml" in error and f"--storage {STUDY}.log" in error
     assert yaml.safe_load(Path(f"{STUDY}.yml").read_text())["Navigation2D-v0"]["inner_lr"] == 0.1
+
+
+@pytest.mark.parametrize("bar", [[], ["--progress"]])
+def test_interrupted_search_shows_no_traceback(
+    bar: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(SGMRL, "train", interrupt)
+    optuna.logging.enable_default_handler()
+    monkeypatch.setattr(optuna.logging._default_handler, "stream", sys.stderr)  # not that of when it was made
+    assert run_tune(*bar) == 130
+    error = capsys.readouterr().err
+    assert "Trial 0 failed" in error and "Traceback" not in error
 
 
 def test_search_without_a_finished_trial(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
