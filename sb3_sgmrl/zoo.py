@@ -22,7 +22,7 @@ from rl_zoo3.exp_manager import ExperimentManager
 from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
 from rl_zoo3.utils import ALGOS, get_callback_list
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.callbacks import BaseCallback, ProgressBarCallback
+from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback, EveryNTimesteps, ProgressBarCallback
 from stable_baselines3.common.env_util import is_wrapped
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecNormalize, sync_envs_normalization
 from tqdm.auto import tqdm
@@ -241,11 +241,13 @@ class MetaExperimentManager(ExperimentManager):
 
     def create_callbacks(self) -> None:
         """RL Zoo's callbacks, with a log that can be plotted, and an evaluation of adaptation in place of RL Zoo's."""
-        eval_freq, self.eval_freq = self.eval_freq, -1
+        eval_freq, self.eval_freq, save_freq, self.save_freq = self.eval_freq, -1, self.save_freq, -1
         super().create_callbacks()
         self.callbacks = [MetaProgressBarCallback() if type(c) is ProgressBarCallback else c for c in self.callbacks]
         if self.optimize_hyperparameters:
             return
+        if save_freq > 0:  # RL Zoo would count calls, and take all workers to play in each
+            self.callbacks.append(EveryNTimesteps(save_freq, CheckpointCallback(1, self.save_path, verbose=self.verbose)))
         self.callbacks.append(ProgressTable(self.save_path))
         if eval_freq < 0:
             return

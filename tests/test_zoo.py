@@ -135,6 +135,17 @@ def test_continue_from_a_checkpoint_with_normalized_observations() -> None:
     assert SGMRL.load(second / "Navigation2D-v0.zip").inner_lr == 0.2
 
 
+@pytest.mark.parametrize("arguments", [[], ["--vec-env", "dummy"]])
+def test_number_of_checkpoints(arguments: list[str]) -> None:
+    # 12 episodes of at most 100 steps, played by up to 64 workers
+    assert run_train("--save-freq", "300", "--eval-freq", "-1", *arguments) == 0
+    run = Path("logs/sgmrl/Navigation2D-v0_1")
+    n_steps = SGMRL.load(run / "Navigation2D-v0.zip").num_timesteps
+    checkpoints = [int(file.stem.split("_")[2]) for file in run.glob("rl_model_*_steps.zip")]
+    assert n_steps > 600
+    np.testing.assert_allclose(sorted(checkpoints), np.arange(300, n_steps + 1, 300), atol=20)
+
+
 def test_number_of_evaluations() -> None:
     # one meta-iteration of 2 · (3 + 3) episodes of at most 100 steps
     assert run_train("-n", "2500", "--eval-freq", "1200") == 0
