@@ -23,7 +23,8 @@ RL Zoo's options below apply as well, with these differences:
   --algo             sgmrl (default), maml or emaml
   --env              a task family, that is an environment with sample_tasks(n, rng) and set_task(task); Navigation2D-v0.
                      MODULE:ID imports the module that registers it
-  -i                 a model to go on with: a .zip of this package
+  -i                 a model to go on with: a .zip of this package. It keeps its settings, except those that -params names, and
+                     its random numbers, so that --seed has no effect
   --conf-file        the package's own hyperparameters unless given; every name in it is checked
   --vec-env          a family with a batched form is played in that, unless a kind of VecEnv is asked for here or the
                      hyperparameters have an env_wrapper; n_envs among the hyperparameters is the number of workers

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import inspect
 import os
-import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -42,6 +41,7 @@ from sb3_sgmrl.maml import MAML
 from sb3_sgmrl.sgmrl import SGMRL
 from sb3_sgmrl.tuning import convert_params, sample_params
 from sb3_sgmrl.zoo_checks import check_classes, check_device, check_hyperparameters
+from sb3_sgmrl.zoo_continue import check_algorithm, check_changes, saved_hyperparameters
 from sb3_sgmrl.zoo_report import ProgressTable, write_report
 
 META_ALGOS: dict[str, type[MetaOnPolicyAlgorithm]] = {"sgmrl": SGMRL, "maml": MAML, "emaml": EMAML}
@@ -87,6 +87,8 @@ class MetaExperimentManager(ExperimentManager):
     def __init__(self, *args: Any, meta: MetaOptions | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         check_device(self.device)
+        if self.continue_training:
+            check_algorithm(self.trained_agent, self.algo, META_ALGOS)
         for option, count in (("--eval-episodes", self.n_eval_episodes), ("--n-eval-envs", self.n_eval_envs)):
             if count < 0:
                 raise ValueError(f"{option} must be positive, or 0 to choose, got {count}.")
@@ -95,6 +97,7 @@ class MetaExperimentManager(ExperimentManager):
         self._zoo_workers = self.meta.zoo_workers
         self._zoo_vec_env_class = self.vec_env_class
         self._given_n_envs: int | None = None
+        self._changes: dict[str, Any] = self.custom_hyperparams or {}
         self._settings: dict[str, Any] = {}
         self._entry: dict[str, Any] = {}
         self._bar: tqdm | None = None
@@ -107,6 +110,9 @@ class MetaExperimentManager(ExperimentManager):
         :raises ValueError: for a file that is not YAML, a name or schedule that is not known, or when the number of steps is
             missing
         """
+        if self.continue_training:
+            check_changes(self._changes)
+            self.custom_hyperparams = saved_hyperparameters(self.trained_agent, META_ALGOS[self.algo]) | self._changes
         try:
             hyperparams, saved = super().read_hyperparameters()
         except yaml.YAMLError as error:
@@ -123,9 +129,6 @@ class MetaExperimentManager(ExperimentManager):
             if self.optimize_hyperparameters:
                 self.n_timesteps = max(1, int(hyperparams["n_timesteps"] / _TRIALS_PER_TRAINING))
         self._entry = dict(saved)
-        rate = hyperparams.get("learning_rate", 1.0)
-        if isinstance(rate, str) and not re.fullmatch(r"lin_[0-9.]+(e-?[0-9]+)?", rate):
-            raise ValueError(f"learning_rate must be a number, or 'lin_' and a number for a linear decay to 0, got {rate!r}.")
         return {"n_timesteps": self.n_timesteps, **hyperparams}, saved
 
     def _preprocess_hyperparams(
@@ -198,10 +201,12 @@ class MetaExperimentManager(ExperimentManager):
         return super().create_envs(1, eval_env, no_log)
 
     def _load_pretrained_agent(self, hyperparams: dict[str, Any], env: VecEnv) -> BaseAlgorithm:
+        print("The model keeps its settings and its random numbers: only -params changes them, and --seed has no effect.")
+        changes = {name: value for name, value in hyperparams.items() if name in {*self._changes, "policy", "n_threads"}}
         # a seed would begin new random streams
         seed, self.seed = self.seed, None  # type: ignore[assignment]
         try:
-            return super()._load_pretrained_agent(hyperparams, env)
+            return super()._load_pretrained_agent(changes, env)
         finally:
             self.seed = seed
 

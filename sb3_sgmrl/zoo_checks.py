@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from typing import Any
 
 import torch as th
@@ -57,17 +58,29 @@ def check_classes(name: str, value: Any) -> None:
             raise ValueError(f"{name} must name a class that can be imported, MODULE.CLASS, got {path!r}: {error}.") from error
 
 
+def arguments_of(algorithm: type[MetaOnPolicyAlgorithm]) -> set[str]:
+    """
+    :param algorithm: the algorithm
+    :return: names of its arguments that a file of hyperparameters may have
+    """
+    return argument_names(algorithm) - _NOT_HYPERPARAMETERS
+
+
 def check_hyperparameters(algorithm: type[MetaOnPolicyAlgorithm], hyperparams: dict[str, Any]) -> None:
     """
     :param algorithm: the algorithm
     :param hyperparams: an entry of a file of hyperparameters, with those of the command line
-    :raises ValueError: for the first name in it that is not known
+    :raises ValueError: for the first name in it that is not known, or a schedule that is not
     """
-    known = argument_names(algorithm) - _NOT_HYPERPARAMETERS
-    check_names(hyperparams, known | _ZOO_HYPERPARAMETERS, f"is not a hyperparameter of {algorithm.__name__}")
+    check_names(
+        hyperparams, _ZOO_HYPERPARAMETERS | arguments_of(algorithm), f"is not a hyperparameter of {algorithm.__name__}"
+    )
     nested = {"normalize": VecNormalize, "policy_kwargs": algorithm.policy_aliases.get(hyperparams.get("policy", ""))}
     for name, of in nested.items():
         value = hyperparams.get(name)
         value = evaluated(value) if isinstance(value, str) else value
         if of is not None and isinstance(value, dict):
             check_names(value, set(inspect.signature(of).parameters), f"of {name} is not an argument of {of.__name__}")
+    rate = hyperparams.get("learning_rate", 1.0)
+    if isinstance(rate, str) and not re.fullmatch(r"lin_[0-9.]+(e-?[0-9]+)?", rate):
+        raise ValueError(f"learning_rate must be a number, or 'lin_' and a number for a linear decay to 0, got {rate!r}.")
