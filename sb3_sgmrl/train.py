@@ -32,6 +32,8 @@ RL Zoo's options below apply as well, with these differences:
                      makes ten in a run, a negative number none
   --eval-episodes    episodes per task to adapt with and to measure each inner step; 0, the default: as in training
   --n-eval-envs      number of workers for evaluation; 0, the default, chooses
+  --save-freq        steps between two checkpoints
+  --num-threads      also the threads for gradients, unless the hyperparameters have n_threads
   --log-interval     meta-iterations between two tables; 10
   --n-trials, --n-startup-trials, --n-evaluations
                      of -optimize: 20 trials, 5 before the sampler and the pruner start, 4 evaluations of each

@@ -28,6 +28,8 @@ RL Zoo's options below apply as well. Those that matter here:
   --storage          where the study is: FILE.log or sqlite:///FILE; a new FILE.log beside the settings unless given
   --study-name       its name in there; that of the environment unless given. A study that is there is continued,
                      with its --algo, --env and -n
+  --optimization-log-path
+                     a folder that gets the evaluations and the best model of each trial
   --conf-file, -params
                      what the search starts from, and what is not searched
   --verbose          2 also shows tracebacks of errors

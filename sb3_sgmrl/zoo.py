@@ -40,7 +40,7 @@ from sb3_sgmrl.emaml import EMAML
 from sb3_sgmrl.maml import MAML
 from sb3_sgmrl.sgmrl import SGMRL
 from sb3_sgmrl.tuning import convert_params, sample_params
-from sb3_sgmrl.zoo_checks import check_classes, check_device, check_hyperparameters
+from sb3_sgmrl.zoo_checks import check_classes, check_device, check_folder, check_hyperparameters
 from sb3_sgmrl.zoo_continue import check_algorithm, check_changes, saved_hyperparameters
 from sb3_sgmrl.zoo_report import ProgressTable, write_report
 
@@ -135,6 +135,9 @@ class MetaExperimentManager(ExperimentManager):
         self, hyperparams: dict[str, Any]
     ) -> tuple[dict[str, Any], Callable | None, list[BaseCallback], Callable | None]:
         self._given_n_envs = hyperparams.get("n_envs")
+        n_threads = getattr(self.args, "num_threads", -1)
+        if n_threads > 0 and hyperparams.get("n_threads") is None:
+            hyperparams = {**hyperparams, "n_threads": n_threads}
         defaults = inspect.signature(META_ALGOS[self.algo].__init__).parameters
         self._settings = {name: parameter.default for name, parameter in defaults.items()} | hyperparams
         check_positive(
@@ -300,8 +303,13 @@ class MetaExperimentManager(ExperimentManager):
             env=env, seed=self.seed, verbose=max(0, self.verbose - 1), device=self.device, **hyperparams
         )
         reporter, progress = tuning.ReportToTrial(trial), tuning.TrialProgress(self._bar, self.n_timesteps)
+        folder = self.optimization_log_path and os.path.join(self.optimization_log_path, f"trial_{trial.number}")
         evaluation = self._meta_eval_callback(
-            self.n_timesteps // self.n_evaluations, hyperparams["meta_batch_size"], callback_after_eval=reporter
+            self.n_timesteps // self.n_evaluations,
+            hyperparams["meta_batch_size"],
+            callback_after_eval=reporter,
+            best_model_save_path=folder,
+            log_path=folder,
         )
         try:
             model.learn(self.n_timesteps, [*get_callback_list({"callback": self.specified_callbacks}), progress, evaluation])
@@ -332,6 +340,8 @@ class MetaExperimentManager(ExperimentManager):
         entry = {**self._entry, **({"env_kwargs": self.env_kwargs} if self.env_kwargs else {})}
         path = self.meta.tuned_path or free_path(self.log_path, f"tuned_{self.env_name}", ".yml")
         tuning.check_entry(entry)
+        if self.optimization_log_path:
+            check_folder("--optimization-log-path", self.optimization_log_path)
         if self.storage is None:  # a study of its own, also where an older one was called so
             stem, log = os.path.splitext(path)[0], ".log"
             self.storage = free_path(*os.path.split(stem), log) if os.path.exists(stem + log) else stem + log

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import re
 from typing import Any
 
@@ -40,6 +41,18 @@ def check_device(device: th.device | str) -> None:
         get_device(device)
     except RuntimeError as error:
         raise ValueError(f"--device {device} is not a device of PyTorch, such as cpu or cuda.") from error
+
+
+def check_folder(option: str, path: str) -> None:
+    """
+    :param option: of the command
+    :param path: a folder to write to
+    :raises ValueError: when it cannot be one
+    """
+    try:
+        os.makedirs(path, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"{option} must be a folder that can be written to, got {path}: {error}.") from error
 
 
 def check_classes(name: str, value: Any) -> None:

@@ -7,6 +7,7 @@ import types
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 import pytest
 import yaml
@@ -209,6 +210,14 @@ def test_trials_are_pruned(monkeypatch: pytest.MonkeyPatch) -> None:
     assert states == ["COMPLETE", "PRUNED"]
 
 
+def test_evaluations_of_trials_are_kept() -> None:
+    assert run_tune("--optimization-log-path", "of/trials", n_trials=2) == 0
+    for trial in optuna.load_study(storage=_journal(), study_name="Navigation2D-v0").trials:
+        folder = Path(f"of/trials/trial_{trial.number}")
+        assert np.load(folder / "evaluations.npz")["results"][-1, :, -1].mean() == pytest.approx(trial.value)
+        assert SGMRL.load(folder / "best_model.zip").inner_lr == trial.params["inner_lr"]
+
+
 def test_optimize_of_train_is_tune_with_a_bar(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_train("-optimize", "--n-trials", "2", "--n-evaluations", "1", "--progress", "--algo", "maml") == 0
     captured = capsys.readouterr()
@@ -226,6 +235,7 @@ def test_optimize_of_train_is_tune_with_a_bar(capsys: pytest.CaptureFixture[str]
         (["--storage", "study.txt"], "--storage study.txt cannot be opened"),
         (["--output", "best.txt"], "best.txt must end in .yml"),
         (["--output", "file/best.yml"], "file/best.yml cannot be written"),
+        (["--optimization-log-path", "file"], "--optimization-log-path must be a folder"),
         (["-params", "inner_lrr:1"], "did you mean 'inner_lr'"),
         (["-params", "policy_kwargs:dict(activation_fn=th.nn.ReLU)"], "must be text"),
     ],

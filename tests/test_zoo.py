@@ -14,6 +14,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch as th
 import yaml
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNormalize
 from toys import error_of
@@ -176,6 +177,20 @@ def test_number_of_checkpoints(arguments: list[str]) -> None:
     checkpoints = [int(file.stem.split("_")[2]) for file in run.glob("rl_model_*_steps.zip")]
     assert n_steps > 600
     np.testing.assert_allclose(sorted(checkpoints), np.arange(300, n_steps + 1, 300), atol=20)
+
+
+def test_number_of_threads() -> None:
+    n_threads = th.get_num_threads()
+    try:
+        for given, params, expected in (("1", [], 1), ("2", ["n_threads:1"], 1), ("2", ["n_threads:None"], 2)):
+            assert run_train("--num-threads", given, "--eval-freq", "-1", params=params) == 0
+            assert SGMRL.load(max(Path().glob("logs/sgmrl/*/Navigation2D-v0.zip"))).n_threads == expected
+        assert (
+            run_train("--num-threads", "1", "--eval-freq", "-1", "-i", "logs/sgmrl/Navigation2D-v0_3/Navigation2D-v0.zip") == 0
+        )
+        assert SGMRL.load("logs/sgmrl/Navigation2D-v0_4/Navigation2D-v0.zip").n_threads == 1
+    finally:
+        th.set_num_threads(n_threads)
 
 
 def test_number_of_evaluations() -> None:
