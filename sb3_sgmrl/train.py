@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
+from typing import NoReturn
 
 from sb3_sgmrl.command_line import check_output, import_env, run_command
 
@@ -25,6 +27,7 @@ RL Zoo's options below apply as well, with these differences:
                      MODULE:ID imports the module that registers it
   -i                 a model to go on with: a .zip of this package. It keeps its settings, except those that -params names, and
                      its random numbers, so that --seed has no effect
+  -n                 steps of all phases together; those of the hyperparameters unless given
   --conf-file        the package's own hyperparameters unless given; every name in it is checked
   --vec-env          a family with a batched form is played in that, unless a kind of VecEnv is asked for here or the
                      hyperparameters have an env_wrapper; n_envs among the hyperparameters is the number of workers
@@ -72,7 +75,7 @@ def _train(parser: argparse.ArgumentParser, options: argparse.Namespace, zoo_arg
 
     if options.algo not in META_ALGOS:
         raise ValueError(f"--algo must be one of {', '.join(META_ALGOS)}, got {options.algo!r}.")
-    for name in ("eval_tasks", "eval_steps"):
+    for name in ("eval_tasks", "eval_steps", "n_timesteps"):
         if getattr(options, name) is not None and getattr(options, name) < 1:
             raise ValueError(f"--{name.replace('_', '-')} must be positive, got {getattr(options, name)}.")
     if options.help:
@@ -84,8 +87,19 @@ def _train(parser: argparse.ArgumentParser, options: argparse.Namespace, zoo_arg
             check_output(options.output, (".yml", ".yaml"), options.overwrite)
     meta = MetaOptions(options.eval_tasks, options.eval_steps, options.vec_env is not None, options.output)
     rl_zoo3.train.ExperimentManager = partial(MetaExperimentManager, meta=meta)  # type: ignore[misc, assignment]
+    rl_zoo3.train.argparse = SimpleNamespace(ArgumentParser=_ZooParser)  # type: ignore[assignment]
     sys.argv = [parser.prog, *_defaults(options), *zoo_arguments]
     rl_zoo3.train.train()
+
+
+class _ZooParser(argparse.ArgumentParser):
+    """RL Zoo's, without abbreviations, of which the options that are ours would know nothing."""
+
+    def __init__(self) -> None:
+        super().__init__(allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(f"{message}; --help shows the options, which cannot be abbreviated.")
 
 
 def make_parser(prog: str, description: str, epilog: str) -> argparse.ArgumentParser:
@@ -118,6 +132,7 @@ def make_parser(prog: str, description: str, epilog: str) -> argparse.ArgumentPa
     zoo = (("--algo", "sgmrl"), ("--env", "Navigation2D-v0"), ("--conf-file", None), ("-conf", None), ("--vec-env", None))
     for name, default in zoo:
         parser.add_argument(name, default=default, help=argparse.SUPPRESS)
+    parser.add_argument("-n", "--n-timesteps", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--gym-packages", nargs="+", default=[], help=argparse.SUPPRESS)
     parser.add_argument("--verbose", type=int, default=1, help=argparse.SUPPRESS)
     return parser
@@ -130,6 +145,8 @@ def _defaults(options: argparse.Namespace) -> list[str]:
     arguments += ["--eval-freq", "0", "--eval-episodes", "0", "--n-eval-envs", "0", "--log-interval", "10"]
     arguments += ["--n-trials", "20", "--n-startup-trials", "5", "--n-evaluations", "4", "--no-optim-plots"]
     arguments += ["--verbose", str(options.verbose)]
+    if options.n_timesteps is not None:
+        arguments += ["-n", str(options.n_timesteps)]
     if options.vec_env is not None:
         arguments += ["--vec-env", options.vec_env]
     if sys.stderr.isatty() and find_spec("tqdm") and find_spec("rich"):

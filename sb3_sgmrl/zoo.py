@@ -40,7 +40,7 @@ from sb3_sgmrl.emaml import EMAML
 from sb3_sgmrl.maml import MAML
 from sb3_sgmrl.sgmrl import SGMRL
 from sb3_sgmrl.tuning import convert_params, sample_params
-from sb3_sgmrl.zoo_checks import check_classes, check_device, check_folder, check_hyperparameters
+from sb3_sgmrl.zoo_checks import check_classes, check_config, check_device, check_folder, check_hyperparameters
 from sb3_sgmrl.zoo_continue import check_algorithm, check_changes, saved_hyperparameters
 from sb3_sgmrl.zoo_report import ProgressTable, write_report
 
@@ -110,6 +110,7 @@ class MetaExperimentManager(ExperimentManager):
         :raises ValueError: for a file that is not YAML, a name or schedule that is not known, or when the number of steps is
             missing
         """
+        check_config(self.config)
         if self.continue_training:
             check_changes(self._changes)
             self.custom_hyperparams = saved_hyperparameters(self.trained_agent, META_ALGOS[self.algo]) | self._changes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import os
 import re
@@ -41,6 +42,24 @@ def check_device(device: th.device | str) -> None:
         get_device(device)
     except RuntimeError as error:
         raise ValueError(f"--device {device} is not a device of PyTorch, such as cpu or cuda.") from error
+
+
+def check_config(config: str) -> None:
+    """
+    :param config: of the option ``--conf-file``
+    :raises ValueError: when it is neither a file nor a module
+    """
+    is_file = config.endswith((".yml", ".yaml", ".py"))
+    try:
+        is_there = os.path.isfile(config) if is_file else bool(importlib.import_module(config))
+    except TypeError:  # a path that begins with a dot
+        is_there = False
+    except ModuleNotFoundError as error:
+        if not config.startswith(str(error.name)):  # the module is there, but not what it imports
+            raise
+        is_there = False
+    if not is_there:
+        raise ValueError(f"--conf-file must be a file that ends in .yml, .yaml or .py, or a module, and exist, got {config}.")
 
 
 def check_folder(option: str, path: str) -> None:

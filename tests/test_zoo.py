@@ -388,7 +388,13 @@ def test_plot_plays_a_run_as_it_was_trained(monkeypatch: pytest.MonkeyPatch) -> 
         (["-params", "normalize:dict(norm_obss=True)"], "did you mean 'norm_obs'"),
         (["-params", "env_wrapper:'gymnasium.wrappers.Nope'"], "env_wrapper must name a class"),
         (["-params", "callback:['nope.Nope']"], "callback must name a class"),
-        (["-n", "0", "-params", "n_timesteps:'x'"], "n_timesteps"),
+        (["-n", "0"], "--n-timesteps must be positive, got 0"),
+        (["--n-timesteps", "-500"], "--n-timesteps must be positive, got -500"),
+        (["--alg", "maml"], "--alg maml; --help shows the options, which cannot be abbreviated"),
+        (["--conf", "list.yml"], "--conf list.yml; --help"),
+        (["--conf-file", "t2.log"], "--conf-file must be a file that ends in .yml, .yaml or .py, or a module"),
+        (["--conf-file", "./t2.log"], "--conf-file must be a file"),
+        (["--conf-file", "t2.yml"], "--conf-file must be a file"),
         (["--conf-file", "list.yml"], "list.yml must have an entry"),
         (["--conf-file", "none.yml"], "none.yml must have an entry"),
         (["--env", "nomodule:X-v0"], "no module 'nomodule'"),
@@ -407,6 +413,12 @@ def test_errors_are_one_sentence(arguments: list[str], words: str, capfd: pytest
     error = error_of(train, ["-n", "1", *arguments], capfd)
     assert any(part in error for part in words.split("|"))
     assert not list(Path().glob("logs/*/*")), "a run folder without a model is left"
+
+
+def test_number_of_steps_of_a_file(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "n_timesteps, here or by -n" in error_of(train, ["-params", "n_timesteps:'x'"], capsys)
+    assert "must be a positive number" in error_of(train, ["-params", "n_timesteps:0"], capsys)
+    assert train.main(["--eval-freq", "-1", "--eval-tasks", "2", "-params", "n_timesteps:1", "meta_batch_size:2"]) == 0
 
 
 def test_interrupted_training_leaves_a_model(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
