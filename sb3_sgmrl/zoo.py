@@ -42,7 +42,8 @@ from sb3_sgmrl.sgmrl import SGMRL
 from sb3_sgmrl.tuning import convert_params, sample_params
 from sb3_sgmrl.zoo_checks import check_classes, check_config, check_device, check_folder, check_hyperparameters
 from sb3_sgmrl.zoo_continue import check_algorithm, check_changes, saved_hyperparameters
-from sb3_sgmrl.zoo_report import ProgressTable, write_report
+from sb3_sgmrl.zoo_interrupt import CtrlC
+from sb3_sgmrl.zoo_report import ProgressTable, close_callbacks, write_report
 
 META_ALGOS: dict[str, type[MetaOnPolicyAlgorithm]] = {"sgmrl": SGMRL, "maml": MAML, "emaml": EMAML}
 
@@ -383,7 +384,7 @@ class MetaExperimentManager(ExperimentManager):
 
     def learn(self, model: BaseAlgorithm) -> None:
         """
-        Train until the end or Ctrl-C.
+        Train until the end or Ctrl-C, and save the model.
 
         :param model: what :meth:`setup_experiment` returned
         """
@@ -391,35 +392,33 @@ class MetaExperimentManager(ExperimentManager):
         kwargs: dict[str, Any] = (
             {} if self.log_interval == -1 else {"log_interval": self.log_interval if self.log_interval >= 0 else None}
         )
-        try:
-            model.learn(self.n_timesteps, callback=self.callbacks, **kwargs)
-        except KeyboardInterrupt:
-            self.interrupted = True
-        except Exception:
-            if model.num_timesteps > 0:
-                super().save_trained_model(model)
-            else:
-                shutil.rmtree(self.save_path, ignore_errors=True)
-            raise
-        finally:
-            for callback in self.callbacks:
-                if isinstance(callback, ProgressBarCallback) and hasattr(callback, "pbar"):
-                    callback.on_training_end()
-                elif isinstance(callback, ProgressTable):
-                    callback.close()
-                elif isinstance(callback, MetaEvalCallback):
-                    callback.eval_env.close()
-            if model.env is not None:
-                model.env.close()
+        with CtrlC() as ctrl_c:
+            try:
+                model.learn(self.n_timesteps, callback=self.callbacks, **kwargs)
+                ctrl_c.spare_saving()
+            except KeyboardInterrupt:
+                self.interrupted = True
+            except Exception:
+                ctrl_c.spare_saving()
+                if model.num_timesteps > 0:
+                    super().save_trained_model(model)
+                else:
+                    shutil.rmtree(self.save_path, ignore_errors=True)
+                raise
+            finally:
+                close_callbacks(self.callbacks)
+                if model.env is not None:
+                    model.env.close()
+            super().save_trained_model(model)
+        self.interrupted = self.interrupted or ctrl_c.was_pressed
 
     def save_trained_model(self, model: BaseAlgorithm) -> None:
         """
-        Save the model, then evaluate adaptation on new tasks and write the report into the run's folder.
+        Evaluate adaptation of the model, which is saved already, on new tasks and write the report into the run's folder.
 
         :param model: the trained model
-        :raises KeyboardInterrupt: after the model is saved, when Ctrl-C has ended training
+        :raises KeyboardInterrupt: when Ctrl-C has ended training
         """
-        super().save_trained_model(model)
         if self.interrupted:
             raise KeyboardInterrupt(f"The model so far is in {self._model_path}.")
         assert isinstance(model, MetaOnPolicyAlgorithm) and model.env is not None

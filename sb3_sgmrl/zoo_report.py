@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.callbacks import BaseCallback, ProgressBarCallback
 from stable_baselines3.common.logger import CSVOutputFormat
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_sgmrl.command_line import REPORT_SEED, import_plots, write_figure
+from sb3_sgmrl.common.callbacks import MetaEvalCallback
 
 if TYPE_CHECKING:
     from sb3_sgmrl.common.evaluation import AdaptationReport
@@ -43,6 +45,19 @@ class ProgressTable(BaseCallback):
             self.logger.output_formats.remove(self._table)
             self._table.close()
             self._table = None
+
+
+def close_callbacks(callbacks: Iterable[BaseCallback]) -> None:
+    """
+    :param callbacks: of a training that has ended, by an error or Ctrl-C perhaps
+    """
+    for callback in callbacks:
+        if isinstance(callback, ProgressBarCallback) and hasattr(callback, "pbar"):
+            callback.on_training_end()
+        elif isinstance(callback, ProgressTable):
+            callback.close()
+        elif isinstance(callback, MetaEvalCallback):
+            callback.eval_env.close()
 
 
 def write_report(folder: str, model: MetaOnPolicyAlgorithm, env: VecEnv, report: AdaptationReport) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import os
 import pickle
+import signal
 import subprocess
 import sys
 import types
@@ -431,6 +433,29 @@ def test_interrupted_training_leaves_a_model(monkeypatch: pytest.MonkeyPatch, ca
     assert path in capsys.readouterr().err
     assert SGMRL.load(path).num_timesteps > 0
     assert not Path("logs/sgmrl/Navigation2D-v0_1/adaptation.csv").exists()
+
+
+@pytest.mark.parametrize("while_training", [True, False])
+def test_ctrl_c_while_saving_leaves_a_model(
+    while_training: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def press_before(name: str) -> None:
+        method = getattr(SGMRL, name)
+
+        def pressed(*args: Any) -> Any:
+            os.kill(os.getpid(), signal.SIGINT)
+            return method(*args)
+
+        monkeypatch.setattr(SGMRL, name, pressed)
+
+    press_before("save")
+    if while_training:
+        press_before("train")
+    assert run_train("--eval-freq", "-1") == 130
+    path = "logs/sgmrl/Navigation2D-v0_1/Navigation2D-v0.zip"
+    assert path in capsys.readouterr().err
+    assert SGMRL.load(path)._n_updates == 1 - while_training
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_interrupted_report_says_where_the_model_is(
