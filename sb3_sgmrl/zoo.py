@@ -9,13 +9,13 @@ import inspect
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import gymnasium as gym
 import optuna
-import yaml
 from rl_zoo3.callbacks import SaveVecNormalizeCallback
 from rl_zoo3.exp_manager import ExperimentManager
 from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
@@ -26,7 +26,7 @@ from stable_baselines3.common.env_util import is_wrapped
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecNormalize, sync_envs_normalization
 from tqdm.auto import tqdm
 
-from sb3_sgmrl import tuning
+from sb3_sgmrl import tuning, zoo_checks
 from sb3_sgmrl.command_line import EVAL_SEED, REPORT_SEED, free_path
 from sb3_sgmrl.common.callbacks import MetaEvalCallback
 from sb3_sgmrl.common.checks import check_positive
@@ -40,7 +40,6 @@ from sb3_sgmrl.emaml import EMAML
 from sb3_sgmrl.maml import MAML
 from sb3_sgmrl.sgmrl import SGMRL
 from sb3_sgmrl.tuning import convert_params, sample_params
-from sb3_sgmrl.zoo_checks import check_classes, check_config, check_device, check_folder, check_hyperparameters
 from sb3_sgmrl.zoo_continue import check_algorithm, check_changes, saved_hyperparameters
 from sb3_sgmrl.zoo_interrupt import CtrlC
 from sb3_sgmrl.zoo_report import ProgressTable, close_callbacks, write_report
@@ -87,7 +86,7 @@ class MetaExperimentManager(ExperimentManager):
 
     def __init__(self, *args: Any, meta: MetaOptions | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        check_device(self.device)
+        zoo_checks.check_device(self.device)
         if self.continue_training:
             check_algorithm(self.trained_agent, self.algo, META_ALGOS)
         for option, count in (("--eval-episodes", self.n_eval_episodes), ("--n-eval-envs", self.n_eval_envs)):
@@ -111,23 +110,14 @@ class MetaExperimentManager(ExperimentManager):
         :raises ValueError: for a file that is not YAML, a name or schedule that is not known, or when the number of steps is
             missing
         """
-        check_config(self.config)
         if self.continue_training:
             check_changes(self._changes)
             self.custom_hyperparams = saved_hyperparameters(self.trained_agent, META_ALGOS[self.algo]) | self._changes
-        try:
+        with zoo_checks.reading(self.config):
             hyperparams, saved = super().read_hyperparameters()
-        except yaml.YAMLError as error:
-            raise ValueError(f"{self.config} is not valid YAML: {error}") from error
-        except (AttributeError, KeyError, TypeError) as error:  # what RL Zoo finds in a file of another kind
-            raise ValueError(f"{self.config} must have an entry of name: value lines for each environment.") from error
-        check_hyperparameters(META_ALGOS[self.algo], hyperparams)
+        zoo_checks.check_hyperparameters(META_ALGOS[self.algo], hyperparams)
         if self.n_timesteps <= 0:
-            n_timesteps = hyperparams.get("n_timesteps")
-            if not isinstance(n_timesteps, (int, float)) or n_timesteps < 1:
-                raise ValueError(
-                    f"n_timesteps, here or by -n, must be a positive number, got {n_timesteps!r} in {self.config}."
-                )
+            zoo_checks.check_n_timesteps(hyperparams.get("n_timesteps"), self.config)
             if self.optimize_hyperparameters:
                 self.n_timesteps = max(1, int(hyperparams["n_timesteps"] / _TRIALS_PER_TRAINING))
         self._entry = dict(saved)
@@ -142,13 +132,9 @@ class MetaExperimentManager(ExperimentManager):
             hyperparams = {**hyperparams, "n_threads": n_threads}
         defaults = inspect.signature(META_ALGOS[self.algo].__init__).parameters
         self._settings = {name: parameter.default for name, parameter in defaults.items()} | hyperparams
-        check_positive(
-            **{name: self._settings[name] for name in ("meta_batch_size", "n_inner_steps", "n_episodes")},
-            n_outer_episodes=self._settings["n_outer_episodes"] or 1,
-        )
-        check_positive(n_envs=1 if self._given_n_envs is None else self._given_n_envs)
+        zoo_checks.check_counts(self._settings)
         for name in ("env_wrapper", "vec_env_wrapper", "callback"):
-            check_classes(name, hyperparams.get(name))
+            zoo_checks.check_classes(name, hyperparams.get(name))
         self._zoo_workers = self._zoo_workers or hyperparams.get("env_wrapper") is not None
         if self.n_evaluations is None:
             self.n_evaluations = _N_EVALUATIONS_OF_A_TRIAL
@@ -343,13 +329,14 @@ class MetaExperimentManager(ExperimentManager):
         path = self.meta.tuned_path or free_path(self.log_path, f"tuned_{self.env_name}", ".yml")
         tuning.check_entry(entry)
         if self.optimization_log_path:
-            check_folder("--optimization-log-path", self.optimization_log_path)
+            zoo_checks.check_folder("--optimization-log-path", self.optimization_log_path)
         if self.storage is None:  # a study of its own, also where an older one was called so
             stem, log = os.path.splitext(path)[0], ".log"
             self.storage = free_path(*os.path.split(stem), log) if os.path.exists(stem + log) else stem + log
         self.study_name = self.study_name or self.env_name
         self.tensorboard_log = None  # RL Zoo would only warn that there is none
-        guess = tuning.first_guess(self.algo, {**self._settings, **self._hyperparams, **_numbers(entry)}, self.n_actions > 0)
+        settings = {**self._settings, "policy_kwargs": self._hyperparams.get("policy_kwargs")}
+        guess = tuning.first_guess(self.algo, settings, self.n_actions > 0)
         searched_with = {"--algo": self.algo, "--env": self.env_name.gym_id, "-n": self.n_timesteps}
         study = tuning.open_study(self.storage, self.study_name, guess, searched_with)
         with tuning.trials_bar(self.show_progress, self.n_trials, self.n_timesteps) as self._bar:
@@ -422,18 +409,16 @@ class MetaExperimentManager(ExperimentManager):
         if self.interrupted:
             raise KeyboardInterrupt(f"The model so far is in {self._model_path}.")
         assert isinstance(model, MetaOnPolicyAlgorithm) and model.env is not None
-        env = self.create_envs(self.n_eval_envs, eval_env=True)
-        sync_envs_normalization(model.env, env)
-        n_steps = self.meta.n_steps or max(3, model.n_inner_steps)
+        n_tasks, n_steps = self.meta.n_tasks, self.meta.n_steps or max(3, model.n_inner_steps)
         try:
-            report = evaluate_adaptation(model, env, self.meta.n_tasks, n_steps, self._n_eval_episodes(), seed=REPORT_SEED)
-            print(f"\nReturn before and after adaptation of the trained policy, on {self.meta.n_tasks} new tasks")
-            print(f"{report}\n")
-            write_report(self.save_path, model, env, report)
+            with closing(self.create_envs(self.n_eval_envs, eval_env=True)) as env:
+                sync_envs_normalization(model.env, env)
+                report = evaluate_adaptation(model, env, n_tasks, n_steps, self._n_eval_episodes(), seed=REPORT_SEED)
+                print(f"\nReturn before and after adaptation of the trained policy, on {n_tasks} new tasks")
+                print(f"{report}\n")
+                write_report(self.save_path, model, env, report)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(f"The trained model is in {self._model_path}.") from None
-        finally:
-            env.close()
 
     @property
     def _model_path(self) -> str:
@@ -442,8 +427,3 @@ class MetaExperimentManager(ExperimentManager):
 
 def _with_tasks(env: gym.Env) -> gym.Env:
     return env if is_wrapped(env, TaskDistEnv) else TaskDistEnv(env)
-
-
-def _numbers(entry: dict[str, Any]) -> dict[str, Any]:
-    """What RL Zoo has made a schedule of."""
-    return {name: value for name, value in entry.items() if name == "learning_rate"}

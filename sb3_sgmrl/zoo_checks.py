@@ -6,15 +6,18 @@ import importlib
 import inspect
 import os
 import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch as th
+import yaml
 from rl_zoo3 import exp_manager
 from rl_zoo3.utils import get_class_by_name
 from stable_baselines3.common.utils import get_device
 from stable_baselines3.common.vec_env import VecNormalize
 
-from sb3_sgmrl.common.checks import argument_names, check_names
+from sb3_sgmrl.common.checks import argument_names, check_names, check_positive
 from sb3_sgmrl.common.meta_algorithm import MetaOnPolicyAlgorithm
 
 # what RL Zoo reads from the hyperparameters itself, and what it passes to the algorithm from elsewhere
@@ -44,22 +47,55 @@ def check_device(device: th.device | str) -> None:
         raise ValueError(f"--device {device} is not a device of PyTorch, such as cpu or cuda.") from error
 
 
-def check_config(config: str) -> None:
+@contextmanager
+def reading(config: str) -> Iterator[None]:
     """
+    While a file of hyperparameters is read, in a ``with`` statement.
+
     :param config: of the option ``--conf-file``
-    :raises ValueError: when it is neither a file nor a module
+    :raises ValueError: when it is neither a file nor a module, or holds something else
     """
-    is_file = config.endswith((".yml", ".yaml", ".py"))
+    if not _is_there(config):
+        raise ValueError(f"--conf-file must be a file that ends in .yml, .yaml or .py, or a module, and exist, got {config}.")
     try:
-        is_there = os.path.isfile(config) if is_file else bool(importlib.import_module(config))
+        yield
+    except yaml.YAMLError as error:
+        raise ValueError(f"{config} is not valid YAML: {error}") from error
+    except (AttributeError, KeyError, TypeError) as error:  # what RL Zoo finds in a file of another kind
+        raise ValueError(f"{config} must have an entry of name: value lines for each environment.") from error
+
+
+def _is_there(config: str) -> bool:
+    if config.endswith((".yml", ".yaml", ".py")):
+        return os.path.isfile(config)
+    try:
+        return bool(importlib.import_module(config))
     except TypeError:  # a path that begins with a dot
-        is_there = False
+        return False
     except ModuleNotFoundError as error:
         if not config.startswith(str(error.name)):  # the module is there, but not what it imports
             raise
-        is_there = False
-    if not is_there:
-        raise ValueError(f"--conf-file must be a file that ends in .yml, .yaml or .py, or a module, and exist, got {config}.")
+        return False
+
+
+def check_n_timesteps(n_timesteps: Any, config: str) -> None:
+    """
+    :param n_timesteps: in a file of hyperparameters
+    :param config: the file
+    :raises ValueError: when it is no positive number
+    """
+    if not isinstance(n_timesteps, (int, float)) or n_timesteps < 1:
+        raise ValueError(f"n_timesteps, here or by -n, must be a positive number, got {n_timesteps!r} in {config}.")
+
+
+def check_counts(settings: Mapping[str, Any]) -> None:
+    """
+    :param settings: hyperparameters, those of the algorithm all
+    :raises ValueError: for a number of tasks, steps, episodes or workers that is not positive
+    """
+    check_positive(**{name: settings[name] for name in ("meta_batch_size", "n_inner_steps", "n_episodes")})
+    optional = {name: settings[name] for name in ("n_outer_episodes", "n_envs") if settings[name] is not None}
+    check_positive(**optional)
 
 
 def check_folder(option: str, path: str) -> None:
