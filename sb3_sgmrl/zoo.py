@@ -42,7 +42,7 @@ from sb3_sgmrl.sgmrl import SGMRL
 from sb3_sgmrl.tuning import convert_params, sample_params
 from sb3_sgmrl.zoo_continue import check_algorithm, check_changes, saved_hyperparameters
 from sb3_sgmrl.zoo_interrupt import CtrlC
-from sb3_sgmrl.zoo_report import ProgressTable, close_callbacks, write_report
+from sb3_sgmrl.zoo_report import ProgressTable, close_all, write_report
 
 META_ALGOS: dict[str, type[MetaOnPolicyAlgorithm]] = {"sgmrl": SGMRL, "maml": MAML, "emaml": EMAML}
 
@@ -387,15 +387,14 @@ class MetaExperimentManager(ExperimentManager):
                 self.interrupted = True
             except Exception:
                 ctrl_c.spare_saving()
-                if model.num_timesteps > 0:
-                    super().save_trained_model(model)
-                else:
-                    shutil.rmtree(self.save_path, ignore_errors=True)
-                raise
+                if not ctrl_c.was_pressed:  # which also ends workers in processes of their own
+                    if model.num_timesteps > 0:
+                        super().save_trained_model(model)
+                    else:
+                        shutil.rmtree(self.save_path, ignore_errors=True)
+                    raise
             finally:
-                close_callbacks(self.callbacks)
-                if model.env is not None:
-                    model.env.close()
+                close_all(self.callbacks, model.env)
             super().save_trained_model(model)
         self.interrupted = self.interrupted or ctrl_c.was_pressed
 

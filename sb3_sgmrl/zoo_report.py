@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from stable_baselines3.common.callbacks import BaseCallback, ProgressBarCallback
@@ -47,17 +48,22 @@ class ProgressTable(BaseCallback):
             self._table = None
 
 
-def close_callbacks(callbacks: Iterable[BaseCallback]) -> None:
+def close_all(callbacks: Iterable[BaseCallback], env: VecEnv | None) -> None:
     """
     :param callbacks: of a training that has ended, by an error or Ctrl-C perhaps
+    :param env: its workers
     """
+    envs = [] if env is None else [env]
     for callback in callbacks:
         if isinstance(callback, ProgressBarCallback) and hasattr(callback, "pbar"):
             callback.on_training_end()
         elif isinstance(callback, ProgressTable):
             callback.close()
         elif isinstance(callback, MetaEvalCallback):
-            callback.eval_env.close()
+            envs.append(callback.eval_env)
+    for workers in envs:
+        with suppress(EOFError, OSError):  # those in processes of their own may have ended by the same Ctrl-C
+            workers.close()
 
 
 def write_report(folder: str, model: MetaOnPolicyAlgorithm, env: VecEnv, report: AdaptationReport) -> None:

@@ -458,6 +458,26 @@ def test_ctrl_c_while_saving_leaves_a_model(
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+def test_ctrl_c_that_ends_the_workers_leaves_a_model(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def gone(*_: Any) -> None:
+        raise BrokenPipeError
+
+    def press(*_: Any) -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        except KeyboardInterrupt as interrupt:
+            raise BrokenPipeError from interrupt
+
+    monkeypatch.setattr(DummyVecEnv, "close", gone)
+    monkeypatch.setattr(SGMRL, "train", press)
+    assert run_train("--vec-env", "dummy") == 130
+    path = "logs/sgmrl/Navigation2D-v0_1/Navigation2D-v0.zip"
+    assert path in capsys.readouterr().err
+    assert SGMRL.load(path).num_timesteps > 0
+
+
 def test_interrupted_report_says_where_the_model_is(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
