@@ -228,6 +228,7 @@ class MetaExperimentManager(ExperimentManager):
 
     def _maybe_normalize(self, env: VecEnv, eval_env: bool) -> VecEnv:
         env = super()._maybe_normalize(env, eval_env)
+        self.normalize = self.normalize or isinstance(env, VecNormalize)  # statistics beside a model: they are saved again
         if eval_env and isinstance(env, VecNormalize):
             # adaptation must see rewards as in training; the returns that are reported are never normalised
             env.norm_reward = self.normalize_kwargs.get("norm_reward", True)
@@ -347,13 +348,12 @@ class MetaExperimentManager(ExperimentManager):
                     raise
                 if not self.interrupted:
                     raise ValueError(f"No trial was finished: all in {self.storage} were pruned or failed.") from error
-        options = {**searched_with, "--storage": self.storage, "--study-name": self.study_name}
-        go_on = f"{' '.join(f'{option} {value}' for option, value in options.items())} goes on with this study."
+        go_on = f"the same command with --storage {self.storage} --study-name {self.study_name} goes on with this study."
         if tuning.has_best(study):
             tuning.write_entry(path, self.env_name.gym_id, entry, study.best_trial, self.n_timesteps)
             print(f"Wrote {path}, for --conf-file; {go_on}")
         if self.interrupted:
-            raise KeyboardInterrupt(f"The best settings so far are in {path}. " * tuning.has_best(study) + go_on)
+            raise KeyboardInterrupt(f"The best settings so far are in {path}; " * tuning.has_best(study) + go_on)
 
     # ---------------------------------------------------------------- running
 
