@@ -326,6 +326,7 @@ class MetaExperimentManager(ExperimentManager):
         :raises KeyboardInterrupt: after all is written, when Ctrl-C has ended the search
         """
         check_positive(n_trials=self.n_trials, n_jobs=self.n_jobs)
+        META_ALGOS[self.algo](env=None, _init_setup_model=False, **self._hyperparams)  # checks them, before a trial fails
         entry = {**self._entry, **({"env_kwargs": self.env_kwargs} if self.env_kwargs else {})}
         path = self.meta.tuned_path or free_path(self.log_path, f"tuned_{self.env_name}", ".yml")
         tuning.check_entry(entry)

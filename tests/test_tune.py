@@ -236,6 +236,7 @@ def test_optimize_of_train_is_tune_with_a_bar(capsys: pytest.CaptureFixture[str]
         (["--output", "best.txt"], "best.txt must end in .yml"),
         (["--output", "file/best.yml"], "file/best.yml cannot be written"),
         (["--optimization-log-path", "file"], "--optimization-log-path must be a folder"),
+        (["-params", "inner_lr:-1"], "`inner_lr` must be positive"),
         (["-params", "inner_lrr:1"], "did you mean 'inner_lr'"),
         (["-params", "policy_kwargs:dict(activation_fn=th.nn.ReLU)"], "must be text"),
     ],
@@ -243,6 +244,7 @@ def test_optimize_of_train_is_tune_with_a_bar(capsys: pytest.CaptureFixture[str]
 def test_errors_are_one_sentence(arguments: list[str], words: str, capfd: pytest.CaptureFixture[str]) -> None:
     Path("file").touch()
     assert words in error_of(tune, ["-n", "1", *arguments], capfd)
+    assert not list(Path().glob("logs/*/*.log"))
 
 
 def test_what_is_not_searched_stays(tmp_path: Path) -> None:

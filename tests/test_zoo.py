@@ -461,7 +461,10 @@ def test_ctrl_c_while_saving_leaves_a_model(
 def test_ctrl_c_that_ends_the_workers_leaves_a_model(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def gone(*_: Any) -> None:
+    close = DummyVecEnv.close
+
+    def gone(env: DummyVecEnv) -> None:
+        close(env)
         raise BrokenPipeError
 
     def press(*_: Any) -> None:
