@@ -126,7 +126,7 @@ def check_classes(name: str, value: Any) -> None:
             raise ValueError(f"{name} must name a class that can be imported, MODULE.CLASS, got {path!r}: {error}.") from error
 
 
-def arguments_of(algorithm: type[MetaOnPolicyAlgorithm]) -> set[str]:
+def hyperparameter_names(algorithm: type[MetaOnPolicyAlgorithm]) -> set[str]:
     """
     :param algorithm: the algorithm
     :return: names of its arguments that a file of hyperparameters may have
@@ -141,7 +141,7 @@ def check_hyperparameters(algorithm: type[MetaOnPolicyAlgorithm], hyperparams: d
     :raises ValueError: for the first name in it that is not known, or a schedule that is not
     """
     check_names(
-        hyperparams, _ZOO_HYPERPARAMETERS | arguments_of(algorithm), f"is not a hyperparameter of {algorithm.__name__}"
+        hyperparams, _ZOO_HYPERPARAMETERS | hyperparameter_names(algorithm), f"is not a hyperparameter of {algorithm.__name__}"
     )
     nested = {"normalize": VecNormalize, "policy_kwargs": algorithm.policy_aliases.get(hyperparams.get("policy", ""))}
     for name, of in nested.items():

@@ -11,7 +11,7 @@ from stable_baselines3.common.utils import ConstantSchedule
 
 from sb3_sgmrl.common.meta_algorithm import MetaOnPolicyAlgorithm
 from sb3_sgmrl.common.saving import saved_algorithm
-from sb3_sgmrl.zoo_checks import arguments_of
+from sb3_sgmrl.zoo_checks import hyperparameter_names
 
 # belong to a run and not to what is learned
 _OF_A_RUN = {"policy", "n_envs", "engine", "n_threads"}
@@ -39,7 +39,7 @@ def saved_hyperparameters(path: str, algorithm: type[MetaOnPolicyAlgorithm]) -> 
     data, _, _ = load_from_zip_file(path, device="cpu")
     assert data is not None
     policies = {policy: alias for alias, policy in algorithm.policy_aliases.items()}
-    settings = {name: data[name] for name in sorted(arguments_of(algorithm) - _OF_A_RUN) if name in data}
+    settings = {name: data[name] for name in sorted(hyperparameter_names(algorithm) - _OF_A_RUN) if name in data}
     settings["policy"] = policies.get(data["policy_class"], data["policy_class"].__name__)
     rate = settings.pop("learning_rate")
     if isinstance(rate, ConstantSchedule):
