@@ -316,7 +316,8 @@ def test_settings_changed_afterwards(tmp_path):
     refuses("`inner_lr` must", SGMRL.load, tmp_path / "model", env=witness(), inner_lr=-1)
     refuses("`n_envs` cannot be changed", SGMRL.load, tmp_path / "model", env=witness(), n_envs=3)
     refuses("`engine` cannot be changed", SGMRL.load, tmp_path / "model", env=witness(), engine="subprocess")
-    refuses("'iner_lr' is not an argument of SGMRL: did you mean 'inner_lr'?", SGMRL.load, tmp_path / "model", iner_lr=0.5)
+    with pytest.raises(ValueError, match=r"'iner_lr' is not an argument of SGMRL: did you mean 'inner_lr'\?"):
+        SGMRL.load(tmp_path / "model", iner_lr=0.5)
     refuses("`baseline` must be one of", SGMRL.load, tmp_path / "model", custom_objects={"baseline": "x"})
 
 

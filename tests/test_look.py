@@ -218,7 +218,7 @@ gym.register("OwnGoals-v0", entry_point=make)
         (["--env", "nomodule:X-v0"], "no module 'nomodule'"),
         (["-i", "none.zip"], "none.zip is not a file"),
         (["-i", "junk.zip"], "junk.zip is cut off"),
-        (["-i", "MODEL", "--algo", "maml"], "SGMRL, not of MAML"),
+        (["-i", "MODEL", "--algo", "maml"], "is a model of SGMRL: --algo must be sgmrl"),
         (["-i", "MODEL", "--env", "BernoulliBandit-v0"], "observation_space of the model"),
         (["-i", "MODEL", "--env", "CartPole-v1"], "has no tasks"),
         (["-i", "MODEL", "--task", "1", "2", "3"], "not in the task space"),
