@@ -81,18 +81,24 @@ def conditions(arguments, algorithm):
     return json.loads(json.dumps({**given, **arguments_of(arguments, algorithm)}))
 
 
-def check(arguments, jobs):
+def check(arguments):
     """Raises before anything is trained what would come up after it, and where runs of another kind would be mixed in."""
     counts = {name: getattr(arguments, name) for name in ("parallel", "n_tasks", "n_steps")}
     check_positive(**counts, timesteps=arguments.timesteps[0], validate_every=arguments.validate_every or 1)
     if pathlib.Path(arguments.folder).is_file():
         raise ValueError(f"--folder must be a folder, but {arguments.folder} is a file.")
     for algorithm in arguments.algos:
-        known = argument_names(ALGORITHMS[algorithm][0])
-        check_names([setting(text)[0] for text in arguments.set], known, f"is not an argument of {algorithm}")
+        check_set(arguments, ALGORITHMS[algorithm][0])
         model_of(arguments, algorithm, min(arguments.seeds))
-    for _, algorithm, seed in jobs:
-        check_same(run_folder(arguments.folder, algorithm, seed), conditions(arguments, algorithm))
+        settings = conditions(arguments, algorithm)
+        for seed in arguments.seeds:
+            check_same(run_folder(arguments.folder, algorithm, seed), settings)
+
+
+def check_set(arguments, algorithm):
+    """Raises for a name in ``--set`` that is no argument of the class."""
+    names = [setting(text)[0] for text in arguments.set]
+    check_names(names, argument_names(algorithm), f"is not an argument of {algorithm.__name__}")
 
 
 def check_same(folder, settings):
@@ -217,8 +223,9 @@ def draw(arguments):
     print(f"Curves (mean and range over seeds, smoothed over ten iterations): {path}")
 
 
-def compare(arguments, jobs):
+def compare(arguments):
     matplotlib.use("Agg")
+    jobs = [(arguments, algorithm, seed) for seed in arguments.seeds for algorithm in arguments.algos]
     with process_pool(arguments.parallel) as pool:
         for job, future in [(job, pool.submit(train, *job)) for job in jobs]:
             future.result()
@@ -253,8 +260,7 @@ def main():
     parser.add_argument("--folder", default="logs/compare", help="where logs, models, table and picture go")
     arguments = parser.parse_args()
     arguments.timesteps = sorted(set(arguments.timesteps))
-    jobs = [(arguments, algorithm, seed) for seed in arguments.seeds for algorithm in arguments.algos]
-    sys.exit(run_command(lambda: check(arguments, jobs)) or run_command(lambda: compare(arguments, jobs), show_traceback=True))
+    sys.exit(run_command(lambda: check(arguments)) or run_command(lambda: compare(arguments), show_traceback=True))
 
 
 if __name__ == "__main__":

@@ -16,11 +16,12 @@ import json
 import pathlib
 import sys
 
-from compare import ALGORITHMS, SETTINGS, check_same, family, setting, settings_of
+import numpy as np
+from compare import ALGORITHMS, SETTINGS, check_same, check_set, family, setting, settings_of
 
 from sb3_sgmrl import EMAML, MAML, SGMRL
 from sb3_sgmrl.command_line import run_command
-from sb3_sgmrl.common.checks import argument_names, check_names, check_positive
+from sb3_sgmrl.common.checks import check_positive
 from sb3_sgmrl.common.control_variates import CONTROL_VARIATES
 from sb3_sgmrl.common.saving import saved_algorithm
 from sb3_sgmrl.plots import plot_gradient_quality, plot_quality_sweep
@@ -78,16 +79,14 @@ def conditions(arguments):
 def check(arguments):
     """Raises before anything is trained or sampled what would come up after it."""
     check_positive(**{f"episodes {n}": n for n in arguments.episodes})
-    for name, value, least in (
-        *(("batches", arguments.batches, 3), ("directions", arguments.directions, 0), ("train", min(arguments.train), 0)),
-    ):
+    for name, least in (("batches", 3), ("directions", 0), ("train", 0)):
+        value = np.min(getattr(arguments, name))
         if value < least:
             raise ValueError(f"--{name} must be at least {least}, got {value}.")
     if not 0 <= arguments.score_coef <= 1:
         raise ValueError(f"--score-coef must lie in [0, 1], got {arguments.score_coef}.")
     algorithm = ALGORITHMS[saved_algorithm(arguments.model).lower()][0] if arguments.model else MAML
-    known = argument_names(algorithm)
-    check_names([setting(text)[0] for text in arguments.set], known, f"is not an argument of {algorithm.__name__}")
+    check_set(arguments, algorithm)
     if not arguments.model:
         check_same(pathlib.Path(arguments.folder), conditions(arguments))
 
