@@ -7,7 +7,8 @@ Train algorithms side by side with paired seeds, then print a table and draw the
 The first takes a minute or two. Each of the ``--timesteps`` gets a table; training goes on from one to the next. A run whose
 reports are in the folder is not trained again, so the same command with more seeds adds them, and with other settings it is
 refused. Settings are RL Zoo's of the package (``hyperparams/*.yml``); ``--set inner_lr=0.2`` changes them for every algorithm.
-With ``--parallel 2`` two runs share two processors, one thread each.
+``--in-training 51-100`` also compares what these iterations of training returned. With ``--parallel 2`` two runs share two
+processors, one thread each.
 """
 
 import argparse
@@ -87,6 +88,8 @@ def check(arguments):
     check_positive(**counts, timesteps=arguments.timesteps[0], validate_every=arguments.validate_every or 1)
     if pathlib.Path(arguments.folder).is_file():
         raise ValueError(f"--folder must be a folder, but {arguments.folder} is a file.")
+    for window in arguments.in_training:
+        iterations(window)
     for algorithm in arguments.algos:
         check_set(arguments, ALGORITHMS[algorithm][0])
         model_of(arguments, algorithm, min(arguments.seeds))
@@ -160,6 +163,13 @@ def setting(text):
         return name, value
 
 
+def iterations(text):
+    first, _, last = text.partition("-")
+    if not (first.isdecimal() and last.isdecimal() and 1 <= int(first) <= int(last)):
+        raise ValueError(f"--in-training must be a first and a last iteration such as 51-100, got {text!r}.")
+    return int(first), int(last)
+
+
 def read(folder, algorithm, seed):
     """Steps, return before and return after adaptation of each iteration."""
     with open(run_folder(folder, algorithm, seed) / "progress.csv") as file:
@@ -196,12 +206,32 @@ def table(arguments, timesteps, best=False):
             print(f"{algorithm:10}{seed:>6}" + "".join(f"{x:10.2f}" for x in row))
         print(f"{algorithm:10}{'mean':>6}" + "".join(f"{x:10.2f}" for x in returns.mean(0)))
         print(f"{algorithm:10}{'±':>6}" + "".join(f"{half_width(x):10.2f}" for x in returns.T))
-    first, *others = arguments.algos
-    k = min(arguments_of(arguments, first)["n_inner_steps"], arguments.n_steps)  # as trained for
-    for other in others:
-        difference = means[first][:, k] - means[other][:, k]
-        print(f"{first} − {other} {after(k)}, paired by seed: {difference.mean():+.2f} ± {half_width(difference):.2f}")
+    k = min(arguments_of(arguments, arguments.algos[0])["n_inner_steps"], arguments.n_steps)  # as trained for
+    paired({algorithm: returns[:, k] for algorithm, returns in means.items()}, after(k))
     print("±: 95 % confidence interval over seeds (Student's t)")
+
+
+def paired(returns, when):
+    """How much more the first algorithm returns than the others, (n_seeds,) each."""
+    (first, own), *others = returns.items()
+    for other, theirs in others:
+        difference = own - theirs
+        print(f"{first} − {other} {when}, paired by seed: {difference.mean():+.2f} ± {half_width(difference):.2f}")
+
+
+def in_training(arguments, window):
+    """Returns after adaptation in training, which many iterations tell more exactly than the last policy alone."""
+    first, last = iterations(window)
+    print(f"\n{arguments.env} in training, iterations {first} to {last}: mean return in the last phase")
+    posts = {a: [read(arguments.folder, a, seed)[2] for seed in arguments.seeds] for a in arguments.algos}
+    shortest = min(len(post) for runs in posts.values() for post in runs)
+    if shortest < last:
+        print(f"Not every run is that long: the shortest has {shortest}.")
+        return
+    means = {algorithm: np.array([post[first - 1 : last].mean() for post in runs]) for algorithm, runs in posts.items()}
+    for algorithm, returns in means.items():
+        print(f"{algorithm:10}{returns.mean():10.2f} ± {half_width(returns):.2f}")
+    paired(means, "in training")
 
 
 def draw(arguments):
@@ -234,6 +264,8 @@ def compare(arguments):
         table(arguments, timesteps)
         if arguments.validate_every:
             table(arguments, timesteps, best=True)
+    for window in arguments.in_training:
+        in_training(arguments, window)
     draw(arguments)
 
 
@@ -254,6 +286,9 @@ def main():
     parser.add_argument("--n-steps", type=int, default=3, help="inner steps of the final report")
     parser.add_argument(
         "--validate-every", type=int, metavar="ITERATIONS", help="also report the policy that did best on 100 other tasks"
+    )
+    parser.add_argument(
+        "--in-training", nargs="+", default=[], metavar="FIRST-LAST", help="iterations of training to compare as well"
     )
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="arguments of the algorithms")
     parser.add_argument("--parallel", type=int, default=1, help="runs at the same time")

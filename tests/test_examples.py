@@ -1,5 +1,6 @@
 """The examples run as they stand, in a folder of their own."""
 
+import csv
 import importlib.util
 import os
 import pathlib
@@ -7,6 +8,7 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from sb3_sgmrl import MAML
@@ -94,11 +96,21 @@ def test_exact_gradient(tmp_path):
 
 def test_compare(tmp_path):
     short = ["--timesteps", "1", "200", "--seeds", "0", "1", "--set", "meta_batch_size=2", "n_episodes=2", "--n-tasks", "3"]
-    lines = run_example(tmp_path, "compare.py", *short, "--folder", "runs").splitlines()
+    windows = ["--in-training", "1-1", "2-999"]
+    lines = run_example(tmp_path, "compare.py", *short, *windows, "--folder", "runs").splitlines()
     rows = [line.split() for line in lines if line.startswith(("sgmrl ", "maml "))]
     assert [row[1] for row in rows if len(row) == 6] == ["0", "1", "mean", "±"] * 2 * 2
     assert (tmp_path / "runs" / "curves.png").exists()
     assert any(line.startswith("sgmrl − maml after 1 inner step") for line in lines)
+    difference = np.mean([np.mean(returns(tmp_path, "sgmrl", seed) - returns(tmp_path, "maml", seed)) for seed in (0, 1)])
+    (found,) = (line for line in lines if line.startswith("sgmrl − maml in training, paired by seed"))
+    assert float(found.split(":")[1].split("±")[0]) == pytest.approx(difference, abs=0.006)
+    assert "Not every run is that long: the shortest has 1." in lines
+
+
+def returns(folder, algorithm, seed):
+    with open(folder / "runs" / f"{algorithm}-{seed}" / "progress.csv") as file:
+        return np.array([float(row["rollout/ep_rew_mean_post"]) for row in csv.DictReader(file)])
 
 
 @pytest.mark.parametrize(
@@ -106,6 +118,7 @@ def test_compare(tmp_path):
     [
         ("--set inner_lrr=0.2", "did you mean 'inner_lr'?"),
         ("--env Nope-v0", "'Nope-v0' is not a family in"),
+        ("--in-training 9-3", "--in-training must be a first and a last iteration such as 51-100, got '9-3'."),
         ("--n-tasks 0", "`n_tasks` must be a positive integer, got 0."),
         ("--seeds 0 -1", "Seed must be between 0 and 2**32 - 1"),
     ],
