@@ -1,7 +1,5 @@
 """The estimator that training uses, against exact gradients: over every batch, in float64."""
 
-from dataclasses import replace
-
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -23,14 +21,12 @@ from sb3_sgmrl.common.control_variates import (
 )
 from sb3_sgmrl.common.counterfactual import counterfactual_baselines
 from sb3_sgmrl.common.meta_algorithm import MetaRollout
-from sb3_sgmrl.common.meta_gradient import meta_gradient
 from sb3_sgmrl.common.refitted import refitted_coefficients
 from sb3_sgmrl.common.score_coefficients import (
     leave_one_out_parameters,
     return_baselines,
     return_coefficients,
 )
-from sb3_sgmrl.common.score_weight import ScoreFilter
 from sb3_sgmrl.common.type_aliases import InnerStep, MetaObjective
 from sb3_sgmrl.theory import (
     TabularMDP,
@@ -203,42 +199,6 @@ def test_the_algorithm_itself_has_no_bias(policy, variate, scaled, discounts):
         policy, mdps, model.objective, [2, 1], lambda traces: model.meta_gradient(MetaRollout(tasks, traces)).gradient
     )
     assert relative_error(estimate, exact_gradient(policy, mdps, model.objective, 2, 1)) < 1e-10
-
-
-def filtered(policy, goal, n_inner_steps, weight):
-    """The objective with what a long past at this policy makes of the score term: m = E c."""
-
-    def stage_mean(stage):
-        def unweighted(traces):
-            return meta_gradient(policy, goal, subtracting(none)(traces), traces).unweighted[stage]
-
-        return expectation(policy, [MDP], goal, [*[2] * n_inner_steps, 1], unweighted)
-
-    weights = dict.fromkeys(policy.parameters(), weight)
-    return replace(goal, score_coef=[ScoreFilter(weights, stage_mean(stage)) for stage in range(n_inner_steps)])
-
-
-@pytest.mark.parametrize("rule", RULES)
-def test_a_filter_has_the_mean_of_the_weighted_term(policy, rule):
-    goal = objective(rule)
-    found, weighted = (
-        expected_gradient(policy, [MDP], g, 2, 1, subtracting(none))
-        for g in (filtered(policy, goal, 1, 0.3), replace(goal, score_coef=0.3))
-    )
-    assert relative_error(found, weighted) < 1e-10
-
-
-def test_a_filter_of_a_later_step_is_biased_to_second_order_only(policy):
-    """Its m is carried back by the Jacobian of each task and batch, not together with it."""
-    errors = []
-    for inner_lr in (0.4, 0.1):
-        goal = MetaObjective(inner=PAPER, outer=PAPER, inner_lr=inner_lr)
-        found, weighted = (
-            expected_gradient(policy, [MDP], g, 2, 2, subtracting(none))
-            for g in (filtered(policy, goal, 2, 0.3), replace(goal, score_coef=0.3))
-        )
-        errors.append(relative_error(found, weighted))
-    assert errors[0] < 0.01 and errors[1] < errors[0] / 10
 
 
 @pytest.mark.parametrize("rule", RULES)

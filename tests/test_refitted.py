@@ -18,7 +18,7 @@ from sb3_sgmrl.common.refitted import (
     linearized_coefficients,
     refitted_coefficients,
 )
-from sb3_sgmrl.common.score_weight import ScoreFilter, SignalWeight, SignalWeights
+from sb3_sgmrl.common.score_weight import SignalWeight, SignalWeights
 from sb3_sgmrl.common.type_aliases import InnerStep, TaskPhase
 
 SPACE = spaces.Box(-3, 3, (2,))
@@ -205,34 +205,18 @@ def test_signal_weight_is_that_of_its_formula():
     signal = ((2 * 1 + 1) / 2 + 4 * (0.5 * 1 + 2) / 1.5 + 1) / 1.5
     noise = (2 / 4 + 5 / 2 + 17) / 1.75 - signal
     assert weight.weights() == dict.fromkeys("ab", pytest.approx(signal / (signal + noise / 3)))
-    assert weight.mean()["a"].tolist() == pytest.approx([(1 / 4 + 2 / 2 + 4) / 1.75, 0.0])
-
-
-@pytest.mark.parametrize(("signal", "least", "most"), [(0.03, 0.0, 0.3), (0.3, 0.6, 1.0)])
-def test_a_filter_takes_noise_out_of_a_weighted_term_and_leaves_its_mean(signal, least, most):
-    weights, rng = SignalWeights(), np.random.default_rng(0)
-    used, weighted = [], []
-    for _ in range(4000):
-        c = {"net.weight": th.as_tensor(signal / 20 + rng.normal(size=400) / 20)}
-        found = weights.filters(1)[0]
-        used.append(found(c)["net.weight"])
-        weighted.append(found.weighted(c)["net.weight"])
-        weights.observe([c])
-    used, weighted = th.stack(used[200:]), th.stack(weighted[200:])
-    assert float(used.mean()) == pytest.approx(float(weighted.mean()), rel=0.1)
-    assert least < float(used.var(0).mean() / weighted.var(0).mean()) < most
 
 
 def test_network_and_standard_deviation_have_weights_of_their_own():
     weights, rng = SignalWeights(), np.random.default_rng(0)
-    assert weights.filters(2) == [ScoreFilter(), ScoreFilter()]
+    assert weights.weights(2) == [{}, {}]
     for _ in range(50):
         noise = {"net.weight": th.as_tensor(rng.normal(size=(9, 9))), "net.bias": th.as_tensor(rng.normal(size=9))}
         weights.observe([{**noise, "log_std": th.ones(2)}, {**noise, "log_std": th.zeros(2)}])
-    first, second = (found.weights for found in weights.filters(2))
+    first, second = weights.weights(2)
     assert first["net.weight"] == first["net.bias"] == second["net.bias"] < 0.6
     assert first["log_std"] == pytest.approx(1.0) and second["log_std"] == 0
-    assert [found.weights for found in weights.filters(1)] == [first]
+    assert weights.weights(1) == [first]
 
 
 def test_signal_weight_of_a_term_that_is_zero():

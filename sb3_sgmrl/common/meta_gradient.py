@@ -22,22 +22,20 @@ class MetaGradient:
 
     :param gradient: ∇̃V by name
     :param score_term: the part of it that the scores of the first inner step contribute, by name; None without a score term
-    :param unweighted: the score term of each inner step before it was weighted or filtered and carried back through the steps
-        before it, by name; empty without a score term
-    :param score_weight: λ of the first inner step; of a filter, the norm of the weighted term as a part of that of the
-        unweighted one
+    :param unweighted: the score term of each inner step before it was weighted by λ and carried back through the steps before
+        it, by name; empty without a score term
     :param relative_lr: the derivative by the relative step sizes r, a scalar for each name; empty where r is None
     """
 
     gradient: Parameters
     score_term: Parameters | None
     unweighted: list[Parameters]
-    score_weight: float = 0.0
     relative_lr: Parameters = field(default_factory=dict)
 
     def norms(self) -> dict[str, float]:
         """
-        Norms of the gradient and of its parts, the cosine between them, and the weight of the score term, as they are logged.
+        Norms of the gradient and of its parts, the cosine between them, and the weight of the score term (the norm of the
+        weighted term as a part of that of the unweighted one), as they are logged.
 
         :return: by name
         """
@@ -47,7 +45,7 @@ class MetaGradient:
             product = sum(float((self.score_term[name] * pathwise[name]).sum()) for name in pathwise)
             values["score_term_norm"], values["pathwise_norm"] = _norm(self.score_term), _norm(pathwise)
             values["score_pathwise_cosine"] = product / max(values["score_term_norm"] * values["pathwise_norm"], 1e-12)
-            values["score_weight"] = self.score_weight
+            values["score_weight"] = values["score_term_norm"] / max(_norm(self.unweighted[0]), 1e-12)
         return values
 
 
@@ -104,8 +102,8 @@ def task_gradient(
         v = back.pathwise
         if back.score_term is not None:
             scores.insert(0, back.score_term)
-            used = _filtered(objective, stage, back.score_term)
-            v = {name: value + used[name] for name, value in v.items()}
+            weighted = _weighted(objective, stage, back.score_term)
+            v = {name: value + weighted[name] for name, value in v.items()}
     return v, scores, by_relative_lr
 
 
@@ -115,16 +113,12 @@ def _choose(
     return score_coefficients(describe(sensitivity))
 
 
-def _filtered(objective: MetaObjective, stage: int, score_term: Parameters) -> Parameters:
+def _weighted(objective: MetaObjective, stage: int, score_term: Parameters) -> Parameters:
+    """λ times a score term."""
     coef = objective.score_coef
-    return {name: coef * s for name, s in score_term.items()} if isinstance(coef, (int, float)) else coef[stage](score_term)
-
-
-def _score_weight(objective: MetaObjective, score_term: Parameters) -> float:
-    coef = objective.score_coef
-    if isinstance(coef, (int, float)):
-        return coef
-    return _norm(coef[0].weighted(score_term)) / max(_norm(score_term), 1e-12)
+    return {
+        name: (coef if isinstance(coef, (int, float)) else coef[stage].get(name, 0.0)) * s for name, s in score_term.items()
+    }
 
 
 def meta_gradient(
@@ -156,10 +150,8 @@ def meta_gradient(
         unweighted = unweighted or [{} for _ in scores]
         for mean, score in zip(unweighted, scores, strict=True):
             _add(mean, score, 1 / n_tasks)
-    if not unweighted:
-        return MetaGradient(total, None, unweighted, relative_lr=by_relative_lr)
-    score_term, score_weight = _filtered(objective, 0, unweighted[0]), _score_weight(objective, unweighted[0])
-    return MetaGradient(total, score_term, unweighted, score_weight, by_relative_lr)
+    score_term = _weighted(objective, 0, unweighted[0]) if unweighted else None
+    return MetaGradient(total, score_term, unweighted, by_relative_lr)
 
 
 def _in_order(

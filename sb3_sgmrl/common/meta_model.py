@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, cast
 
@@ -39,7 +38,7 @@ from sb3_sgmrl.common.functional import FunctionalPolicy
 from sb3_sgmrl.common.initialization import initialize
 from sb3_sgmrl.common.sampling import borrowed_workers, check_task_workers, check_tasks, find_horizon
 from sb3_sgmrl.common.saving import SafelySaved
-from sb3_sgmrl.common.score_weight import ScoreFilter
+from sb3_sgmrl.common.score_weight import ScoreWeights
 from sb3_sgmrl.common.step_sizes import StepSizes
 from sb3_sgmrl.common.type_aliases import MetaObjective
 
@@ -243,7 +242,7 @@ class MetaModel(SafelySaved):
             relative_lr=None if self.step_sizes is None else self.step_sizes.by_name(),
             inner_surrogate=self.inner_surrogate,
             first_order=self.first_order,
-            score_coef=self.score_filters(),
+            score_coef=self.score_weights(),
         )
 
     def inner_lr_by_parameter(self) -> dict[str, float]:
@@ -256,9 +255,9 @@ class MetaModel(SafelySaved):
             for name in self.functional.adapted_names
         }
 
-    def score_filters(self) -> float | Sequence[ScoreFilter]:
+    def score_weights(self) -> float | ScoreWeights:
         """
-        :return: weight of the score term, or a filter of it for each inner step
+        :return: weight of the score term, or a weight for each inner step and parameter
         """
         return cast(float, self.score_coef)
 

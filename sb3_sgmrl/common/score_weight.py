@@ -7,44 +7,8 @@ from dataclasses import dataclass, field
 
 from sb3_sgmrl.common.functional import Parameters
 
-
-@dataclass(frozen=True)
-class ScoreFilter:
-    """
-    What is used of the score term c of an inner step, given earlier iterations:
-
-        λ (λ c + (1 − λ) m).
-
-    λ says how well a running mean of c stands out from its noise, see :class:`SignalWeight`; m is the running mean of the
-    terms of earlier iterations. Where little stands out, nearly all is m: an optimiser such as Adam, which divides by the
-    root mean square of its gradients, is then not slowed down by noise that it would average out anyway. Where much does,
-    nearly all is c, which is not stale. At one policy E m = E c, so for a given λ the mean is λ E c; with larger batches λ
-    tends to 1, and the filter to c.
-
-    :param weights: λ by name; zero for what is not there
-    :param past: m, by the same names
-    """
-
-    weights: dict[str, float] = field(default_factory=dict)
-    past: Parameters = field(default_factory=dict)
-
-    def __call__(self, score_term: Parameters) -> Parameters:
-        """
-        :param score_term: c by name
-        :return: what is used of it, by name
-        """
-        weighted = self.weighted(score_term)
-        return {
-            name: self.weights[name] * (value + (1 - self.weights[name]) * self.past[name]) if name in self.weights else value
-            for name, value in weighted.items()
-        }
-
-    def weighted(self, score_term: Parameters) -> Parameters:
-        """
-        :param score_term: c by name
-        :return: λ c, by name
-        """
-        return {name: self.weights.get(name, 0.0) * value for name, value in score_term.items()}
+# per inner step and parameter; zero for what is not there
+ScoreWeights = Sequence[dict[str, float]]
 
 
 @dataclass
@@ -78,12 +42,6 @@ class SignalWeight:
         :return: λ, the same for every parameter that was observed; zero before the second observation
         """
         return dict.fromkeys(self._mean, self._weight())
-
-    def mean(self) -> Parameters:
-        """
-        :return: the running mean of the terms observed, by name
-        """
-        return {name: value / _total(self.decay, self._n) for name, value in self._mean.items()}
 
     def _weight(self) -> float:
         if self._product <= 0:
@@ -127,16 +85,15 @@ class SignalWeights:
 
     _weights: dict[tuple[int, bool], SignalWeight] = field(default_factory=dict)
 
-    def filters(self, n_inner_steps: int) -> list[ScoreFilter]:
+    def weights(self, n_inner_steps: int) -> ScoreWeights:
         """
         :param n_inner_steps: ζ
-        :return: what to use of the score term of each inner step
+        :return: λ of each parameter that was observed
         """
-        found = [ScoreFilter() for _ in range(n_inner_steps)]
+        found: list[dict[str, float]] = [{} for _ in range(n_inner_steps)]
         for (stage, _), of_group in self._weights.items():
             if stage < n_inner_steps:
-                found[stage].weights.update(of_group.weights())
-                found[stage].past.update(of_group.mean())
+                found[stage].update(of_group.weights())
         return found
 
     def observe(self, score_terms: Sequence[Parameters]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,7 @@ from sb3_sgmrl.common.advantages import AdvantageSettings, WeightedEpisodes
 from sb3_sgmrl.common.batch import TaskBatch
 from sb3_sgmrl.common.functional import Parameters
 from sb3_sgmrl.common.inner import WeightedSamples
-from sb3_sgmrl.common.score_weight import ScoreFilter
+from sb3_sgmrl.common.score_weight import ScoreWeights
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class MetaObjective:
     :param relative_lr: r, the step sizes of the parameters in units of α, a scalar tensor for each name; None for 1
     :param inner_surrogate: ``pathwise``, ``lvc`` or ``dice``, see :func:`~sb3_sgmrl.common.inner.curvature_weights`
     :param first_order: leave the second derivative out
-    :param score_coef: weight λ of the score term; 1 is SG-MRL, 0 is MAML. Or a filter for each inner step
+    :param score_coef: weight λ of the score term; 1 is SG-MRL, 0 is MAML. Or a weight for each inner step and parameter
     """
 
     inner: AdvantageSettings
@@ -78,4 +78,4 @@ class MetaObjective:
     relative_lr: Parameters | None = None
     inner_surrogate: str = "pathwise"
     first_order: bool = False
-    score_coef: float | Sequence[ScoreFilter] = 1.0
+    score_coef: float | ScoreWeights = 1.0

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -22,7 +21,7 @@ from sb3_sgmrl.common.meta_algorithm import MetaOnPolicyAlgorithm, MetaRollout
 from sb3_sgmrl.common.meta_gradient import MetaGradient
 from sb3_sgmrl.common.refitted import causal_refitted_coefficients, linearized_coefficients, refitted_coefficients
 from sb3_sgmrl.common.score_coefficients import outer_returns, return_baselines, return_coefficients
-from sb3_sgmrl.common.score_weight import ScoreFilter, SignalWeights
+from sb3_sgmrl.common.score_weight import ScoreWeights, SignalWeights
 from sb3_sgmrl.common.threads import thread_pool
 from sb3_sgmrl.common.type_aliases import ScoreCoefficients
 
@@ -67,8 +66,7 @@ class SGMRL(MetaOnPolicyAlgorithm):
     :param inner_surrogate: ``pathwise``, ``lvc`` or ``dice``
     :param first_order: leave the second derivatives out
     :param score_coef: weight λ of the score term; 1 is SG-MRL, 0 is MAML; ``auto`` weighs it by how much it stood out from its
-        noise in earlier iterations, and uses the more of their mean the less it did, see
-        :class:`~sb3_sgmrl.common.score_weight.ScoreFilter`
+        noise in earlier iterations, see :class:`~sb3_sgmrl.common.score_weight.SignalWeight`
     :param control_variate: form of the score term: ``refitted_causal`` (formula C, the scores of steps weighted by what
         follows from them), ``refitted`` (formula C, the scores of episodes), ``linearized`` (the
         same without refitting, which is biased), or the exact return times score with ``none``, ``leave_one_task_out``,
@@ -212,10 +210,10 @@ class SGMRL(MetaOnPolicyAlgorithm):
             return self._counterfactuals.baselines
         return return_baselines(traces, gamma, RETURN_CONTROL_VARIATES[self.control_variate])
 
-    def score_filters(self) -> float | Sequence[ScoreFilter]:
+    def score_weights(self) -> float | ScoreWeights:
         if self.score_coef != "auto":
-            return super().score_filters()
-        return self._signal_weights.filters(self.n_inner_steps)
+            return super().score_weights()
+        return self._signal_weights.weights(self.n_inner_steps)
 
     def observe(self, rollout: MetaRollout, estimate: MetaGradient) -> None:
         if self.score_coef == 0:
