@@ -193,6 +193,15 @@ def test_saved_step_sizes_are_in_units_of_inner_lr(tmp_path):
         SGMRL.load(tmp_path / "fixed", env=point(), inner_lr_learning_rate=0.1)
 
 
+@pytest.mark.parametrize(("made_with", "later"), [(None, 0.1), (0.3, None), (0.3, 0.1)])
+def test_that_they_are_learned_is_settled_when_a_model_is_made(made_with, later):
+    model = tiny(MAML, point_vec(3), inner_lr_learning_rate=made_with)
+    model.inner_lr_learning_rate = later
+    with pytest.raises(ValueError, match=f"cannot be changed after construction: it was {made_with}, got {later}"):
+        model.learn(1)
+    assert model.num_timesteps == 0
+
+
 def test_estimators_have_the_step_sizes_of_the_model():
     model = tiny(SGMRL, point_vec(3), inner_lr_learning_rate=0.3).learn(1)
     estimators = make_estimators(model, {"maml": (MAML, {}), "sgmrl": (SGMRL, {"score_coef": 1.0})})

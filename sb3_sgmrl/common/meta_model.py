@@ -223,6 +223,13 @@ class MetaModel(SafelySaved):
         """
         check_arguments(self)
         self.objective  # noqa: B018  # checks its own settings
+        if hasattr(self, "policy"):  # which the step sizes and their optimiser were made with
+            made_with = None if self.step_sizes is None else self.step_sizes.learning_rate
+            if self.inner_lr_learning_rate != made_with:
+                raise ValueError(
+                    "`inner_lr_learning_rate` cannot be changed after construction: "
+                    f"it was {made_with!r}, got {self.inner_lr_learning_rate!r}."
+                )
 
     @property
     def objective(self) -> MetaObjective:

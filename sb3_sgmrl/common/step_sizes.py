@@ -26,6 +26,11 @@ class StepSizes(nn.Module):
         self.relative = nn.Parameter(th.ones(len(self.names), device=device))
         self.optimizer = th.optim.Adam([self.relative], lr=learning_rate)
 
+    @property
+    def learning_rate(self) -> float:
+        """That of Adam."""
+        return self.optimizer.param_groups[0]["lr"]
+
     def by_name(self) -> Parameters:
         """
         :return: copies of r, a scalar for each parameter
