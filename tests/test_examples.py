@@ -95,17 +95,19 @@ def test_exact_gradient(tmp_path):
 
 
 def test_compare(tmp_path):
-    short = ["--timesteps", "1", "200", "--seeds", "0", "1", "--set", "meta_batch_size=2", "n_episodes=2", "--n-tasks", "3"]
-    windows = ["--in-training", "1-1", "2-999"]
-    lines = run_example(tmp_path, "compare.py", *short, *windows, "--folder", "runs").splitlines()
-    rows = [line.split() for line in lines if line.startswith(("sgmrl ", "maml "))]
+    # two iterations, of which E-MAML's second differs
+    short = ["--timesteps", "1", "900", "--seeds", "0", "1", "--set", "meta_batch_size=2", "n_episodes=2", "--n-tasks", "3"]
+    more = ["--algos", "emaml", "maml", "--in-training", "2-2", "2-999"]
+    lines = run_example(tmp_path, "compare.py", *short, *more, "--folder", "runs").splitlines()
+    rows = [line.split() for line in lines if line.startswith(("emaml ", "maml "))]
     assert [row[1] for row in rows if len(row) == 6] == ["0", "1", "mean", "±"] * 2 * 2
     assert (tmp_path / "runs" / "curves.png").exists()
-    assert any(line.startswith("sgmrl − maml after 1 inner step") for line in lines)
-    difference = np.mean([np.mean(returns(tmp_path, "sgmrl", seed) - returns(tmp_path, "maml", seed)) for seed in (0, 1)])
-    (found,) = (line for line in lines if line.startswith("sgmrl − maml in training, paired by seed"))
+    assert any(line.startswith("emaml − maml after 1 inner step") for line in lines)
+    difference = np.mean([returns(tmp_path, "emaml", seed)[1] - returns(tmp_path, "maml", seed)[1] for seed in (0, 1)])
+    (found,) = (line for line in lines if line.startswith("emaml − maml in training, paired by seed"))
+    assert abs(difference) > 0.01
     assert float(found.split(":")[1].split("±")[0]) == pytest.approx(difference, abs=0.006)
-    assert "Not every run is that long: the shortest has 1." in lines
+    assert "Not every run is that long: the shortest has 2." in lines
 
 
 def returns(folder, algorithm, seed):
