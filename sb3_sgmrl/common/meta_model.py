@@ -219,7 +219,8 @@ class MetaModel(SafelySaved):
 
     def check_settings(self) -> None:
         """
-        :raises ValueError: for the first argument of the constructor, or attribute set since, that is outside its range
+        :raises ValueError: for the first argument of the constructor, or attribute set since, that is outside its range, or
+            for ``inner_lr_learning_rate`` when it was set since
         """
         check_arguments(self)
         self.objective  # noqa: B018  # checks its own settings
