@@ -7,6 +7,7 @@ Train algorithms side by side with paired seeds, then print a table and draw the
 The first takes a minute or two. Each of the ``--timesteps`` gets a table; training goes on from one to the next. A run whose
 reports are in the folder is not trained again, so the same command with more seeds adds them, and with other settings it is
 refused. Settings are RL Zoo's of the package (``hyperparams/*.yml``); ``--set inner_lr=0.2`` changes them for every algorithm.
+``--set learning_rate=lin_0.001`` lets it decay to 0, as in RL Zoo.
 ``--in-training 51-100`` also compares what these iterations of training returned. With ``--parallel 2`` two runs share two
 processors, one thread each.
 """
@@ -17,6 +18,7 @@ import csv
 import json
 import os
 import pathlib
+import re
 import sys
 
 import gymnasium as gym
@@ -26,6 +28,7 @@ import scipy.stats
 import yaml
 from matplotlib.figure import Figure
 from stable_baselines3.common.logger import configure
+from stable_baselines3.common.utils import LinearSchedule
 
 import sb3_sgmrl
 from sb3_sgmrl import EMAML, MAML, SGMRL, MetaEvalCallback, TaskDistEnv, evaluate_adaptation
@@ -92,7 +95,11 @@ def check(arguments):
         iterations(window)
     for algorithm in arguments.algos:
         check_set(arguments, ALGORITHMS[algorithm][0])
-        model_of(arguments, algorithm, min(arguments.seeds))
+        model = model_of(arguments, algorithm, min(arguments.seeds))
+        if callable(model.learning_rate) and len(arguments.timesteps) > 1:
+            raise ValueError(
+                "--timesteps must be one number with a learning_rate that decays: it decays to 0 over these steps."
+            )
         settings = conditions(arguments, algorithm)
         for seed in arguments.seeds:
             check_same(run_folder(arguments.folder, algorithm, seed), settings)
@@ -122,7 +129,14 @@ def is_finished(arguments, algorithm, seed):
 def model_of(arguments, algorithm, seed):
     threads = max(1, os.cpu_count() // arguments.parallel)
     settings = arguments_of(arguments, algorithm)
+    settings["learning_rate"] = schedule(settings["learning_rate"])
     return ALGORITHMS[algorithm][0]("MlpPolicy", family(arguments), seed=seed, n_threads=threads, **settings)
+
+
+def schedule(rate):
+    """The linear decay to 0 that RL Zoo's ``lin_0.001`` stands for; other values as they are."""
+    start = re.fullmatch(r"lin_(\d*\.?\d+(e-?\d+)?)", str(rate))
+    return LinearSchedule(float(start[1]), 0.0, 1.0) if start else rate
 
 
 def report_file(timesteps, best=False):

@@ -121,6 +121,11 @@ def returns(folder, algorithm, seed):
         ("--set inner_lrr=0.2", "did you mean 'inner_lr'?"),
         ("--env Nope-v0", "'Nope-v0' is not a family in"),
         ("--in-training 9-3", "--in-training must be a first and a last iteration such as 51-100, got '9-3'."),
+        ("--timesteps 1 2 --set learning_rate=lin_1e-3", "--timesteps must be one number with a learning_rate that decays"),
+        (
+            "--set learning_rate=lin_x",
+            "`learning_rate` must be a finite number that is not negative, or a function, got 'lin_x'.",
+        ),
         ("--n-tasks 0", "`n_tasks` must be a positive integer, got 0."),
         ("--seeds 0 -1", "Seed must be between 0 and 2**32 - 1"),
     ],
@@ -128,6 +133,25 @@ def returns(folder, algorithm, seed):
 def test_compare_refuses_before_it_trains(arguments, complaint, tmp_path):
     assert complaint in error_of(tmp_path, "compare.py", *arguments.split())
     assert not list(tmp_path.iterdir())
+
+
+def test_compare_lets_the_learning_rate_decay(tmp_path):
+    short = ["--timesteps", "3000", "--seeds", "0", "--n-tasks", "2", "--n-steps", "1", "--algos", "maml"]
+    run_example(
+        tmp_path,
+        "compare.py",
+        *short,
+        "--folder",
+        "runs",
+        "--set",
+        "meta_batch_size=2",
+        "n_episodes=2",
+        "learning_rate=lin_0.002",
+    )
+    with open(tmp_path / "runs" / "maml-0" / "progress.csv") as file:
+        rows = [[float(row[name]) for name in ("train/learning_rate", "time/total_timesteps")] for row in csv.DictReader(file)]
+    assert len(rows) > 1
+    assert [rate for rate, _ in rows] == pytest.approx([max(0, 0.002 * (1 - steps / 3000)) for _, steps in rows])
 
 
 def test_compare_mixes_no_runs(tmp_path):
