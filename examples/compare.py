@@ -6,10 +6,9 @@ Train algorithms side by side with paired seeds, then print a table and draw the
 
 The first takes a minute or two. Each of the ``--timesteps`` gets a table; training goes on from one to the next. A run whose
 reports are in the folder is not trained again, so the same command with more seeds adds them, and with other settings it is
-refused. Settings are RL Zoo's of the package (``hyperparams/*.yml``); ``--set inner_lr=0.2`` changes them for every algorithm.
-``--set learning_rate=lin_0.001`` lets it decay to 0, as in RL Zoo.
-``--in-training 51-100`` also compares what these iterations of training returned. With ``--parallel 2`` two runs share two
-processors, one thread each.
+refused. Settings are RL Zoo's of the package (``hyperparams/*.yml``); ``--set inner_lr=0.2`` changes them for every algorithm,
+and ``learning_rate=lin_0.001`` is a rate that decays to 0, as in RL Zoo. ``--in-training 51-100`` also compares what these
+iterations of training returned. With ``--parallel 2`` two runs share two processors, one thread each.
 """
 
 import argparse
