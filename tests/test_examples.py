@@ -136,18 +136,8 @@ def test_compare_refuses_before_it_trains(arguments, complaint, tmp_path):
 
 
 def test_compare_lets_the_learning_rate_decay(tmp_path):
-    short = ["--timesteps", "3000", "--seeds", "0", "--n-tasks", "2", "--n-steps", "1", "--algos", "maml"]
-    run_example(
-        tmp_path,
-        "compare.py",
-        *short,
-        "--folder",
-        "runs",
-        "--set",
-        "meta_batch_size=2",
-        "n_episodes=2",
-        "learning_rate=lin_0.002",
-    )
+    short = ["--timesteps", "3000", "--seeds", "0", "--n-tasks", "2", "--n-steps", "1", "--algos", "maml", "--folder", "runs"]
+    run_example(tmp_path, "compare.py", *short, "--set", "meta_batch_size=2", "n_episodes=2", "learning_rate=lin_0.002")
     with open(tmp_path / "runs" / "maml-0" / "progress.csv") as file:
         rows = [[float(row[name]) for name in ("train/learning_rate", "time/total_timesteps")] for row in csv.DictReader(file)]
     assert len(rows) > 1
