@@ -27,8 +27,8 @@ from threadpoolctl import threadpool_info
 
 from sb3_sgmrl import MAML, SGMRL, TaskDistEnv
 from sb3_sgmrl.common import adaptation, meta_algorithm, sampling
-from sb3_sgmrl.common.control_variates import CONTROL_VARIATES
-from sb3_sgmrl.common.vec_tasks import TaskVecEnv
+from sb3_sgmrl.score_terms.control_variates import CONTROL_VARIATES
+from sb3_sgmrl.vec_env.task_vec_env import TaskVecEnv
 
 # tasks, trajectories per task and phase
 SIZES = {

@@ -31,10 +31,11 @@ from stable_baselines3.common.utils import LinearSchedule
 
 import sb3_sgmrl
 from sb3_sgmrl import EMAML, MAML, SGMRL, MetaEvalCallback, TaskDistEnv, evaluate_adaptation
-from sb3_sgmrl.command_line import run_command
-from sb3_sgmrl.common.checks import argument_names, check_names, check_positive
+from sb3_sgmrl.cli.command_line import run_command
+from sb3_sgmrl.common.arguments import argument_names
 from sb3_sgmrl.common.evaluation import after
-from sb3_sgmrl.common.processes import process_pool
+from sb3_sgmrl.util.processes import process_pool
+from sb3_sgmrl.util.validation import check_names, check_positive
 
 # class, hyperparameter file, arguments beyond those
 ALGORITHMS = {

@@ -18,12 +18,12 @@ import numpy as np
 import torch as th
 from matplotlib.figure import Figure
 
-from sb3_sgmrl.common.advantages import AdvantageSettings
-from sb3_sgmrl.common.processes import process_pool
-from sb3_sgmrl.common.type_aliases import MetaObjective
+from sb3_sgmrl.gradient.advantages import AdvantageSettings
+from sb3_sgmrl.gradient.objective import MetaObjective
 from sb3_sgmrl.theory import ConvergenceConstants, Estimate, TabularMDP, TabularTasks, attained, softmax_bounds
 from sb3_sgmrl.theory.gradient_sample import with_progress
 from sb3_sgmrl.theory.statistics import align, with_interval
+from sb3_sgmrl.util.processes import process_pool
 
 GAMMA, INNER_LR, N_EPISODES, LEARNING_RATE = 0.9, 2.0, 2, 1.0
 # rewards r(s, a) of the tasks; from state 0 every action leads to state 1, where the episode ends after one more step

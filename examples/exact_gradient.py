@@ -12,15 +12,12 @@ import torch as th
 from gymnasium import spaces
 
 from sb3_sgmrl.common import control_variates as cv
-from sb3_sgmrl.common.advantages import AdvantageSettings
-from sb3_sgmrl.common.counterfactual import counterfactual_baselines
-from sb3_sgmrl.common.refitted import causal_refitted_coefficients, refitted_coefficients
-from sb3_sgmrl.common.score_coefficients import (
-    leave_one_out_parameters,
-    return_baselines,
-    return_coefficients,
-)
-from sb3_sgmrl.common.type_aliases import MetaObjective
+from sb3_sgmrl.gradient.advantages import AdvantageSettings
+from sb3_sgmrl.gradient.objective import MetaObjective
+from sb3_sgmrl.score_terms.counterfactual import counterfactual_baselines
+from sb3_sgmrl.score_terms.leave_one_out import leave_one_out_parameters
+from sb3_sgmrl.score_terms.refitted import causal_refitted_coefficients, refitted_coefficients
+from sb3_sgmrl.score_terms.returns import return_baselines, return_coefficients
 from sb3_sgmrl.theory import TabularMDP, exact_gradient, exact_value, expected_gradient, relative_error, softmax_policy
 
 N, SPACE, POLICY = 2, spaces.Discrete(2), softmax_policy(2, 2, seed=0)  # N episodes per inner batch

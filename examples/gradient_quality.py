@@ -20,11 +20,10 @@ import numpy as np
 from compare import ALGORITHMS, SETTINGS, check_same, check_set, family, setting, settings_of
 
 from sb3_sgmrl import EMAML, MAML, SGMRL
-from sb3_sgmrl.command_line import run_command
-from sb3_sgmrl.common.checks import check_positive
-from sb3_sgmrl.common.control_variates import CONTROL_VARIATES
+from sb3_sgmrl.cli.command_line import run_command
 from sb3_sgmrl.common.saving import saved_algorithm
 from sb3_sgmrl.plots import plot_gradient_quality, plot_quality_sweep
+from sb3_sgmrl.score_terms.control_variates import CONTROL_VARIATES
 from sb3_sgmrl.theory import (
     TabularReference,
     compare_gradients,
@@ -34,6 +33,7 @@ from sb3_sgmrl.theory import (
     sample_gradients,
 )
 from sb3_sgmrl.theory.statistics import align, with_interval
+from sb3_sgmrl.util.validation import check_positive
 
 # an outer surrogate in which every estimate is in the units of the return
 PLAIN = {"gae_lambda": 1.0, "baseline": "none", "normalize": False, "discount_from": "episode", "time_reduction": "sum"}

@@ -29,10 +29,10 @@ from compare import half_width, setting, settings_of
 from stable_baselines3.common.callbacks import BaseCallback
 
 from sb3_sgmrl import MAML, SGMRL, TaskDistEnv, evaluate_adaptation
-from sb3_sgmrl.command_line import run_command
-from sb3_sgmrl.common.checks import check_positive
-from sb3_sgmrl.common.processes import process_pool
-from sb3_sgmrl.common.saving import replace_when_complete
+from sb3_sgmrl.cli.command_line import run_command
+from sb3_sgmrl.util.files import replace_when_complete
+from sb3_sgmrl.util.processes import process_pool
+from sb3_sgmrl.util.validation import check_positive
 
 ALGORITHMS = {"sgmrl": SGMRL, "maml": MAML}
 # (SG-MRL, MAML) of the paper for one, two and three inner steps, mean and interval
@@ -172,7 +172,9 @@ def print_table(arguments):
     print("Mean return after the last inner step; ±: 95 % confidence interval over seeds (Student's t).")
     ratios = clock(arguments)
     if ratios:
-        print(f"Processor time of an iteration, SG-MRL over MAML: median {np.median(ratios):.3f} of {len(ratios)} pairs of runs.")
+        print(
+            f"Processor time of an iteration, SG-MRL over MAML: median {np.median(ratios):.3f} of {len(ratios)} pairs of runs."
+        )
 
 
 def clock(arguments):

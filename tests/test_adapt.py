@@ -9,8 +9,10 @@ from stable_baselines3.common.monitor import Monitor
 from toys import ALGORITHMS, HORIZON, PointEnv, assert_same, differ, point, point_vec, state, tiny
 
 from sb3_sgmrl import MAML, SGMRL, TaskDistEnv
-from sb3_sgmrl.common.adaptation import ADAPTATION, adapt_tasks, task_phases
-from sb3_sgmrl.common.sampling import collect_phase, tasks_released_afterwards
+from sb3_sgmrl.common.phases import adapt_tasks, task_phases
+from sb3_sgmrl.common.sampling import collect_phase
+from sb3_sgmrl.data.streams import ADAPTATION
+from sb3_sgmrl.vec_env.borrowing import tasks_released_afterwards
 
 GOAL = np.array([0.8, -0.3])
 

@@ -9,7 +9,8 @@ from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
 
 from sb3_sgmrl.common import advantages
-from sb3_sgmrl.common.advantages import (
+from sb3_sgmrl.data.batch import PhaseBatch, TaskBatch
+from sb3_sgmrl.gradient.advantages import (
     RIDGE,
     AdvantageSettings,
     baseline_features,
@@ -17,10 +18,9 @@ from sb3_sgmrl.common.advantages import (
     episode_weights,
     flatten_observations,
     gae,
-    leave_one_out,
 )
-from sb3_sgmrl.common.batch import PhaseBatch, TaskBatch
-from sb3_sgmrl.common.control_variates import TaskRegression, VariateScaling, leave_one_out_return, leave_one_task_out
+from sb3_sgmrl.score_terms.control_variates import TaskRegression, VariateScaling, leave_one_out_return, leave_one_task_out
+from sb3_sgmrl.score_terms.leave_one_out import leave_one_out
 
 SPACE = spaces.Box(-5.0, 5.0, (3,), np.float32)
 PLAIN = AdvantageSettings(gamma=0.9, gae_lambda=1.0, baseline="none", normalize=False)

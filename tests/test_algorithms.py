@@ -29,9 +29,9 @@ from toys import (
 )
 
 from sb3_sgmrl import EMAML, MAML, SGMRL, TaskDistEnv
-from sb3_sgmrl.common.control_variates import CONTROL_VARIATES
-from sb3_sgmrl.common.inner import WeightedSamples, adapt
-from sb3_sgmrl.common.type_aliases import InnerStep
+from sb3_sgmrl.gradient.inner import WeightedSamples, adapt
+from sb3_sgmrl.gradient.objective import InnerStep
+from sb3_sgmrl.score_terms.control_variates import CONTROL_VARIATES
 
 # samples of a meta-iteration of ``tiny``: two phases of three tasks of four episodes
 SAMPLES = 2 * 3 * 4 * HORIZON

@@ -22,8 +22,9 @@ from stable_baselines3.common.logger import configure
 from toys import error_of, point, tiny
 from zoo_tools import run_train, zoo_process  # noqa: F401
 
-from sb3_sgmrl import MAML, SGMRL, card, enjoy, evaluate_adaptation
-from sb3_sgmrl.command_line import REPORT_SEED
+from sb3_sgmrl import MAML, SGMRL, evaluate_adaptation
+from sb3_sgmrl.cli import card, enjoy
+from sb3_sgmrl.data.streams import REPORT_SEED
 
 SMALL = ["--n-tasks", "3", "--n-episodes", "2", "--n-steps", "2"]
 

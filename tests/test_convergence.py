@@ -8,10 +8,10 @@ import torch as th
 from scipy.optimize import brentq
 from test_examples import run_example
 
-from sb3_sgmrl.common.adaptation import task_phases
-from sb3_sgmrl.common.advantages import AdvantageSettings
-from sb3_sgmrl.common.control_variates import none
-from sb3_sgmrl.common.type_aliases import MetaObjective
+from sb3_sgmrl.common.phases import task_phases
+from sb3_sgmrl.gradient.advantages import AdvantageSettings
+from sb3_sgmrl.gradient.objective import MetaObjective
+from sb3_sgmrl.score_terms.control_variates import none
 from sb3_sgmrl.theory import (
     ConvergenceConstants,
     TabularMDP,

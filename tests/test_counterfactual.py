@@ -6,12 +6,13 @@ import torch as th
 from toys import assert_same, point_vec, rollout_of, state, tiny
 
 from sb3_sgmrl import SGMRL
-from sb3_sgmrl.common.advantages import baseline_features
-from sb3_sgmrl.common.control_variates import leave_one_out_return
-from sb3_sgmrl.common.counterfactual import MIN_EFFECTIVE_SAMPLE_SIZE, counterfactual_baselines, effective_sample_size
-from sb3_sgmrl.common.inner import WeightedSamples, adapt
-from sb3_sgmrl.common.score_coefficients import leave_one_out_parameters, return_baselines
-from sb3_sgmrl.common.threads import thread_pool
+from sb3_sgmrl.gradient.advantages import baseline_features
+from sb3_sgmrl.gradient.inner import WeightedSamples, adapt
+from sb3_sgmrl.score_terms.control_variates import leave_one_out_return
+from sb3_sgmrl.score_terms.counterfactual import MIN_EFFECTIVE_SAMPLE_SIZE, counterfactual_baselines, effective_sample_size
+from sb3_sgmrl.score_terms.leave_one_out import leave_one_out_parameters
+from sb3_sgmrl.score_terms.returns import return_baselines
+from sb3_sgmrl.util.threads import thread_pool
 
 
 def counterfactual_model(**kwargs):
@@ -137,7 +138,7 @@ def test_parameters_beyond_floating_point_are_not_used(monkeypatch):
         return found
 
     _, before = found_by(model, rollout)
-    monkeypatch.setattr("sb3_sgmrl.common.counterfactual.leave_one_out_parameters", without_spread)
+    monkeypatch.setattr("sb3_sgmrl.score_terms.counterfactual.leave_one_out_parameters", without_spread)
     otherwise, found = found_by(model, rollout)
     np.testing.assert_array_equal(found.baselines[0][:, 1], otherwise[0][:, 1])
     np.testing.assert_array_equal(found.baselines[0][:, [0, 2, 3]], before.baselines[0][:, [0, 2, 3]])

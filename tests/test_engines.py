@@ -18,9 +18,9 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from toys import HORIZON, PointEnv, assert_same, point, point_vec, state, tiny
 
 from sb3_sgmrl import SGMRL, TaskDistEnv, evaluate_adaptation, from_vector_env
-from sb3_sgmrl.common.engines import as_task_vec_env
-from sb3_sgmrl.common.processes import ProcessVecEnv
-from sb3_sgmrl.common.vec_tasks import TaskVecEnv
+from sb3_sgmrl.vec_env.engines import as_task_vec_env
+from sb3_sgmrl.vec_env.process_vec_env import ProcessVecEnv
+from sb3_sgmrl.vec_env.task_vec_env import TaskVecEnv
 
 TASKS = spaces.Box(-1.0, 1.0, (2,), np.float64)
 

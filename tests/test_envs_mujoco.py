@@ -16,8 +16,8 @@ from gymnasium.utils.env_checker import check_env as gymnasium_check_env
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
 from sb3_sgmrl import TaskDistEnv
-from sb3_sgmrl.common.workers import edited_model_fields
 from sb3_sgmrl.envs.mujoco_registry import FAMILIES, HORIZON, register_mujoco
+from sb3_sgmrl.vec_env.clones import edited_model_fields
 
 needs_batch = pytest.mark.skipif(
     tuple(int(part) for part in mujoco.__version__.split(".")[:2]) < (3, 17), reason="mujoco.batch came with mujoco 3.17"
@@ -382,7 +382,7 @@ RENDER = """
 import sys
 import gymnasium as gym, mujoco, numpy as np
 from sb3_sgmrl import TaskDistEnv
-from sb3_sgmrl.common.workers import edited_model_fields
+from sb3_sgmrl.vec_env.clones import edited_model_fields
 from sb3_sgmrl.envs.mujoco_registry import register_mujoco
 try:
     context = mujoco.GLContext(64, 64)

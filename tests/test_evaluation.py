@@ -25,10 +25,12 @@ from toys import HORIZON, PointEnv, SmallCnn, assert_same, point, point_vec, sta
 
 from sb3_sgmrl import SGMRL, AdaptationReport, MetaEvalCallback, TaskDistEnv, evaluate_adaptation
 from sb3_sgmrl.common import adaptation_env, callbacks
-from sb3_sgmrl.common.adaptation import EVALUATION, adapt_tasks, task_phases
-from sb3_sgmrl.common.sampling import borrowed_workers, collect_phase
-from sb3_sgmrl.common.vec_tasks import TaskVecEnv
+from sb3_sgmrl.common.phases import adapt_tasks, task_phases
+from sb3_sgmrl.common.sampling import collect_phase
+from sb3_sgmrl.data.streams import EVALUATION
 from sb3_sgmrl.plots import navigation_trajectories
+from sb3_sgmrl.vec_env.borrowing import borrowed_workers
+from sb3_sgmrl.vec_env.task_vec_env import TaskVecEnv
 
 SAMPLES = 2 * 2 * 2 * HORIZON  # of a meta-iteration
 

@@ -10,8 +10,10 @@ from toys import tiny
 
 from sb3_sgmrl import SGMRL, TaskDistEnv
 from sb3_sgmrl.common import counterfactual
-from sb3_sgmrl.common.advantages import AdvantageSettings
-from sb3_sgmrl.common.control_variates import (
+from sb3_sgmrl.common.meta_algorithm import MetaRollout
+from sb3_sgmrl.gradient.advantages import AdvantageSettings
+from sb3_sgmrl.gradient.objective import InnerStep, MetaObjective
+from sb3_sgmrl.score_terms.control_variates import (
     CONTROL_VARIATES,
     FIRST_ORDER,
     TaskRegression,
@@ -19,15 +21,10 @@ from sb3_sgmrl.common.control_variates import (
     leave_one_task_out,
     none,
 )
-from sb3_sgmrl.common.counterfactual import counterfactual_baselines
-from sb3_sgmrl.common.meta_algorithm import MetaRollout
-from sb3_sgmrl.common.refitted import refitted_coefficients
-from sb3_sgmrl.common.score_coefficients import (
-    leave_one_out_parameters,
-    return_baselines,
-    return_coefficients,
-)
-from sb3_sgmrl.common.type_aliases import InnerStep, MetaObjective
+from sb3_sgmrl.score_terms.counterfactual import counterfactual_baselines
+from sb3_sgmrl.score_terms.leave_one_out import leave_one_out_parameters
+from sb3_sgmrl.score_terms.refitted import refitted_coefficients
+from sb3_sgmrl.score_terms.returns import return_baselines, return_coefficients
 from sb3_sgmrl.theory import (
     TabularMDP,
     exact_gradient,

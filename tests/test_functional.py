@@ -23,10 +23,10 @@ from toys import (
 )
 
 from sb3_sgmrl import SGMRL
-from sb3_sgmrl.common.actions import draw_noise, env_actions, sample_actions
-from sb3_sgmrl.common.functional import FunctionalPolicy
-from sb3_sgmrl.common.inference import ParallelPolicies
-from sb3_sgmrl.common.mlp import PlainMlp
+from sb3_sgmrl.policies.actions import draw_noise, env_actions, sample_actions
+from sb3_sgmrl.policies.functional import FunctionalPolicy
+from sb3_sgmrl.policies.inference import ParallelPolicies
+from sb3_sgmrl.policies.mlp import PlainMlp
 
 SMALL_IMAGES = {"features_extractor_class": SmallCnn}
 KINDS = {

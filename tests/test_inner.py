@@ -10,22 +10,19 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import nn
 from toys import Float64
 
-from sb3_sgmrl.common.adaptation import task_phases
-from sb3_sgmrl.common.advantages import AdvantageSettings
-from sb3_sgmrl.common.batch import PhaseBatch
-from sb3_sgmrl.common.control_variates import RETURN_CONTROL_VARIATES
-from sb3_sgmrl.common.functional import FunctionalPolicy
-from sb3_sgmrl.common.inner import WeightedSamples, adapt, policy_gradient, pull_back
-from sb3_sgmrl.common.meta_gradient import meta_gradient
-from sb3_sgmrl.common.mlp import PlainMlp
-from sb3_sgmrl.common.refitted import refitted_coefficients
-from sb3_sgmrl.common.score_coefficients import (
-    leave_one_out_parameters,
-    return_baselines,
-    return_coefficients,
-)
-from sb3_sgmrl.common.threads import thread_pool
-from sb3_sgmrl.common.type_aliases import MetaObjective
+from sb3_sgmrl.common.phases import task_phases
+from sb3_sgmrl.data.batch import PhaseBatch
+from sb3_sgmrl.gradient.advantages import AdvantageSettings
+from sb3_sgmrl.gradient.inner import WeightedSamples, adapt, policy_gradient, pull_back
+from sb3_sgmrl.gradient.meta_gradient import meta_gradient
+from sb3_sgmrl.gradient.objective import MetaObjective
+from sb3_sgmrl.policies.functional import FunctionalPolicy
+from sb3_sgmrl.policies.mlp import PlainMlp
+from sb3_sgmrl.score_terms.control_variates import RETURN_CONTROL_VARIATES
+from sb3_sgmrl.score_terms.leave_one_out import leave_one_out_parameters
+from sb3_sgmrl.score_terms.refitted import refitted_coefficients
+from sb3_sgmrl.score_terms.returns import return_baselines, return_coefficients
+from sb3_sgmrl.util.threads import thread_pool
 
 SPACE = spaces.Box(-5, 5, (3,), np.float64)
 LEARNING_RATE = 0.3

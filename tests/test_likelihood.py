@@ -8,9 +8,9 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import nn
 from toys import Float64
 
-from sb3_sgmrl.common.functional import FunctionalPolicy
-from sb3_sgmrl.common.likelihood import AutogradLikelihood, MlpLikelihood, log_likelihood
-from sb3_sgmrl.common.mlp import PlainMlp
+from sb3_sgmrl.policies.functional import FunctionalPolicy
+from sb3_sgmrl.policies.likelihood import AutogradLikelihood, MlpLikelihood, log_likelihood
+from sb3_sgmrl.policies.mlp import PlainMlp
 
 OBSERVATIONS = {"box": spaces.Box(-5, 5, (3,)), "categories": spaces.Discrete(4)}
 ACTIONS = {"box": spaces.Box(-1, 1, (2,)), "categories": spaces.Discrete(3)}

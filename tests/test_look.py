@@ -19,8 +19,9 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from toys import error_of
 from zoo_tools import run_train, zoo_process  # noqa: F401
 
-from sb3_sgmrl import SGMRL, TaskDistEnv, adapt, enjoy, record, to_sb3, video
-from sb3_sgmrl.command_line import REPORT_SEED
+from sb3_sgmrl import SGMRL, TaskDistEnv, to_sb3
+from sb3_sgmrl.cli import adapt, enjoy, record, video
+from sb3_sgmrl.data.streams import REPORT_SEED
 
 imageio = pytest.importorskip("imageio.v2")
 TASK = ["--task", "0.3", "-0.4"]
@@ -112,7 +113,7 @@ def test_where_mujoco_draws_without_a_display(monkeypatch: pytest.MonkeyPatch) -
 def test_video_of_a_robot_without_a_display() -> None:
     """In a process of its own, because the kind of OpenGL is chosen when MuJoCo is imported."""
     hidden = {name: value for name, value in os.environ.items() if name not in ("DISPLAY", "WAYLAND_DISPLAY", "MUJOCO_GL")}
-    code = "from sb3_sgmrl.video import choose_gl_backend; print(choose_gl_backend())"
+    code = "from sb3_sgmrl.cli.video import choose_gl_backend; print(choose_gl_backend())"
     works = subprocess.run([sys.executable, "-c", code], env=hidden, capture_output=True, text=True, check=True)
     if works.stdout.strip() == "None":
         pytest.skip("neither EGL nor OSMesa")

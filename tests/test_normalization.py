@@ -14,9 +14,10 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecNorm
 from toys import ALGORITHMS, HORIZON, PointEnv, assert_same, point, point_vec, state, tiny
 
 from sb3_sgmrl import MAML, SGMRL, MetaEvalCallback, TaskDistEnv, evaluate_adaptation
-from sb3_sgmrl.common.engines import as_task_vec_env
-from sb3_sgmrl.common.sampling import collect_phase, tasks_released_afterwards
+from sb3_sgmrl.common.sampling import collect_phase
 from sb3_sgmrl.plots import navigation_trajectories
+from sb3_sgmrl.vec_env.borrowing import tasks_released_afterwards
+from sb3_sgmrl.vec_env.engines import as_task_vec_env
 
 TASKS = [np.array([0.5, 0.5]), np.array([-0.5, 0.2]), np.array([0.1, -0.9])]
 ENTROPY = [3, 1, 4]

@@ -12,7 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from toys import error_of, tiny
 
-from sb3_sgmrl import SGMRL, AdaptationReport, plot
+from sb3_sgmrl import SGMRL, AdaptationReport
+from sb3_sgmrl.cli import plot
 from sb3_sgmrl.common import evaluation
 from sb3_sgmrl.plots import trajectories
 

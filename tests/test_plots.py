@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 from stable_baselines3.common.logger import configure
 from toys import error_of, point, tiny
 
-from sb3_sgmrl import MAML, SGMRL, AdaptationReport, MetaEvalCallback, evaluate_adaptation, plot
+from sb3_sgmrl import MAML, SGMRL, AdaptationReport, MetaEvalCallback, evaluate_adaptation
+from sb3_sgmrl.cli import plot
 from sb3_sgmrl.plots import (
     LearningCurve,
     bootstrap,

@@ -15,7 +15,7 @@ from toys import assert_same, point, state, tiny
 from sb3_sgmrl import MAML, SGMRL, MetaEvalCallback, evaluate_adaptation
 from sb3_sgmrl.common import progress
 from sb3_sgmrl.common.progress import MetaProgressBarCallback
-from sb3_sgmrl.common.tensorboard import TensorBoardCallback
+from sb3_sgmrl.plots.tensorboard import TensorBoardCallback
 
 PER_ITERATION = 3 * 2 * 4 * 5  # tasks, phases, episodes, steps
 

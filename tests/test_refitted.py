@@ -7,10 +7,13 @@ import pytest
 import torch as th
 from gymnasium import spaces
 
-from sb3_sgmrl.common.advantages import AdvantageSettings, baseline_features, episode_weights, leave_one_out
-from sb3_sgmrl.common.batch import PhaseBatch
-from sb3_sgmrl.common.inner import WeightedSamples
-from sb3_sgmrl.common.refitted import (
+from sb3_sgmrl.data.batch import PhaseBatch
+from sb3_sgmrl.gradient.advantages import AdvantageSettings, baseline_features, episode_weights
+from sb3_sgmrl.gradient.inner import WeightedSamples
+from sb3_sgmrl.gradient.objective import InnerStep, TaskPhase
+from sb3_sgmrl.gradient.score_weight import SignalWeight, SignalWeights
+from sb3_sgmrl.score_terms.leave_one_out import leave_one_out
+from sb3_sgmrl.score_terms.refitted import (
     _advantages,
     causal_refitted_coefficients,
     contributions,
@@ -18,8 +21,6 @@ from sb3_sgmrl.common.refitted import (
     linearized_coefficients,
     refitted_coefficients,
 )
-from sb3_sgmrl.common.score_weight import SignalWeight, SignalWeights
-from sb3_sgmrl.common.type_aliases import InnerStep, TaskPhase
 
 SPACE = spaces.Box(-3, 3, (2,))
 SETTINGS = {

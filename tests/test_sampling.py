@@ -15,11 +15,13 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecMoni
 from toys import ACTIONS, HORIZON, OBSERVATIONS, PointEnv, point, point_vec, tiny
 
 from sb3_sgmrl import SGMRL, TaskDistEnv
-from sb3_sgmrl.common.actions import draw_noise
-from sb3_sgmrl.common.engines import as_task_vec_env
-from sb3_sgmrl.common.functional import FunctionalPolicy
-from sb3_sgmrl.common.sampling import check_tasks, collect_phase, find_horizon, tasks_released_afterwards
-from sb3_sgmrl.common.vec_tasks import TaskVecEnv
+from sb3_sgmrl.common.sampling import collect_phase
+from sb3_sgmrl.policies.actions import draw_noise
+from sb3_sgmrl.policies.functional import FunctionalPolicy
+from sb3_sgmrl.vec_env.borrowing import tasks_released_afterwards
+from sb3_sgmrl.vec_env.engines import as_task_vec_env
+from sb3_sgmrl.vec_env.task_vec_env import TaskVecEnv
+from sb3_sgmrl.vec_env.task_workers import check_tasks, find_horizon
 
 TASKS = [np.array([0.5, 0.5]), np.array([-0.5, 0.2]), np.array([0.1, -0.9])]
 ENTROPY = [3, 1, 4]

@@ -16,7 +16,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 from toys import ALGORITHMS, HORIZON, LinearExtractor, assert_same, differ, point, point_vec, state, tiny
 
 from sb3_sgmrl import MAML, SGMRL
-from sb3_sgmrl.common.saving import replace_when_complete
+from sb3_sgmrl.util.files import replace_when_complete
 
 SAMPLES = 2 * 3 * 4 * HORIZON
 

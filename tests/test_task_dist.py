@@ -23,8 +23,8 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
 
-from sb3_sgmrl.common.task_dist import TaskDistEnv
 from sb3_sgmrl.envs import register_envs
+from sb3_sgmrl.tasks.task_dist_env import TaskDistEnv
 
 GRAVITY = spaces.Box(5.0, 15.0, (1,))
 GUIDE = Path(__file__).parents[1] / "docs" / "guide" / "task_distributions.md"

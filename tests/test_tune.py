@@ -15,8 +15,10 @@ from stable_baselines3.common.callbacks import ProgressBarCallback  # noqa: F401
 from toys import error_of
 from zoo_tools import FOLDER, SMALL, make_manager, run_train, zoo_process  # noqa: F401
 
-from sb3_sgmrl import SGMRL, evaluate_adaptation, tune, tuning
-from sb3_sgmrl.zoo import META_ALGOS
+from sb3_sgmrl import SGMRL, evaluate_adaptation
+from sb3_sgmrl.cli import tune
+from sb3_sgmrl.cli.zoo import tuning
+from sb3_sgmrl.cli.zoo.manager import META_ALGOS
 
 STUDY = "logs/sgmrl/tuned_Navigation2D-v0_1"
 PARAMS: dict[str, Any] = {

@@ -10,8 +10,8 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecMonitor, VecNormalize
 
 import sb3_sgmrl.envs  # noqa: F401  # registers the families
-from sb3_sgmrl.common.task_dist import TaskDistEnv
-from sb3_sgmrl.common.vec_tasks import TaskVecEnv
+from sb3_sgmrl.tasks.task_dist_env import TaskDistEnv
+from sb3_sgmrl.vec_env.task_vec_env import TaskVecEnv
 
 FAMILIES = [
     ("Navigation2D-v0", {"max_episode_steps": 12}),

@@ -9,8 +9,8 @@ from gymnasium import spaces
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from sb3_sgmrl.common.task_dist import TaskDistEnv
-from sb3_sgmrl.common.workers import edited_model_fields, make_task_vec_env
+from sb3_sgmrl.tasks.task_dist_env import TaskDistEnv
+from sb3_sgmrl.vec_env.clones import edited_model_fields, make_task_vec_env
 
 
 def pendulum(**kwargs):

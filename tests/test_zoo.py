@@ -22,13 +22,14 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNorm
 from toys import error_of
 from zoo_tools import FOLDER, make_manager, run_train, zoo_process  # noqa: F401
 
-from sb3_sgmrl import MAML, SGMRL, AdaptationReport, TaskDistEnv, enjoy, evaluate_adaptation, plot, plots, train, tune
-from sb3_sgmrl.command_line import REPORT_SEED
-from sb3_sgmrl.common.engines import DEFAULT_WORKERS
-from sb3_sgmrl.common.vec_tasks import TaskVecEnv
+from sb3_sgmrl import MAML, SGMRL, AdaptationReport, TaskDistEnv, evaluate_adaptation, plots
+from sb3_sgmrl.cli import enjoy, plot, train, tune
+from sb3_sgmrl.cli.zoo.checks import check_hyperparameters
+from sb3_sgmrl.cli.zoo.manager import META_ALGOS, MetaOptions
+from sb3_sgmrl.data.streams import REPORT_SEED
 from sb3_sgmrl.plots.runs import logged, read_progress
-from sb3_sgmrl.zoo import META_ALGOS, MetaOptions
-from sb3_sgmrl.zoo_checks import check_hyperparameters
+from sb3_sgmrl.vec_env.engines import DEFAULT_WORKERS
+from sb3_sgmrl.vec_env.task_vec_env import TaskVecEnv
 
 OWN_FAMILIES = [id for id, spec in gym.registry.items() if str(spec.entry_point).startswith("sb3_sgmrl.")]
 
@@ -487,7 +488,7 @@ def test_interrupted_report_says_where_the_model_is(
     def interrupt(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("sb3_sgmrl.zoo.evaluate_adaptation", interrupt)
+    monkeypatch.setattr("sb3_sgmrl.cli.zoo.manager.evaluate_adaptation", interrupt)
     assert run_train("--eval-freq", "-1") == 130
     path = "logs/sgmrl/Navigation2D-v0_1/Navigation2D-v0.zip"
     assert path in capsys.readouterr().err

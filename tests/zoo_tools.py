@@ -13,8 +13,8 @@ import pytest
 from rl_zoo3.gym_patches import PatchedTimeLimit
 
 import sb3_sgmrl
-from sb3_sgmrl import train
-from sb3_sgmrl.zoo import MetaExperimentManager, MetaOptions
+from sb3_sgmrl.cli import train
+from sb3_sgmrl.cli.zoo.manager import MetaExperimentManager, MetaOptions
 
 FOLDER = Path(sb3_sgmrl.__file__).parent / "hyperparams"
 SMALL = ["meta_batch_size:2", "n_episodes:3"]

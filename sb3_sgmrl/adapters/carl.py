@@ -10,8 +10,8 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.utils import RecordConstructorArgs
 
-from sb3_sgmrl.common.task_dist import TaskDistEnv
-from sb3_sgmrl.common.task_sources import make_env
+from sb3_sgmrl.tasks.sources import make_env
+from sb3_sgmrl.tasks.task_dist_env import TaskDistEnv
 
 Ranges = Mapping[str, tuple[float, float]]
 

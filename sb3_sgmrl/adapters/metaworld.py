@@ -8,7 +8,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from sb3_sgmrl.common.task_dist import TaskDistEnv
+from sb3_sgmrl.tasks.task_dist_env import TaskDistEnv
 
 Name = tuple[str, int]
 

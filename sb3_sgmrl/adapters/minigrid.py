@@ -11,8 +11,8 @@ from gymnasium import spaces
 from gymnasium.utils import RecordConstructorArgs
 from stable_baselines3.common.env_util import is_wrapped
 
-from sb3_sgmrl.common.task_dist import TaskDistEnv
-from sb3_sgmrl.common.task_sources import make_env
+from sb3_sgmrl.tasks.sources import make_env
+from sb3_sgmrl.tasks.task_dist_env import TaskDistEnv
 
 
 class SeededLayout(gym.Wrapper, RecordConstructorArgs):

@@ -16,11 +16,11 @@ from stable_baselines3.common.callbacks import BaseCallback, EventCallback
 from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.vec_env import unwrap_vec_normalize
 
-from sb3_sgmrl.common.adaptation_env import fit_to_model, make_task_env
-from sb3_sgmrl.common.checks import check_positive, check_seed
+from sb3_sgmrl.common.base_class import MetaModel, fit_to_model
 from sb3_sgmrl.common.evaluation import AdaptationReport, draw_test_tasks, evaluate_adaptation
-from sb3_sgmrl.common.meta_model import MetaModel
-from sb3_sgmrl.common.saving import replace_when_complete
+from sb3_sgmrl.util.files import replace_when_complete
+from sb3_sgmrl.util.validation import check_positive, check_seed
+from sb3_sgmrl.vec_env.engines import make_task_env
 
 # of the algorithms, for the number of columns while the model is not known
 _USUAL_EPISODES = 20

@@ -15,14 +15,15 @@ import numpy as np
 from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_sgmrl.common.adaptation import EVALUATION, play_and_adapt
-from sb3_sgmrl.common.adaptation_env import env_to_adapt_in
-from sb3_sgmrl.common.batch import PhaseBatch
-from sb3_sgmrl.common.checks import check_positive, check_seed
-from sb3_sgmrl.common.meta_model import MetaModel
-from sb3_sgmrl.common.progress import with_progress
-from sb3_sgmrl.common.sampling import borrowed_workers, check_tasks
-from sb3_sgmrl.common.saving import replace_when_complete
+from sb3_sgmrl.common.base_class import MetaModel, env_to_adapt_in
+from sb3_sgmrl.common.phases import play_and_adapt
+from sb3_sgmrl.data.batch import PhaseBatch
+from sb3_sgmrl.data.streams import EVALUATION
+from sb3_sgmrl.util.files import replace_when_complete
+from sb3_sgmrl.util.progress import with_progress
+from sb3_sgmrl.util.validation import check_positive, check_seed
+from sb3_sgmrl.vec_env.borrowing import borrowed_workers
+from sb3_sgmrl.vec_env.task_workers import check_tasks
 
 _BOOTSTRAP_SAMPLES = 10_000
 

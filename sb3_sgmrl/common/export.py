@@ -25,7 +25,7 @@ def to_sb3(
     tasks; with the other baselines it is still as it was initialised, and the new algorithm has to train it from scratch. The
     state of the optimiser is not taken over.
 
-    :param policy: as :meth:`~sb3_sgmrl.common.meta_model.MetaModel.adapt` returns it
+    :param policy: as :meth:`~sb3_sgmrl.common.base_class.MetaModel.adapt` returns it
     :param env: where the algorithm is to train; with a task pinned by ``set_task`` it trains in this task
     :param algorithm: ``PPO``, ``A2C``, or another on-policy algorithm with an ``ActorCriticPolicy``
     :param kwargs: further arguments of the algorithm, such as ``learning_rate`` or ``seed``

@@ -13,18 +13,18 @@ from stable_baselines3.common.type_aliases import MaybeCallback
 from stable_baselines3.common.utils import safe_mean
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_sgmrl.common.adaptation import play_and_adapt
-from sb3_sgmrl.common.batch import PhaseBatch
-from sb3_sgmrl.common.checks import check_positive
-from sb3_sgmrl.common.critic import fit_critic
-from sb3_sgmrl.common.meta_gradient import MetaGradient, meta_gradient
-from sb3_sgmrl.common.meta_model import MetaModel
-from sb3_sgmrl.common.normalization import frozen_statistics
+from sb3_sgmrl.common.base_class import MetaModel
+from sb3_sgmrl.common.phases import play_and_adapt
 from sb3_sgmrl.common.progress import MetaProgressBarCallback
-from sb3_sgmrl.common.sampling import tasks_released_afterwards
-from sb3_sgmrl.common.step_sizes import StepSizes
-from sb3_sgmrl.common.threads import thread_pool
-from sb3_sgmrl.common.type_aliases import ScoreCoefficients, TaskPhase
+from sb3_sgmrl.data.batch import PhaseBatch
+from sb3_sgmrl.gradient.critic import fit_critic
+from sb3_sgmrl.gradient.meta_gradient import MetaGradient, meta_gradient
+from sb3_sgmrl.gradient.objective import ScoreCoefficients, TaskPhase
+from sb3_sgmrl.gradient.step_sizes import StepSizes
+from sb3_sgmrl.util.threads import thread_pool
+from sb3_sgmrl.util.validation import check_positive
+from sb3_sgmrl.vec_env.borrowing import tasks_released_afterwards
+from sb3_sgmrl.vec_env.normalization import frozen_statistics
 
 SelfMetaAlgorithm = TypeVar("SelfMetaAlgorithm", bound="MetaOnPolicyAlgorithm")
 
@@ -68,7 +68,7 @@ class MetaOnPolicyAlgorithm(MetaModel):
         of the episode, as in eq. (4) of the paper
     :param time_reduction: ``mean``: surrogates are means over all steps; ``sum``: sums over the steps of an episode, means
         over episodes, as in the paper
-    :param outer_advantage: settings of :class:`~sb3_sgmrl.common.advantages.AdvantageSettings` that differ in the outer
+    :param outer_advantage: settings of :class:`~sb3_sgmrl.gradient.advantages.AdvantageSettings` that differ in the outer
         surrogate
     :param inner_surrogate: ``pathwise``, ``lvc`` or ``dice``
     :param first_order: leave the second derivatives out

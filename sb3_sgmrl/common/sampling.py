@@ -2,72 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from gymnasium import spaces
-from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv, unwrap_vec_normalize
+from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 
-from sb3_sgmrl.common.actions import draw_noise, env_actions, sample_actions
-from sb3_sgmrl.common.batch import Observations, PhaseBatch, index_observations
-from sb3_sgmrl.common.buffers import TaskDictRolloutBuffer, TaskRolloutBuffer
-from sb3_sgmrl.common.functional import FunctionalPolicy, Parameters
-from sb3_sgmrl.common.inference import ParallelPolicies
-from sb3_sgmrl.common.normalization import LearnsFromPlayers, frozen_statistics
-from sb3_sgmrl.common.task_dist import TaskDistEnv
+from sb3_sgmrl.data.batch import Observations, PhaseBatch, index_observations
+from sb3_sgmrl.data.buffers import TaskDictRolloutBuffer, TaskRolloutBuffer
+from sb3_sgmrl.policies.actions import draw_noise, env_actions, sample_actions
+from sb3_sgmrl.policies.functional import FunctionalPolicy, Parameters
+from sb3_sgmrl.policies.inference import ParallelPolicies
+from sb3_sgmrl.vec_env.normalization import LearnsFromPlayers
+from sb3_sgmrl.vec_env.task_workers import find_horizon
 
 # called after every step with the locals SB3's callbacks read by name and the number of samples; false stops the phase
 OnStep = Callable[[dict[str, Any], int], bool]
-
-
-def check_task_workers(env: VecEnv) -> None:
-    """
-    :param env: a vectorised environment
-    :raises ValueError: when a worker cannot take a task
-    """
-    if not all(env.env_is_wrapped(TaskDistEnv)):
-        raise ValueError(
-            "`env` must be a TaskDistEnv, or a VecEnv whose workers are each wrapped in one, so that they can be given a "
-            "task: make_vec_env(lambda: TaskDistEnv(...), n_envs)."
-        )
-
-
-def check_tasks(env: VecEnv, tasks: Sequence[Any]) -> None:
-    """
-    :param env: workers that take tasks
-    :param tasks: tasks a person gave
-    :raises ValueError: for the first that does not fit
-    """
-    for task in tasks:
-        # an error in a worker process would be the end of it, so it is handed over instead of raised
-        problem = env.env_method("task_problem", task, indices=0)[0]
-        if problem is not None:
-            raise ValueError(problem)
-
-
-def find_horizon(env: VecEnv) -> int:
-    """
-    Longest possible episode of any worker, from their time limits.
-
-    :param env: a vectorised environment of tasks
-    :return: number of steps
-    :raises ValueError: when no time limit is known
-    """
-    limits = [env.get_attr("horizon")]
-    # time limits outside the TaskDistEnv
-    if env.has_attr("_max_episode_steps"):
-        limits.append(env.get_attr("_max_episode_steps"))
-    if env.has_attr("spec"):
-        limits.append([None if spec is None else spec.max_episode_steps for spec in env.get_attr("spec")])
-    known = [[int(limit) for limit in of_worker if limit is not None] for of_worker in zip(*limits, strict=True)]
-    if not all(known):
-        raise ValueError(
-            "`env` has no time limit, so an episode might never end: wrap it in gymnasium.wrappers.TimeLimit(env, n_steps) or "
-            "register it with max_episode_steps."
-        )
-    return max(map(min, known))
 
 
 def collect_phase(
@@ -150,74 +101,6 @@ def collect_phase(
         if on_step is not None and not on_step(callback_locals, len(workers)):
             return None
     return buffer.phase(len(tasks), lengths, returns)
-
-
-# innermost ones, which several wrappers may share
-_being_played: set[VecEnv] = set()
-
-
-@contextmanager
-def being_played(env: VecEnv) -> Iterator[None]:
-    """
-    Within a ``with`` statement, :func:`tasks_released_afterwards` does not lend the workers to anybody else.
-
-    :param env: workers that take tasks
-    """
-    _being_played.add(env.unwrapped)
-    try:
-        yield
-    finally:
-        _being_played.discard(env.unwrapped)
-
-
-@contextmanager
-def tasks_released_afterwards(env: VecEnv) -> Iterator[None]:
-    """
-    Let the workers draw their own tasks again at the end of a ``with`` statement, also after an error.
-
-    :param env: workers that take tasks
-    :raises ValueError: when they are in the middle of a phase, which would lose its tasks
-    """
-    if env.unwrapped in _being_played:
-        raise ValueError("`env` is being played by learn(): pass another environment.")
-    try:
-        yield
-    except BaseException:
-        # what happened is the news, and not that a worker which died of it does not answer
-        with suppress(Exception):
-            _drop_answers(env.unwrapped)
-            env.env_method("set_schedule", None)
-        raise
-    env.env_method("set_schedule", None)
-
-
-@contextmanager
-def borrowed_workers(env: VecEnv) -> Iterator[None]:
-    """
-    What is played within a ``with`` statement is not training: a VecNormalize learns nothing from it, and the workers draw
-    their own tasks again afterwards.
-
-    :param env: workers that take tasks
-    :raises ValueError: when they are in the middle of a phase
-    """
-    with tasks_released_afterwards(env), frozen_statistics(env):
-        yield
-
-
-def _drop_answers(env: VecEnv) -> None:
-    """An interrupt leaves answers in some of the pipes of SB3's processes, where each later question would find them."""
-    if not isinstance(env, SubprocVecEnv):
-        return
-    for remote in env.remotes:
-        remote.send(("get_spaces", None))
-    for remote in env.remotes:
-        while not _are_spaces(remote.recv()):
-            pass
-    env.waiting = False
-
-
-def _are_spaces(answer: Any) -> bool:
-    return isinstance(answer, tuple) and len(answer) == 2 and all(isinstance(part, spaces.Space) for part in answer)
 
 
 def _gather(noise: dict[int, np.ndarray], steps: np.ndarray, episodes: np.ndarray) -> np.ndarray:

@@ -5,59 +5,25 @@ from __future__ import annotations
 import inspect
 import io
 import json
-import os
 import pathlib
-import shutil
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from typing import IO, Any, TypeVar
+from collections.abc import Iterable
+from typing import Any, TypeVar
 
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_sgmrl.common.checks import argument_names, check_names
+from sb3_sgmrl.common.arguments import argument_names
+from sb3_sgmrl.util.files import replace_when_complete, with_zip_suffix
+from sb3_sgmrl.util.validation import check_names
 
 SelfSafelySaved = TypeVar("SelfSafelySaved", bound="SafelySaved")
 # what SB3 keeps of every algorithm of this package
 _PARTS = frozenset({"data", "policy.pth", "policy.optimizer.pth"})
 
 SavePath = str | pathlib.Path | io.BufferedIOBase
-
-
-@contextmanager
-def replace_when_complete(path: str | pathlib.Path) -> Iterator[IO[bytes]]:
-    """
-    A binary file that takes the place of an existing one only after everything was written: a crash, an interrupt or a full
-    disk leaves the previous file as it was.
-
-    :param path: the file
-    :return: the file to write to, to be used in a ``with`` statement
-    """
-    target = pathlib.Path(path).resolve()  # a link stays one
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    try:
-        with open(partial, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        if target.exists():
-            shutil.copymode(target, partial)
-        os.replace(partial, target)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def with_zip_suffix(path: str | pathlib.Path) -> pathlib.Path:
-    """
-    :param path: as SB3's ``save`` and ``load`` take it
-    :return: with ``.zip`` when it has no suffix
-    """
-    path = pathlib.Path(path)
-    return path.with_suffix(".zip") if path.suffix == "" else path
 
 
 def saved_algorithm(path: SavePath) -> str:

@@ -4,10 +4,10 @@ from typing import TypeVar
 
 from stable_baselines3.common.type_aliases import MaybeCallback
 
-from sb3_sgmrl.common.checks import check_counted_once
+from sb3_sgmrl.common.arguments import check_counted_once
 from sb3_sgmrl.common.meta_algorithm import MetaOnPolicyAlgorithm, MetaRollout
-from sb3_sgmrl.common.score_coefficients import mean_reward_coefficients
-from sb3_sgmrl.common.type_aliases import ScoreCoefficients
+from sb3_sgmrl.gradient.objective import ScoreCoefficients
+from sb3_sgmrl.score_terms.returns import mean_reward_coefficients
 
 SelfEMAML = TypeVar("SelfEMAML", bound="EMAML")
 

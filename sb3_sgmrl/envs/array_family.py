@@ -15,7 +15,8 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from sb3_sgmrl.envs.vector import Columns, TaskFamily, TaskMixin, TaskVectorEnv, take_columns
+from sb3_sgmrl.tasks.family import TaskFamily, TaskMixin
+from sb3_sgmrl.vec_env.task_vector_env import Columns, TaskVectorEnv, take_columns
 
 # Steps of noise drawn at once. Part of the definition of an episode: changing it changes what a seed means.
 _NOISE_STEPS = 16

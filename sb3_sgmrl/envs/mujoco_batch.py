@@ -16,7 +16,7 @@ from sb3_sgmrl.envs.mujoco_single import (
     SwimmerTaskEnv,
     Walker2dTaskEnv,
 )
-from sb3_sgmrl.envs.vector import Columns, TaskVectorEnv
+from sb3_sgmrl.vec_env.task_vector_env import Columns, TaskVectorEnv
 
 
 class MujocoTaskVectorEnv(TaskVectorEnv):

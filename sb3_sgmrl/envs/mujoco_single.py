@@ -17,9 +17,9 @@ from gymnasium.envs.mujoco.swimmer_v5 import SwimmerEnv
 from gymnasium.envs.mujoco.walker2d_v5 import Walker2dEnv
 from gymnasium.utils import EzPickle
 
-from sb3_sgmrl.common.quiet import quiet_compiler
 from sb3_sgmrl.envs.mujoco_tasks import MujocoTasks, Range, make_tasks
-from sb3_sgmrl.envs.vector import TaskMixin
+from sb3_sgmrl.tasks.family import TaskMixin
+from sb3_sgmrl.util.mujoco_warnings import quiet_compiler
 
 # Gives a field of MjData by its name, with one row per column.
 Fields = Callable[[str], np.ndarray]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from sb3_sgmrl.envs.vector import TaskFamily
+from sb3_sgmrl.tasks.family import TaskFamily
 
 Range = tuple[float, float]
 

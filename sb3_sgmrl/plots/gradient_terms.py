@@ -8,10 +8,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sb3_sgmrl.common.checks import check_positive
 from sb3_sgmrl.plots.bootstrap import check_level
 from sb3_sgmrl.plots.learning_curves import draw_aggregated, title_of_runs
 from sb3_sgmrl.plots.runs import Progress, by_name, common_steps, logged, moving_average, note_on_length
+from sb3_sgmrl.util.validation import check_positive
 
 _GRADIENT = "train/grad_norm"
 _NORMS = {_GRADIENT: "meta-gradient", "train/pathwise_norm": "pathwise term", "train/score_term_norm": "score term"}

@@ -12,7 +12,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from sb3_sgmrl.common.checks import check_positive
+from sb3_sgmrl.util.validation import check_positive
 
 # by key, shape (n_rows,), NaN where a row has no such value
 Progress = Mapping[str, np.ndarray]

@@ -9,8 +9,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from stable_baselines3.common.type_aliases import GymEnv
 
-from sb3_sgmrl.common.adaptation_env import close_task_env, make_task_env
 from sb3_sgmrl.common.evaluation import AdaptationReport, inner_steps
+from sb3_sgmrl.vec_env.engines import close_task_env, make_task_env
 
 
 def task_parameters(env: GymEnv | str, tasks: Sequence[Any]) -> np.ndarray:

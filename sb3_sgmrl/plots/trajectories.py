@@ -12,12 +12,11 @@ from matplotlib.figure import Figure
 from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 
-from sb3_sgmrl.common.adaptation import EVALUATION
-from sb3_sgmrl.common.adaptation_env import env_to_adapt_in
-from sb3_sgmrl.common.checks import check_positive, check_seed
+from sb3_sgmrl.common.base_class import MetaModel, env_to_adapt_in
 from sb3_sgmrl.common.evaluation import after, check_task_list, play_inner_steps
-from sb3_sgmrl.common.meta_model import MetaModel
+from sb3_sgmrl.data.streams import EVALUATION
 from sb3_sgmrl.envs.navigation import ARENA, Navigation2DEnv
+from sb3_sgmrl.util.validation import check_positive, check_seed
 
 _BEFORE = "0.65"
 _PATHS_SHOWN = 3

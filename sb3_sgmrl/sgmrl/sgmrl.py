@@ -7,8 +7,12 @@ import torch as th
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 
-from sb3_sgmrl.common.checks import check_score_term
-from sb3_sgmrl.common.control_variates import (
+from sb3_sgmrl.common.arguments import check_score_term
+from sb3_sgmrl.common.meta_algorithm import MetaOnPolicyAlgorithm, MetaRollout
+from sb3_sgmrl.gradient.meta_gradient import MetaGradient
+from sb3_sgmrl.gradient.objective import ScoreCoefficients
+from sb3_sgmrl.gradient.score_weight import ScoreWeights, SignalWeights
+from sb3_sgmrl.score_terms.control_variates import (
     FIRST_ORDER,
     RETURN_CONTROL_VARIATES,
     TaskRegression,
@@ -16,14 +20,10 @@ from sb3_sgmrl.common.control_variates import (
     leave_one_out_return,
     leave_one_task_out,
 )
-from sb3_sgmrl.common.counterfactual import Counterfactuals, counterfactual_baselines
-from sb3_sgmrl.common.meta_algorithm import MetaOnPolicyAlgorithm, MetaRollout
-from sb3_sgmrl.common.meta_gradient import MetaGradient
-from sb3_sgmrl.common.refitted import causal_refitted_coefficients, linearized_coefficients, refitted_coefficients
-from sb3_sgmrl.common.score_coefficients import outer_returns, return_baselines, return_coefficients
-from sb3_sgmrl.common.score_weight import ScoreWeights, SignalWeights
-from sb3_sgmrl.common.threads import thread_pool
-from sb3_sgmrl.common.type_aliases import ScoreCoefficients
+from sb3_sgmrl.score_terms.counterfactual import Counterfactuals, counterfactual_baselines
+from sb3_sgmrl.score_terms.refitted import causal_refitted_coefficients, linearized_coefficients, refitted_coefficients
+from sb3_sgmrl.score_terms.returns import outer_returns, return_baselines, return_coefficients
+from sb3_sgmrl.util.threads import thread_pool
 
 SelfSGMRL = TypeVar("SelfSGMRL", bound="SGMRL")
 
@@ -61,12 +61,12 @@ class SGMRL(MetaOnPolicyAlgorithm):
         of the episode, as in eq. (4) of the paper
     :param time_reduction: ``mean``: surrogates are means over all steps; ``sum``: sums over the steps of an episode, means
         over episodes, as in the paper
-    :param outer_advantage: settings of :class:`~sb3_sgmrl.common.advantages.AdvantageSettings` that differ in the outer
+    :param outer_advantage: settings of :class:`~sb3_sgmrl.gradient.advantages.AdvantageSettings` that differ in the outer
         surrogate
     :param inner_surrogate: ``pathwise``, ``lvc`` or ``dice``
     :param first_order: leave the second derivatives out
     :param score_coef: weight λ of the score term; 1 is SG-MRL, 0 is MAML; ``auto`` weighs it by how much it stood out from its
-        noise in earlier iterations, see :class:`~sb3_sgmrl.common.score_weight.SignalWeight`
+        noise in earlier iterations, see :class:`~sb3_sgmrl.gradient.score_weight.SignalWeight`
     :param control_variate: form of the score term: ``refitted_causal`` (formula C, the scores of steps weighted by what
         follows from them), ``refitted`` (formula C, the scores of episodes), ``linearized`` (the
         same without refitting, which is biased), or the exact return times score with ``none``, ``leave_one_task_out``,

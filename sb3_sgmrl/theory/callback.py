@@ -7,10 +7,10 @@ from typing import Any
 
 from stable_baselines3.common.callbacks import BaseCallback
 
-from sb3_sgmrl.common.checks import check_positive, check_seed
 from sb3_sgmrl.common.meta_algorithm import MetaOnPolicyAlgorithm
 from sb3_sgmrl.theory.gradient_quality import GradientQuality, compare_gradients, quality_table
 from sb3_sgmrl.theory.gradient_sample import make_estimators, sample_gradients
+from sb3_sgmrl.util.validation import check_positive, check_seed
 
 
 class GradientQualityCallback(BaseCallback):

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch as th
 
-from sb3_sgmrl.common.adaptation import DIRECTIONS
-from sb3_sgmrl.common.checks import check_positive, check_seed
-from sb3_sgmrl.common.functional import FunctionalPolicy, Parameters
 from sb3_sgmrl.common.meta_algorithm import MetaOnPolicyAlgorithm
-from sb3_sgmrl.common.progress import with_progress
-from sb3_sgmrl.common.sampling import borrowed_workers
+from sb3_sgmrl.data.streams import DIRECTIONS
+from sb3_sgmrl.policies.functional import FunctionalPolicy, Parameters
 from sb3_sgmrl.theory.gradient_sample import play_meta_batch
 from sb3_sgmrl.theory.statistics import Estimate, align, with_interval
+from sb3_sgmrl.util.progress import with_progress
+from sb3_sgmrl.util.validation import check_positive, check_seed
+from sb3_sgmrl.vec_env.borrowing import borrowed_workers
 
 
 @dataclass(frozen=True)

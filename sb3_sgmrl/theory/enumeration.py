@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import torch as th
 
-from sb3_sgmrl.common.adaptation import task_phases
-from sb3_sgmrl.common.advantages import AdvantageSettings
-from sb3_sgmrl.common.batch import PhaseBatch, TaskBatch
-from sb3_sgmrl.common.functional import FunctionalPolicy, Parameters
-from sb3_sgmrl.common.inner import WeightedSamples, adapt, ascend
-from sb3_sgmrl.common.meta_gradient import meta_gradient
-from sb3_sgmrl.common.type_aliases import MetaObjective, ScoreCoefficients, TaskPhase
+from sb3_sgmrl.common.phases import task_phases
+from sb3_sgmrl.data.batch import PhaseBatch, TaskBatch
+from sb3_sgmrl.gradient.advantages import AdvantageSettings
+from sb3_sgmrl.gradient.inner import WeightedSamples, adapt, ascend
+from sb3_sgmrl.gradient.meta_gradient import meta_gradient
+from sb3_sgmrl.gradient.objective import MetaObjective, ScoreCoefficients, TaskPhase
+from sb3_sgmrl.policies.functional import FunctionalPolicy, Parameters
 from sb3_sgmrl.theory.tabular import TabularMDP
 
 MakeScore = Callable[[Sequence[Sequence[TaskPhase]]], ScoreCoefficients]
@@ -175,7 +175,7 @@ def expected_gradient(
     n_outer_episodes: int = 1,
 ) -> Parameters:
     """
-    E ∇̃V of :func:`~sb3_sgmrl.common.meta_gradient.meta_gradient`, the function that training calls, over all batches of all
+    E ∇̃V of :func:`~sb3_sgmrl.gradient.meta_gradient.meta_gradient`, the function that training calls, over all batches of all
     tasks.
 
     :param policy: the policy as a function

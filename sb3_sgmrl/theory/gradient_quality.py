@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sb3_sgmrl.common.checks import check_choice
-from sb3_sgmrl.common.functional import Parameters
+from sb3_sgmrl.policies.functional import Parameters
 from sb3_sgmrl.theory.gradient_sample import GradientSample, flatten
 from sb3_sgmrl.theory.statistics import Estimate, align, mean_over_batches, mean_over_pairs, with_interval
+from sb3_sgmrl.util.validation import check_choice
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from gymnasium import spaces
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 
-from sb3_sgmrl.common.batch import TaskBatch
-from sb3_sgmrl.common.functional import FunctionalPolicy
+from sb3_sgmrl.data.batch import TaskBatch
+from sb3_sgmrl.policies.functional import FunctionalPolicy
 
 
 @dataclass(frozen=True)

@@ -7,15 +7,15 @@ from functools import partial
 import numpy as np
 import torch as th
 
-from sb3_sgmrl.common.functional import FunctionalPolicy, Parameters
-from sb3_sgmrl.common.inner import WeightedSamples, pull_back
 from sb3_sgmrl.common.meta_algorithm import MetaOnPolicyAlgorithm, MetaRollout
-from sb3_sgmrl.common.meta_gradient import MetaGradient
-from sb3_sgmrl.common.sampling import find_horizon
-from sb3_sgmrl.common.score_coefficients import leave_one_out_parameters
-from sb3_sgmrl.common.threads import thread_pool
-from sb3_sgmrl.common.type_aliases import TaskPhase
+from sb3_sgmrl.gradient.inner import WeightedSamples, pull_back
+from sb3_sgmrl.gradient.meta_gradient import MetaGradient
+from sb3_sgmrl.gradient.objective import TaskPhase
+from sb3_sgmrl.policies.functional import FunctionalPolicy, Parameters
+from sb3_sgmrl.score_terms.leave_one_out import leave_one_out_parameters
 from sb3_sgmrl.theory.tabular import TabularMDP
+from sb3_sgmrl.util.threads import thread_pool
+from sb3_sgmrl.vec_env.task_workers import find_horizon
 
 
 def dynamic_programming_return(policy: FunctionalPolicy, parameters: Parameters, mdp: TabularMDP, gamma: float) -> th.Tensor:

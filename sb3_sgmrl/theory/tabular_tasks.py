@@ -9,15 +9,15 @@ import numpy as np
 import torch as th
 from gymnasium import spaces
 
-from sb3_sgmrl.common.adaptation import task_phases
-from sb3_sgmrl.common.advantages import WeightedEpisodes
-from sb3_sgmrl.common.batch import TaskBatch
-from sb3_sgmrl.common.control_variates import ControlVariate, leave_one_out_return
-from sb3_sgmrl.common.functional import Parameters
-from sb3_sgmrl.common.meta_gradient import meta_gradient
-from sb3_sgmrl.common.mlp import PlainMlp
-from sb3_sgmrl.common.score_coefficients import return_baselines, return_coefficients
-from sb3_sgmrl.common.type_aliases import MetaObjective, TaskPhase
+from sb3_sgmrl.common.phases import task_phases
+from sb3_sgmrl.data.batch import TaskBatch
+from sb3_sgmrl.gradient.advantages import WeightedEpisodes
+from sb3_sgmrl.gradient.meta_gradient import meta_gradient
+from sb3_sgmrl.gradient.objective import MetaObjective, TaskPhase
+from sb3_sgmrl.policies.functional import Parameters
+from sb3_sgmrl.policies.mlp import PlainMlp
+from sb3_sgmrl.score_terms.control_variates import ControlVariate, leave_one_out_return
+from sb3_sgmrl.score_terms.returns import return_baselines, return_coefficients
 from sb3_sgmrl.theory.enumeration import every_batch, take
 from sb3_sgmrl.theory.tabular import TabularMDP, softmax_policy
 
@@ -206,7 +206,7 @@ class TabularTasks:
 
     def estimate(self, algorithm: str, traces: Sequence[Sequence[TaskPhase]]) -> Parameters:
         """
-        The meta-gradient that training computes, by :func:`~sb3_sgmrl.common.meta_gradient.meta_gradient`. That of SG-MRL has
+        The meta-gradient that training computes, by :func:`~sb3_sgmrl.gradient.meta_gradient.meta_gradient`. That of SG-MRL has
         the exact score term.
 
         :param algorithm: "sgmrl", "maml" or "fo-maml"

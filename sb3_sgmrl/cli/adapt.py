@@ -1,0 +1,91 @@
+"""``python -m sb3_sgmrl.adapt``: adapt a trained model to a task, and keep the policy."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+import numpy as np
+from stable_baselines3 import A2C, PPO
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.utils import set_random_seed
+
+from sb3_sgmrl.cli.command_line import check_output, run_command
+from sb3_sgmrl.cli.trained_model import Run, make_parser, open_run
+from sb3_sgmrl.common.export import to_sb3
+from sb3_sgmrl.util.files import replace_when_complete
+
+_ALGORITHMS: dict[str, type[OnPolicyAlgorithm]] = {"PPO": PPO, "A2C": A2C}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """
+    Run the command.
+
+    :param argv: arguments; those of the process when None
+    :return: exit code: 0, 2 after an error in the arguments or settings, 130 after Ctrl-C
+    """
+    options = _parser().parse_args(argv)
+    return run_command(lambda: _adapt(options), show_traceback=options.verbose > 1)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = make_parser(
+        "python -m sb3_sgmrl.adapt",
+        "Adapt a model trained by sb3_sgmrl.train to a task, of its own family or of an environment of yours with the same "
+        "spaces. Prints the return of the policy after each inner step and saves the last one as an ordinary SB3 policy, or "
+        "inside an SB3 model that can go on training.",
+        adapt_steps=None,  # more than in training may adapt worse
+    )
+    parser.add_argument("-o", "--output", metavar="FILE.zip", help="where to save; without it nothing is saved")
+    parser.add_argument(
+        "--export",
+        choices=sorted(_ALGORITHMS),
+        help="save a model of this algorithm with the adapted policy inside, instead of the policy alone",
+    )
+    return parser
+
+
+def _adapt(options: argparse.Namespace) -> None:
+    if options.output is not None:
+        check_output(options.output, (".zip",), options.overwrite)
+    elif options.export is not None:
+        raise ValueError(f"--export {options.export} needs a file to save to: -o FILE.zip.")
+    with open_run(options) as run:
+        policy = _print_returns(run)
+        if options.output is not None:
+            _save(run, policy)
+
+
+def _print_returns(run: Run) -> ActorCriticPolicy:
+    """The policy after the last inner step."""
+    print(f"Task {run.task}\n{'inner steps':>11} {'mean return':>12} {'std error':>10}   over {run.n_episodes} episodes")
+    run.env.env_method("set_task", run.task)
+    seed = run.options.seed % 2**32  # of larger ones SB3 takes none
+    for k, policy in run.policies():
+        set_random_seed(seed)
+        run.env.seed(seed)
+        returns, _ = evaluate_policy(policy, run.env, run.n_episodes, deterministic=False, return_episode_rewards=True)
+        error = np.std(returns, ddof=1) / np.sqrt(run.n_episodes) if run.n_episodes > 1 else np.nan
+        print(f"{k:>11} {np.mean(returns):>12.2f} {error:>10.2f}")
+    return policy
+
+
+def _save(run: Run, policy: ActorCriticPolicy) -> None:
+    path, algorithm = run.options.output, run.options.export
+    if algorithm is None:
+        with replace_when_complete(path) as file:
+            policy.save(file)  # type: ignore[arg-type]  # torch.save takes files
+        print(f"Wrote {path}, for {type(policy).__name__}.load")
+    else:
+        env = run.manager.create_envs(1, eval_env=True)  # as many workers as one who goes on with it has
+        model = to_sb3(policy, env, _ALGORITHMS[algorithm], gamma=run.model.gamma, device=run.options.device)
+        env.close()
+        with replace_when_complete(path) as file:
+            model.save(file)  # type: ignore[arg-type]
+        print(f"Wrote {path}, for {algorithm}.load")
+    statistics = run.settings_folder / "vecnormalize.pkl"
+    if statistics.exists():
+        print(f'It knows observations only as VecNormalize.load("{statistics}", env) gives them.')

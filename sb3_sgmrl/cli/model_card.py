@@ -1,0 +1,256 @@
+"""The text of a model card: what the model is, how it was measured, how to use it, how it was trained."""
+
+from __future__ import annotations
+
+import inspect
+import platform
+from collections.abc import Collection, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from importlib.metadata import version
+from pprint import pformat
+from typing import TYPE_CHECKING, Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from stable_baselines3.common.env_util import is_wrapped
+from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
+
+from sb3_sgmrl.common.evaluation import AdaptationReport, inner_steps
+from sb3_sgmrl.tasks.task_dist_env import TaskDistEnv
+from sb3_sgmrl.vec_env.task_workers import find_horizon
+
+if TYPE_CHECKING:
+    from huggingface_hub import ModelCardData
+
+    from sb3_sgmrl.cli.trained_model import TrainedModel
+    from sb3_sgmrl.common.meta_algorithm import MetaOnPolicyAlgorithm
+
+_PACKAGES = ("sb3_sgmrl", "stable-baselines3", "torch", "gymnasium", "mujoco", "numpy")
+_TAGS = (
+    "deep-reinforcement-learning",
+    "reinforcement-learning",
+    "meta-reinforcement-learning",
+    "stable-baselines3",
+    "sb3_sgmrl",
+)
+# arguments that do not change what is learned, or that the card has elsewhere
+_NOT_SETTINGS = {"self", "kwargs", "policy", "env", "n_envs", "n_threads", "engine", "tensorboard_log", "verbose", "device"}
+_NOT_SETTINGS |= {"seed", "stats_window_size", "_init_setup_model"}
+# hyperparameters of RL Zoo that change what the policy sees or does
+_WRAPPERS = ("frame_stack", "env_wrapper", "vec_env_wrapper")
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """
+    What a model reaches on tasks it was not trained on.
+
+    :param report: returns
+    :param n_episodes: episodes per task and inner step
+    :param seed: of tasks and episodes
+    :param n_inner_steps: the number of inner steps that the model is judged by
+    """
+
+    report: AdaptationReport
+    n_episodes: int
+    seed: int
+    n_inner_steps: int
+
+    @property
+    def mean(self) -> float:
+        """Of the return after adaptation."""
+        return float(self.report.returns[:, self.n_inner_steps].mean())
+
+    @property
+    def std(self) -> float:
+        """Of the return after adaptation, over tasks."""
+        return float(self.report.returns[:, self.n_inner_steps].std())
+
+
+def metadata(trained: TrainedModel, measured: Measurement) -> ModelCardData:
+    """
+    :param trained: the model
+    :param measured: what it reaches
+    :return: the YAML of the card as the Hub reads it: library, tags, and the return after adaptation as ``mean_reward``
+    """
+    from huggingface_hub import EvalResult, ModelCardData
+
+    result = EvalResult(
+        task_type="reinforcement-learning",
+        task_name="meta-reinforcement-learning",
+        dataset_type=trained.env_id,
+        dataset_name=trained.env_id,
+        metric_type="mean_reward",
+        metric_name="mean_reward after adaptation",
+        metric_value=f"{measured.mean:.2f} +/- {measured.std:.2f}",
+    )
+    return ModelCardData(
+        library_name="stable-baselines3",
+        tags=[*_TAGS, trained.env_id, trained.manager.algo],
+        model_name=type(trained.model).__name__,
+        eval_results=[result],
+    )
+
+
+def card_text(trained: TrainedModel, measured: Measurement, command: str, repo_id: str, pictures: Collection[str] = ()) -> str:
+    """
+    :param trained: the model
+    :param measured: what it reaches
+    :param command: what trained it
+    :param repo_id: where it will be uploaded
+    :param pictures: names of the pictures in the folder
+    :return: the card in Markdown, without its metadata
+    """
+    model, report = trained.model, measured.report
+    algorithm, shown = type(model).__name__, lambda name: f"\n![{name}]({name})\n" if name in pictures else ""
+    rows = zip(report.mean_returns, report.returns.std(0), report.confidence_interval(), strict=True)
+    table = "\n".join(
+        f"| {k} | {mean:.2f} | {std:.2f} | [{low:.2f}, {high:.2f}] |" for k, (mean, std, (low, high)) in enumerate(rows)
+    )
+    kept = trained.env.get_attr("has_test_tasks", 0)[0]
+    origin = "kept for testing" if kept else "drawn anew from the distribution of training"
+    settings = pformat(settings_of(model), sort_dicts=False, width=100)
+    versions = "\n".join(
+        f"| {name} | {found} |" for name, found in {"Python": platform.python_version(), **_versions()}.items()
+    )
+    seed = "without a seed" if model.seed is None else f"seed {model.seed}"
+    return f"""# {algorithm} on {trained.env_id}
+
+A policy that adapts to a new task by a few policy-gradient steps on a few episodes: the meta-parameters of **{algorithm}**,
+trained on the task family **{trained.env_id}** with sb3_sgmrl, gradient-based meta-reinforcement learning for
+[Stable-Baselines3](https://github.com/DLR-RM/stable-baselines3).
+
+## Return before and after adaptation
+
+| inner steps | mean return | standard deviation over tasks | 95 % interval of the mean |
+|---|---|---|---|
+{table}
+{shown("adaptation.png")}
+`mean_reward` in the metadata is the return after {inner_steps(measured.n_inner_steps)}, ± the standard deviation over tasks.
+The model was trained for {inner_steps(model.n_inner_steps)}.
+
+## Protocol
+
+| | |
+|---|---|
+| tasks | {len(report.tasks)}, {origin}, seed {measured.seed} |
+| task range | {task_range(trained.env)} |
+| tasks measured on | {_extent(report.tasks)} |
+| episodes | {measured.n_episodes} per task and inner step; they measure a policy, and the next inner step is made of them |
+| horizon | {find_horizon(trained.env)} steps |
+| actions | drawn from the policy |
+| return | undiscounted sum of rewards of an episode; its mean over episodes, then over tasks |
+| interval | percentile bootstrap over tasks |
+
+## Use
+
+```python
+{_usage(trained, repo_id)}```
+
+Loading a model runs what is pickled in it, so download from those you trust only; `huggingface_sb3` asks for the environment
+variable `TRUST_REMOTE_CODE=True`.
+
+## Training
+
+```bash
+{command}
+```
+
+{model._iteration} meta-iterations in all, {seed}; {model.num_timesteps:,} environment steps in the last training.
+{shown("learning_curve.png")}
+```python
+{settings}
+```
+
+## Versions
+
+The model was measured, not necessarily trained, with these.
+
+| | |
+|---|---|
+{versions}
+"""
+
+
+def _versions() -> dict[str, str]:
+    import sb3_sgmrl
+
+    # the package may be used from its checkout
+    return {name: sb3_sgmrl.__version__ if name == "sb3_sgmrl" else version(name) for name in _PACKAGES}
+
+
+def settings_of(model: MetaOnPolicyAlgorithm) -> dict[str, Any]:
+    """
+    :param model: a model
+    :return: the arguments that decide what is learned, by name
+    """
+    names: dict[str, None] = {}
+    for cls in type(model).__mro__:
+        if "__init__" in vars(cls) and cls.__module__.startswith("sb3_sgmrl."):
+            names |= dict.fromkeys(inspect.signature(cls).parameters)
+    settings = {name: getattr(model, name) for name in names if name not in _NOT_SETTINGS and hasattr(model, name)}
+    return {"policy": model.policy_class.__name__, **{name: _readable(value) for name, value in settings.items()}}
+
+
+def _readable(value: Any) -> Any:
+    """A schedule by its ends; SB3 turns numbers into schedules."""
+    if not callable(value) or isinstance(value, type):
+        return value
+    begin, end = value(1.0), value(0.0)
+    return begin if begin == end else f"from {begin:g} to {end:g}"
+
+
+def task_range(env: VecEnv) -> str:
+    """
+    :param env: workers that take tasks
+    :return: the space of tasks, or what is known of it, in a line
+    """
+    space = env.get_attr("task_space", 0)[0]
+    if isinstance(space, spaces.Box) and np.size(space.low) <= 8:
+        low, high = (" ".join(f"{x:.4g}" for x in np.ravel(bound)) for bound in (space.low, space.high))
+        return f"shape {space.shape}, from ({low}) to ({high})"
+    return "of the environment, which names no space" if space is None else " ".join(str(space).split()).replace("|", r"\|")
+
+
+def _extent(tasks: Sequence[Any]) -> str:
+    try:
+        values = np.array(tasks, dtype=np.float64).reshape(len(tasks), -1)
+    except (TypeError, ValueError):
+        return f"{len(tasks)} tasks that are not arrays"
+    if values.shape[1] > 8:
+        return f"{values.shape[1]} numbers each, from {values.min():.4g} to {values.max():.4g}"
+    low, high = (" ".join(f"{x:.4g}" for x in bound) for bound in (values.min(0), values.max(0)))
+    return f"from ({low}) to ({high})"
+
+
+def _usage(trained: TrainedModel, repo_id: str) -> str:
+    algorithm, n_steps = type(trained.model).__name__, trained.model.n_inner_steps
+    with closing(gym.make(trained.env_id, **trained.manager.env_kwargs)) as made:
+        has_tasks = is_wrapped(made, TaskDistEnv)
+    arguments = "".join(f", {name}={value!r}" for name, value in trained.manager.env_kwargs.items())
+    make = f'{"gym.make" if has_tasks else "TaskDistEnv"}("{trained.env_id}"{arguments})'
+    wrappers = ", ".join(f"{name}: {trained.hyperparams[name]}" for name in _WRAPPERS if trained.hyperparams.get(name))
+    normalized = unwrap_vec_normalize(trained.env) is not None
+    lines = ["import gymnasium as gym"] if has_tasks else []
+    lines += ["from huggingface_sb3 import load_from_hub"]
+    if normalized and not wrappers:
+        lines += ["from stable_baselines3.common.env_util import make_vec_env"]
+        lines += ["from stable_baselines3.common.vec_env import VecNormalize"]
+    imported = [algorithm, *([] if has_tasks else ["TaskDistEnv"]), "evaluate_adaptation"]
+    lines += [f"from sb3_sgmrl import {', '.join(imported)}", ""]
+    if not str(gym.spec(trained.env_id).entry_point).startswith("sb3_sgmrl."):
+        lines += [f"# import what registers {trained.env_id} first"]
+    if wrappers:
+        normalized_too = " and vec_normalize.pkl" if normalized else ""
+        lines += [f"env = ...  # {make}, in what config.yml has around it: {wrappers}{normalized_too}"]
+    elif normalized:
+        lines += [f"env = make_vec_env(lambda: {make}, n_envs=8)"]
+        lines += [f'env = VecNormalize.load(load_from_hub("{repo_id}", "vec_normalize.pkl"), env)', "env.training = False"]
+    else:
+        lines += [f"env = {make}"]
+    lines += [f'model = {algorithm}.load(load_from_hub("{repo_id}", "{trained.name}.zip"), env=env)']
+    lines += [f"print(evaluate_adaptation(model, n_tasks=10, n_steps={n_steps}))"]
+    lines += [f"policy = model.adapt(env, n_steps={n_steps})  # to a task drawn at random; task=... names one"]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,154 @@
+"""``python -m sb3_sgmrl.train``: RL Zoo's ``train`` for the algorithms and task families of this package."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from types import SimpleNamespace
+from typing import NoReturn
+
+from sb3_sgmrl.cli.command_line import check_output, import_env, run_command
+
+_DESCRIPTION = """\
+Train on a task family with RL Zoo, then adapt to new tasks and report the returns before and after each inner step.
+The run's folder, LOG_FOLDER/ALGO/ENV_<number>, gets the model, its hyperparameters, the best model (by the return after
+adaptation), evaluations.npz, adaptation.csv, and as pictures adaptation.png and, for navigation, trajectories.png.
+Ctrl-C ends training early and saves the model so far. With -optimize this is python -m sb3_sgmrl.tune.
+"""
+
+_EPILOG = """\
+RL Zoo's options below apply as well, with these differences:
+  --algo             sgmrl (default), maml or emaml
+  --env              a task family, that is an environment with sample_tasks(n, rng) and set_task(task); Navigation2D-v0.
+                     MODULE:ID imports the module that registers it
+  -i                 a model to go on with: a .zip of this package. It keeps its settings, except those that -params names, and
+                     its random numbers, so that --seed has no effect
+  -n                 steps of all phases together; those of the hyperparameters unless given
+  --conf-file        the package's own hyperparameters unless given; every name in it is checked
+  --vec-env          a family with a batched form is played in that, unless a kind of VecEnv is asked for here or the
+                     hyperparameters have an env_wrapper; n_envs among the hyperparameters is the number of workers
+  --eval-freq        steps between two evaluations of the return after adaptation, rounded to meta-iterations; 0, the default,
+                     makes ten in a run, a negative number none
+  --eval-episodes    episodes per task to adapt with and to measure each inner step; 0, the default: as in training
+  --n-eval-envs      number of workers for evaluation; 0, the default, chooses
+  --save-freq        steps between two checkpoints
+  --num-threads      also the threads for gradients, unless the hyperparameters have n_threads
+  --log-interval     meta-iterations between two tables; 10
+  --n-trials, --n-startup-trials, --n-evaluations
+                     of -optimize: 20 trials, 5 before the sampler and the pruner start, 4 evaluations of each
+  --progress         on by default in a terminal
+  --verbose          2 also shows tracebacks of errors
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """
+    Run the command.
+
+    :param argv: arguments; those of the process when None
+    :return: exit code: 0, 2 after an error in the arguments or settings, 130 after Ctrl-C
+    """
+    return run_zoo(make_parser("python -m sb3_sgmrl.train", _DESCRIPTION, _EPILOG), argv)
+
+
+def run_zoo(parser: argparse.ArgumentParser, argv: Sequence[str] | None, first: Sequence[str] = ()) -> int:
+    """
+    Run RL Zoo's ``train``.
+
+    :param parser: from :func:`make_parser`
+    :param argv: arguments; those of the process when None
+    :param first: arguments for RL Zoo that those of ``argv`` go before
+    :return: exit code
+    """
+    options, zoo_arguments = parser.parse_known_args(argv)
+    return run_command(lambda: _train(parser, options, [*first, *zoo_arguments]), show_traceback=options.verbose > 1)
+
+
+def _train(parser: argparse.ArgumentParser, options: argparse.Namespace, zoo_arguments: list[str]) -> None:
+    import rl_zoo3.train
+
+    from sb3_sgmrl.cli.zoo.manager import META_ALGOS, MetaExperimentManager, MetaOptions
+
+    if options.algo not in META_ALGOS:
+        raise ValueError(f"--algo must be one of {', '.join(META_ALGOS)}, got {options.algo!r}.")
+    for name in ("eval_tasks", "eval_steps", "n_timesteps"):
+        if getattr(options, name) is not None and getattr(options, name) < 1:
+            raise ValueError(f"--{name.replace('_', '-')} must be positive, got {getattr(options, name)}.")
+    if options.help:
+        print(parser.format_help())
+        zoo_arguments = ["--help"]
+    else:
+        options.env = import_env(options.env, options.gym_packages)
+        if options.output is not None:
+            check_output(options.output, (".yml", ".yaml"), options.overwrite)
+    meta = MetaOptions(options.eval_tasks, options.eval_steps, options.vec_env is not None, options.output)
+    rl_zoo3.train.ExperimentManager = partial(MetaExperimentManager, meta=meta)  # type: ignore[misc, assignment]
+    rl_zoo3.train.argparse = SimpleNamespace(ArgumentParser=_ZooParser)  # type: ignore[assignment]
+    sys.argv = [parser.prog, *_defaults(options), *zoo_arguments]
+    rl_zoo3.train.train()
+
+
+class _ZooParser(argparse.ArgumentParser):
+    """RL Zoo's, without abbreviations, of which the options that are ours would know nothing."""
+
+    def __init__(self) -> None:
+        super().__init__(allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(f"{message}; --help shows the options, which cannot be abbreviated.")
+
+
+def make_parser(prog: str, description: str, epilog: str) -> argparse.ArgumentParser:
+    """
+    :param prog: the command
+    :param description: what it does
+    :param epilog: what to say of RL Zoo's options
+    :return: a parser of the options that are not RL Zoo's, or whose absence means something else than it does there
+    """
+    parser = argparse.ArgumentParser(
+        prog,
+        usage="%(prog)s [options]",
+        description=description,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        add_help=False,
+        allow_abbrev=False,
+    )
+    parser.add_argument("-h", "--help", action="store_true", help="show this text and RL Zoo's")
+    parser.add_argument("--eval-tasks", type=int, default=40, help="tasks of each evaluation and of the final report (40)")
+    parser.add_argument(
+        "--eval-steps", type=int, help="inner steps of the final report (3, or as in training if that is more)"
+    )
+    parser.add_argument(
+        "--output",
+        metavar="FILE.yml",
+        help="of -optimize: the file for the best settings (LOG_FOLDER/ALGO/tuned_ENV_<number>.yml)",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace that file if it is there already")
+    zoo = (("--algo", "sgmrl"), ("--env", "Navigation2D-v0"), ("--conf-file", None), ("-conf", None), ("--vec-env", None))
+    for name, default in zoo:
+        parser.add_argument(name, default=default, help=argparse.SUPPRESS)
+    parser.add_argument("-n", "--n-timesteps", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--gym-packages", nargs="+", default=[], help=argparse.SUPPRESS)
+    parser.add_argument("--verbose", type=int, default=1, help=argparse.SUPPRESS)
+    return parser
+
+
+def _defaults(options: argparse.Namespace) -> list[str]:
+    """Arguments put before those given, of which RL Zoo's parser heeds the last."""
+    conf_file = options.conf_file or options.conf or str(Path(__file__).parent / "hyperparams" / f"{options.algo}.yml")
+    arguments = ["--algo", options.algo, "--env", options.env, "--conf-file", conf_file]
+    arguments += ["--eval-freq", "0", "--eval-episodes", "0", "--n-eval-envs", "0", "--log-interval", "10"]
+    arguments += ["--n-trials", "20", "--n-startup-trials", "5", "--n-evaluations", "4", "--no-optim-plots"]
+    arguments += ["--verbose", str(options.verbose)]
+    if options.n_timesteps is not None:
+        arguments += ["-n", str(options.n_timesteps)]
+    if options.vec_env is not None:
+        arguments += ["--vec-env", options.vec_env]
+    if sys.stderr.isatty() and find_spec("tqdm") and find_spec("rich"):
+        arguments.append("--progress")
+    return arguments

@@ -1,0 +1,431 @@
+"""
+The algorithms in RL Zoo. Importing this module registers them there; it also imports ``rl_zoo3``, which replaces Gymnasium's
+``TimeLimit`` for the whole process, so nothing but the commands imports it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import shutil
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import gymnasium as gym
+import optuna
+from rl_zoo3.callbacks import SaveVecNormalizeCallback
+from rl_zoo3.exp_manager import ExperimentManager
+from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
+from rl_zoo3.utils import ALGOS, get_callback_list
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback, EveryNTimesteps, ProgressBarCallback
+from stable_baselines3.common.env_util import is_wrapped
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecNormalize, sync_envs_normalization
+from tqdm.auto import tqdm
+
+from sb3_sgmrl.cli.command_line import free_path
+from sb3_sgmrl.cli.zoo import checks as zoo_checks
+from sb3_sgmrl.cli.zoo import tuning
+from sb3_sgmrl.cli.zoo.interrupt import CtrlC
+from sb3_sgmrl.cli.zoo.report import ProgressTable, close_all, write_report
+from sb3_sgmrl.cli.zoo.resume import check_algorithm, check_changes, saved_hyperparameters
+from sb3_sgmrl.cli.zoo.tuning import convert_params, sample_params
+from sb3_sgmrl.common.callbacks import MetaEvalCallback
+from sb3_sgmrl.common.evaluation import evaluate_adaptation
+from sb3_sgmrl.common.meta_algorithm import MetaOnPolicyAlgorithm
+from sb3_sgmrl.common.progress import MetaProgressBarCallback
+from sb3_sgmrl.data.streams import EVAL_SEED, REPORT_SEED
+from sb3_sgmrl.emaml import EMAML
+from sb3_sgmrl.maml import MAML
+from sb3_sgmrl.sgmrl import SGMRL
+from sb3_sgmrl.tasks.task_dist_env import TaskDistEnv
+from sb3_sgmrl.util.validation import check_positive
+from sb3_sgmrl.vec_env.engines import DEFAULT_WORKERS, as_task_vec_env
+from sb3_sgmrl.vec_env.task_workers import find_horizon
+
+META_ALGOS: dict[str, type[MetaOnPolicyAlgorithm]] = {"sgmrl": SGMRL, "maml": MAML, "emaml": EMAML}
+
+_N_EVALUATIONS = 10
+# of a search: a trial has a quarter of the samples of a training, and says so often how it goes
+_TRIALS_PER_TRAINING = 4
+_N_EVALUATIONS_OF_A_TRIAL = 4
+
+ALGOS.update(META_ALGOS)
+HYPERPARAMS_SAMPLER.update({algo: partial(sample_params, algo) for algo in META_ALGOS})
+HYPERPARAMS_CONVERTER.update(dict.fromkeys(META_ALGOS, convert_params))
+
+
+@dataclass(frozen=True)
+class MetaOptions:
+    """
+    What ``sb3_sgmrl.train`` takes on top of RL Zoo's options.
+
+    :param n_tasks: tasks of each evaluation and of the final report
+    :param n_steps: inner steps of the final report; 3 or as in training, whichever is more, when None
+    :param zoo_workers: play in RL Zoo's VecEnv of single environments even where the family has a batched form
+    :param tuned_path: file for the best settings of ``-optimize``; a new one among the runs when None
+    """
+
+    n_tasks: int = 40
+    n_steps: int | None = None
+    zoo_workers: bool = False
+    tuned_path: str | None = None
+
+
+class MetaExperimentManager(ExperimentManager):
+    """
+    RL Zoo's experiment manager for task families: workers that take tasks, in the family's batched form where it has one;
+    evaluation by the return after adaptation; a report at the end.
+
+    Zero for ``eval_freq``, ``n_eval_envs`` or ``n_eval_episodes`` means: choose.
+
+    :param args: as for RL Zoo's manager, like all other arguments
+    :param meta: further options
+    """
+
+    def __init__(self, *args: Any, meta: MetaOptions | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        zoo_checks.check_device(self.device)
+        if self.continue_training:
+            check_algorithm(self.trained_agent, self.algo, META_ALGOS)
+        for option, count in (("--eval-episodes", self.n_eval_episodes), ("--n-eval-envs", self.n_eval_envs)):
+            if count < 0:
+                raise ValueError(f"{option} must be positive, or 0 to choose, got {count}.")
+        self.meta = meta or MetaOptions()
+        self.interrupted = False
+        self._zoo_workers = self.meta.zoo_workers
+        self._zoo_vec_env_class = self.vec_env_class
+        self._given_n_envs: int | None = None
+        self._changes: dict[str, Any] = self.custom_hyperparams or {}
+        self._settings: dict[str, Any] = {}
+        self._entry: dict[str, Any] = {}
+        self._bar: tqdm | None = None
+
+    # ---------------------------------------------------------------- hyperparameters
+
+    def read_hyperparameters(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """
+        :return: hyperparameters, and those to save
+        :raises ValueError: for a file that is not YAML, a name or schedule that is not known, or when the number of steps is
+            missing
+        """
+        if self.continue_training:
+            check_changes(self._changes)
+            self.custom_hyperparams = saved_hyperparameters(self.trained_agent, META_ALGOS[self.algo]) | self._changes
+        with zoo_checks.reading(self.config):
+            hyperparams, saved = super().read_hyperparameters()
+        zoo_checks.check_hyperparameters(META_ALGOS[self.algo], hyperparams)
+        if self.n_timesteps <= 0:
+            zoo_checks.check_n_timesteps(hyperparams.get("n_timesteps"), self.config)
+            if self.optimize_hyperparameters:
+                self.n_timesteps = max(1, int(hyperparams["n_timesteps"] / _TRIALS_PER_TRAINING))
+        self._entry = dict(saved)
+        return {"n_timesteps": self.n_timesteps, **hyperparams}, saved
+
+    def _preprocess_hyperparams(
+        self, hyperparams: dict[str, Any]
+    ) -> tuple[dict[str, Any], Callable | None, list[BaseCallback], Callable | None]:
+        self._given_n_envs = hyperparams.get("n_envs")
+        n_threads = getattr(self.args, "num_threads", -1)
+        if n_threads > 0 and hyperparams.get("n_threads") is None:
+            hyperparams = {**hyperparams, "n_threads": n_threads}
+        defaults = inspect.signature(META_ALGOS[self.algo].__init__).parameters
+        self._settings = {name: parameter.default for name, parameter in defaults.items()} | hyperparams
+        zoo_checks.check_counts(self._settings)
+        for name in ("env_wrapper", "vec_env_wrapper", "callback"):
+            zoo_checks.check_classes(name, hyperparams.get(name))
+        self._zoo_workers = self._zoo_workers or hyperparams.get("env_wrapper") is not None
+        if self.n_evaluations is None:
+            self.n_evaluations = _N_EVALUATIONS_OF_A_TRIAL
+        check_positive(n_evaluations=self.n_evaluations)
+        hyperparams, wrapper, callbacks, vec_env_wrapper = super()._preprocess_hyperparams(
+            {"n_envs": self._default_n_envs(), **hyperparams}
+        )
+        # below the wrappers of the hyperparameters, which may change what is observed but not the task
+        task_wrapper = (lambda env: wrapper(_with_tasks(env))) if wrapper is not None else _with_tasks
+        return hyperparams, task_wrapper, callbacks, vec_env_wrapper
+
+    def use_hyperparameters(self, hyperparams: dict[str, Any]) -> None:
+        """
+        Make environments as a finished run did, without an experiment of its own.
+
+        :param hyperparams: those of the run
+        """
+        _, self.env_wrapper, _, self.vec_env_wrapper = self._preprocess_hyperparams({"n_timesteps": 1, **hyperparams})
+
+    def _default_n_envs(self) -> int:
+        if self._zoo_workers:
+            return (os.cpu_count() or 1) if self._zoo_vec_env_class is SubprocVecEnv else DEFAULT_WORKERS
+        batched = gym.spec(self.env_name.gym_id).vector_entry_point is not None
+        return self._n_episodes_side_by_side() if batched else DEFAULT_WORKERS
+
+    def _n_episodes_side_by_side(self) -> int:
+        return self._settings["meta_batch_size"] * max(self._episode_counts())
+
+    def _episode_counts(self) -> tuple[int, int]:
+        inner = self._settings["n_episodes"]
+        return inner, self._settings["n_outer_episodes"] or inner
+
+    # ---------------------------------------------------------------- environments
+
+    def create_envs(self, n_envs: int, eval_env: bool = False, no_log: bool = False) -> VecEnv:
+        """
+        :param n_envs: number of workers, where RL Zoo's VecEnv of single environments plays
+        :param eval_env: for evaluation, so that statistics of VecNormalize stand still
+        :param no_log: write no monitor files
+        :return: workers that take tasks, in all the wrappers of the hyperparameters
+        """
+        if self._zoo_workers:
+            self.vec_env_class = self._zoo_vec_env_class
+            return super().create_envs(n_envs or self._default_n_envs(), eval_env, no_log)
+        wanted = (n_envs or None) if eval_env else self._given_n_envs
+        columns = self.meta.n_tasks * self._n_eval_episodes() if eval_env else self._n_episodes_side_by_side()
+        env_kwargs = self.eval_env_kwargs if eval_env else self.env_kwargs
+        verbose = 0 if eval_env or self.optimize_hyperparameters else self.verbose
+
+        def make(_: list[Callable[[], gym.Env]]) -> VecEnv:
+            env = _with_tasks(gym.make(self.env_name.gym_id, **env_kwargs))
+            return as_task_vec_env(env, wanted, columns, verbose=verbose)
+
+        self.vec_env_class = make  # type: ignore[assignment]  # RL Zoo only calls it
+        return super().create_envs(1, eval_env, no_log)
+
+    def _load_pretrained_agent(self, hyperparams: dict[str, Any], env: VecEnv) -> BaseAlgorithm:
+        print("The model keeps its settings and its random numbers: only -params changes them, and --seed has no effect.")
+        changes = {name: value for name, value in hyperparams.items() if name in {*self._changes, "policy", "n_threads"}}
+        # a seed would begin new random streams
+        seed, self.seed = self.seed, None  # type: ignore[assignment]
+        try:
+            return super()._load_pretrained_agent(changes, env)
+        finally:
+            self.seed = seed
+
+    def create_viewer(self, render_mode: str) -> VecEnv:
+        """
+        :param render_mode: ``human`` for a window, ``rgb_array`` for pictures
+        :return: one worker that shows what it plays
+        """
+        self.vec_env_class, env_kwargs = DummyVecEnv, self.eval_env_kwargs
+        self.eval_env_kwargs = {**env_kwargs, "render_mode": render_mode}
+        try:
+            return super().create_envs(1, eval_env=True)
+        finally:
+            self.eval_env_kwargs = env_kwargs
+
+    def render_modes(self) -> list[str]:
+        """
+        :return: render modes of the environment
+        """
+        env = gym.make(self.env_name.gym_id, **self.env_kwargs)
+        env.close()
+        return list(env.metadata.get("render_modes", []))
+
+    @property
+    def statistics_folder(self) -> str:
+        """Where RL Zoo looks for statistics of VecNormalize of the model that was trained before."""
+        return os.path.join(os.path.dirname(self.trained_agent), self.env_name)
+
+    def _maybe_normalize(self, env: VecEnv, eval_env: bool) -> VecEnv:
+        env = super()._maybe_normalize(env, eval_env)
+        self.normalize = self.normalize or isinstance(env, VecNormalize)  # statistics beside a model: they are saved again
+        if eval_env and isinstance(env, VecNormalize):
+            # adaptation must see rewards as in training; the returns that are reported are never normalised
+            env.norm_reward = self.normalize_kwargs.get("norm_reward", True)
+        return env
+
+    # ---------------------------------------------------------------- evaluation
+
+    def create_callbacks(self) -> None:
+        """RL Zoo's callbacks, with a log that can be plotted, and an evaluation of adaptation in place of RL Zoo's."""
+        eval_freq, self.eval_freq, save_freq, self.save_freq = self.eval_freq, -1, self.save_freq, -1
+        super().create_callbacks()
+        self.callbacks = [MetaProgressBarCallback() if type(c) is ProgressBarCallback else c for c in self.callbacks]
+        if self.optimize_hyperparameters:
+            return
+        if save_freq > 0:  # RL Zoo would count calls, and take all workers to play in each
+            self.callbacks.append(EveryNTimesteps(save_freq, CheckpointCallback(1, self.save_path, verbose=self.verbose)))
+        self.callbacks.append(ProgressTable(self.save_path))
+        if eval_freq < 0:
+            return
+        save_statistics = SaveVecNormalizeCallback(save_freq=1, save_path=self.params_path)
+        self.callbacks.append(
+            self._meta_eval_callback(
+                eval_freq or self.n_timesteps // _N_EVALUATIONS,
+                callback_on_new_best=save_statistics,
+                best_model_save_path=self.save_path,
+                log_path=self.save_path,
+            )
+        )
+
+    def _meta_eval_callback(self, eval_freq: int, meta_batch_size: int | None = None, **kwargs: Any) -> MetaEvalCallback:
+        """An evaluation about every ``eval_freq`` samples, at most once per meta-iteration."""
+        env = self.create_envs(self.n_eval_envs, eval_env=True)
+        n_inner, n_outer = self._episode_counts()
+        n_episodes = self._settings["n_inner_steps"] * n_inner + n_outer
+        samples = (meta_batch_size or self._settings["meta_batch_size"]) * n_episodes * find_horizon(env)
+        return MetaEvalCallback(
+            env,
+            n_tasks=self.meta.n_tasks,
+            n_episodes=self._n_eval_episodes(),
+            eval_freq=max(1, round(eval_freq / samples)),
+            seed=EVAL_SEED,
+            verbose=0,
+            **kwargs,
+        )
+
+    def _n_eval_episodes(self) -> int:
+        return self.n_eval_episodes or self._settings["n_episodes"]
+
+    def objective(self, trial: optuna.Trial) -> float:
+        """
+        Train with sampled hyperparameters.
+
+        :param trial: a trial of Optuna
+        :return: return after adaptation at the end
+        :raises optuna.TrialPruned: when it is not promising, or its numbers overflow
+        """
+        sampled = HYPERPARAMS_SAMPLER[self.algo](trial, self.n_actions, self.n_envs, {})
+        hyperparams = tuning.merged(self._hyperparams, self._preprocess_schedules(sampled))
+        env = self.create_envs(self.n_envs, no_log=True)
+        model = META_ALGOS[self.algo](
+            env=env, seed=self.seed, verbose=max(0, self.verbose - 1), device=self.device, **hyperparams
+        )
+        reporter, progress = tuning.ReportToTrial(trial), tuning.TrialProgress(self._bar, self.n_timesteps)
+        folder = self.optimization_log_path and os.path.join(self.optimization_log_path, f"trial_{trial.number}")
+        evaluation = self._meta_eval_callback(
+            self.n_timesteps // self.n_evaluations,
+            hyperparams["meta_batch_size"],
+            callback_after_eval=reporter,
+            best_model_save_path=folder,
+            log_path=folder,
+        )
+        try:
+            model.learn(self.n_timesteps, [*get_callback_list({"callback": self.specified_callbacks}), progress, evaluation])
+        except ValueError as error:
+            print(f"Trial {trial.number} is pruned: {error}")
+            raise optuna.TrialPruned from error
+        except KeyboardInterrupt:
+            self.interrupted = True
+            raise
+        finally:
+            env.close()
+            evaluation.eval_env.close()
+            progress.finish()
+        if reporter.is_pruned:
+            raise optuna.TrialPruned
+        assert evaluation.last_report is not None
+        return float(evaluation.last_report.mean_returns[-1])
+
+    def hyperparameters_optimization(self) -> None:
+        """
+        Search as RL Zoo does, in a study that is kept in a file and begins with the settings there are, and write the best
+        settings as an entry for ``--conf-file``.
+
+        :raises ValueError: when no trial was finished
+        :raises KeyboardInterrupt: after all is written, when Ctrl-C has ended the search
+        """
+        check_positive(n_trials=self.n_trials, n_jobs=self.n_jobs)
+        META_ALGOS[self.algo](env=None, _init_setup_model=False, **self._hyperparams)  # checks them, before a trial fails
+        entry = {**self._entry, **({"env_kwargs": self.env_kwargs} if self.env_kwargs else {})}
+        path = self.meta.tuned_path or free_path(self.log_path, f"tuned_{self.env_name}", ".yml")
+        tuning.check_entry(entry)
+        if self.optimization_log_path:
+            zoo_checks.check_folder("--optimization-log-path", self.optimization_log_path)
+        if self.storage is None:  # a study of its own, also where an older one was called so
+            stem, log = os.path.splitext(path)[0], ".log"
+            self.storage = free_path(*os.path.split(stem), log) if os.path.exists(stem + log) else stem + log
+        self.study_name = self.study_name or self.env_name
+        self.tensorboard_log = None  # RL Zoo would only warn that there is none
+        settings = {**self._settings, "policy_kwargs": self._hyperparams.get("policy_kwargs")}
+        guess = tuning.first_guess(self.algo, settings, self.n_actions > 0)
+        searched_with = {"--algo": self.algo, "--env": self.env_name.gym_id, "-n": self.n_timesteps}
+        study = tuning.open_study(self.storage, self.study_name, guess, searched_with)
+        with tuning.trials_bar(self.show_progress, self.n_trials, self.n_timesteps) as self._bar:
+            try:
+                super().hyperparameters_optimization()
+            except ValueError as error:
+                if tuning.has_best(study):
+                    raise
+                if not self.interrupted:
+                    raise ValueError(f"No trial was finished: all in {self.storage} were pruned or failed.") from error
+        go_on = f"the same command with --storage {self.storage} --study-name {self.study_name} goes on with this study."
+        if tuning.has_best(study):
+            tuning.write_entry(path, self.env_name.gym_id, entry, study.best_trial, self.n_timesteps)
+            print(f"Wrote {path}, for --conf-file; {go_on}")
+        if self.interrupted:
+            raise KeyboardInterrupt(f"The best settings so far are in {path}; " * tuning.has_best(study) + go_on)
+
+    # ---------------------------------------------------------------- running
+
+    def setup_experiment(self) -> tuple[BaseAlgorithm, dict[str, Any]] | None:
+        """
+        :return: model and hyperparameters; None for ``-optimize``
+        """
+        result = None
+        try:
+            result = super().setup_experiment()
+        finally:
+            if result is None:  # a folder without a model would be taken for the latest run
+                shutil.rmtree(self.save_path, ignore_errors=True)
+        return result
+
+    def learn(self, model: BaseAlgorithm) -> None:
+        """
+        Train until the end or Ctrl-C, and save the model.
+
+        :param model: what :meth:`setup_experiment` returned
+        """
+        # RL Zoo: -1 is the algorithm's own interval, anything below means never
+        kwargs: dict[str, Any] = (
+            {} if self.log_interval == -1 else {"log_interval": self.log_interval if self.log_interval >= 0 else None}
+        )
+        with CtrlC() as ctrl_c:
+            try:
+                model.learn(self.n_timesteps, callback=self.callbacks, **kwargs)
+                ctrl_c.spare_saving()
+            except KeyboardInterrupt:
+                self.interrupted = True
+            except Exception:
+                ctrl_c.spare_saving()
+                if not ctrl_c.was_pressed:  # which also ends workers in processes of their own
+                    if model.num_timesteps > 0:
+                        super().save_trained_model(model)
+                    else:
+                        shutil.rmtree(self.save_path, ignore_errors=True)
+                    raise
+            finally:
+                close_all(self.callbacks, model.env)
+            super().save_trained_model(model)
+        self.interrupted = self.interrupted or ctrl_c.was_pressed
+
+    def save_trained_model(self, model: BaseAlgorithm) -> None:
+        """
+        Evaluate adaptation of the model, which is saved already, on new tasks and write the report into the run's folder.
+
+        :param model: the trained model
+        :raises KeyboardInterrupt: when Ctrl-C has ended training
+        """
+        if self.interrupted:
+            raise KeyboardInterrupt(f"The model so far is in {self._model_path}.")
+        assert isinstance(model, MetaOnPolicyAlgorithm) and model.env is not None
+        n_tasks, n_steps = self.meta.n_tasks, self.meta.n_steps or max(3, model.n_inner_steps)
+        try:
+            with closing(self.create_envs(self.n_eval_envs, eval_env=True)) as env:
+                sync_envs_normalization(model.env, env)
+                report = evaluate_adaptation(model, env, n_tasks, n_steps, self._n_eval_episodes(), seed=REPORT_SEED)
+                print(f"\nReturn before and after adaptation of the trained policy, on {n_tasks} new tasks")
+                print(f"{report}\n")
+                write_report(self.save_path, model, env, report)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(f"The trained model is in {self._model_path}.") from None
+
+    @property
+    def _model_path(self) -> str:
+        return f"{self.save_path}/{self.env_name}.zip"
+
+
+def _with_tasks(env: gym.Env) -> gym.Env:
+    return env if is_wrapped(env, TaskDistEnv) else TaskDistEnv(env)

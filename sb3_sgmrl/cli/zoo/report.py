@@ -1,0 +1,91 @@
+"""What a run of RL Zoo leaves in its folder besides what RL Zoo leaves: its log as a table, and the report on adaptation."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from stable_baselines3.common.callbacks import BaseCallback, ProgressBarCallback
+from stable_baselines3.common.logger import CSVOutputFormat
+from stable_baselines3.common.vec_env import VecEnv
+
+from sb3_sgmrl.cli.command_line import import_plots, write_figure
+from sb3_sgmrl.common.callbacks import MetaEvalCallback
+from sb3_sgmrl.data.streams import REPORT_SEED
+
+if TYPE_CHECKING:
+    from sb3_sgmrl.common.evaluation import AdaptationReport
+    from sb3_sgmrl.common.meta_algorithm import MetaOnPolicyAlgorithm
+
+_N_GOALS_SHOWN = 4
+
+
+class ProgressTable(BaseCallback):
+    """
+    Write what is logged to ``progress.csv``, besides where it is written already. It comes before callbacks that log.
+
+    :param folder: the folder of the run
+    """
+
+    def __init__(self, folder: str) -> None:
+        super().__init__()
+        self.folder = folder
+        self._table: CSVOutputFormat | None = None
+
+    def _on_training_start(self) -> None:
+        self._table = CSVOutputFormat(os.path.join(self.folder, "progress.csv"))
+        self.logger.output_formats.append(self._table)
+
+    def _on_step(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        """To be called after training: at its end other callbacks may have something to log."""
+        if self._table is not None:
+            self.logger.output_formats.remove(self._table)
+            self._table.close()
+            self._table = None
+
+
+def close_all(callbacks: Iterable[BaseCallback], env: VecEnv | None) -> None:
+    """
+    :param callbacks: of a training that has ended, by an error or Ctrl-C perhaps
+    :param env: its workers
+    """
+    envs = [] if env is None else [env]
+    for callback in callbacks:
+        if isinstance(callback, ProgressBarCallback) and hasattr(callback, "pbar"):
+            callback.on_training_end()
+        elif isinstance(callback, ProgressTable):
+            callback.close()
+        elif isinstance(callback, MetaEvalCallback):
+            envs.append(callback.eval_env)
+    for workers in envs:
+        with suppress(EOFError, OSError):  # those in processes of their own may have ended by the same Ctrl-C
+            workers.close()
+
+
+def write_report(folder: str, model: MetaOnPolicyAlgorithm, env: VecEnv, report: AdaptationReport) -> None:
+    """
+    Write ``adaptation.csv`` and, where matplotlib is installed, its pictures.
+
+    :param folder: the folder of the run
+    :param model: the trained model
+    :param env: workers that take tasks
+    :param report: returns before and after adaptation
+    """
+    path = os.path.join(folder, "adaptation.csv")
+    report.to_csv(path)
+    print(f"Wrote {path}")
+    plots = import_plots()
+    if plots is None:
+        return
+    figures = {"adaptation.png": plots.plot_adaptation(report)}
+    if plots.is_navigation(env):
+        goals = report.tasks[:_N_GOALS_SHOWN]
+        trajectories = plots.navigation_trajectories(model, env, goals, model.n_inner_steps, seed=REPORT_SEED)
+        figures["trajectories.png"] = plots.plot_trajectories(trajectories)
+    for name, figure in figures.items():
+        write_figure(figure, os.path.join(folder, name))

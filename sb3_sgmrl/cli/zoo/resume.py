@@ -1,0 +1,59 @@
+"""A model that is gone on with: whose it is, and the settings it has, as hyperparameters of RL Zoo."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rl_zoo3.utils import SimpleLinearSchedule
+from stable_baselines3.common.save_util import load_from_zip_file
+from stable_baselines3.common.utils import ConstantSchedule
+
+from sb3_sgmrl.cli.zoo.checks import hyperparameter_names
+from sb3_sgmrl.common.meta_algorithm import MetaOnPolicyAlgorithm
+from sb3_sgmrl.common.saving import saved_algorithm
+
+# belong to a run and not to what is learned
+_OF_A_RUN = {"policy", "n_envs", "engine", "n_threads"}
+
+
+def check_algorithm(path: str, algo: str, algorithms: Mapping[str, type[MetaOnPolicyAlgorithm]]) -> None:
+    """
+    :param path: file of a model
+    :param algo: name of the algorithm in RL Zoo
+    :param algorithms: all of them by name
+    :raises ValueError: when another one saved the model, or the file is no model
+    """
+    saved = saved_algorithm(path)
+    for name, algorithm in algorithms.items():
+        if algorithm.__name__ == saved and name != algo:
+            raise ValueError(f"-i {path} is a model of {saved}: --algo must be {name}, got {algo}.")
+
+
+def saved_hyperparameters(path: str, algorithm: type[MetaOnPolicyAlgorithm]) -> dict[str, Any]:
+    """
+    :param path: file of a model
+    :param algorithm: what saved it
+    :return: its settings, as far as a file of hyperparameters can say them
+    """
+    data, _, _ = load_from_zip_file(path, device="cpu")
+    assert data is not None
+    policies = {policy: alias for alias, policy in algorithm.policy_aliases.items()}
+    settings = {name: data[name] for name in sorted(hyperparameter_names(algorithm) - _OF_A_RUN) if name in data}
+    settings["policy"] = policies.get(data["policy_class"], data["policy_class"].__name__)
+    rate = settings.pop("learning_rate")
+    if isinstance(rate, ConstantSchedule):
+        rate = rate.val
+    elif isinstance(rate, SimpleLinearSchedule):
+        rate = f"lin_{rate.initial_value}"
+    return settings if callable(rate) else {**settings, "learning_rate": rate}
+
+
+def check_changes(given: Mapping[str, Any]) -> None:
+    """
+    :param given: hyperparameters of the command line, for a model that is gone on with
+    :raises ValueError: for those it cannot change any more
+    """
+    for name in ("policy", "policy_kwargs"):
+        if name in given:
+            raise ValueError(f"-params {name} cannot be changed with -i, as the model has its network already.")

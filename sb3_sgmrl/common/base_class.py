@@ -1,0 +1,386 @@
+"""A policy that adapts: its arguments, its environment, its saving. What training adds is in ``meta_algorithm.py``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, ClassVar, cast
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from gymnasium.utils.env_checker import data_equivalence
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.policies import (
+    ActorCriticCnnPolicy,
+    ActorCriticPolicy,
+    BasePolicy,
+    MultiInputActorCriticPolicy,
+)
+from stable_baselines3.common.type_aliases import GymEnv, Schedule
+from stable_baselines3.common.utils import check_for_correct_spaces
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize, unwrap_vec_normalize
+
+from sb3_sgmrl.common.arguments import check_arguments, check_memory, check_policy
+from sb3_sgmrl.common.phases import adapt_tasks, play_and_adapt, task_phases
+from sb3_sgmrl.common.saving import SafelySaved
+from sb3_sgmrl.data.batch import PhaseBatch, check_episodes
+from sb3_sgmrl.data.streams import ADAPTATION
+from sb3_sgmrl.gradient.advantages import AdvantageSettings
+from sb3_sgmrl.gradient.objective import MetaObjective
+from sb3_sgmrl.gradient.score_weight import ScoreWeights
+from sb3_sgmrl.gradient.step_sizes import StepSizes
+from sb3_sgmrl.policies.functional import FunctionalPolicy
+from sb3_sgmrl.policies.initialization import initialize
+from sb3_sgmrl.util.validation import check_positive, check_seed
+from sb3_sgmrl.vec_env.borrowing import borrowed_workers
+from sb3_sgmrl.vec_env.engines import as_task_vec_env, close_task_env, make_task_env
+from sb3_sgmrl.vec_env.normalization import check_normalization
+from sb3_sgmrl.vec_env.task_workers import check_task_workers, check_tasks, find_horizon
+
+
+class MetaModel(SafelySaved):
+    """
+    A policy that adapts to tasks by policy-gradient steps. The arguments are those of
+    :class:`~sb3_sgmrl.common.meta_algorithm.MetaOnPolicyAlgorithm`.
+    """
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
+        "MlpPolicy": ActorCriticPolicy,
+        "CnnPolicy": ActorCriticCnnPolicy,
+        "MultiInputPolicy": MultiInputActorCriticPolicy,
+    }
+    policy: ActorCriticPolicy
+    env: VecEnv
+    # weight λ of the score term
+    score_coef: float | str = 0.0
+
+    def __init__(
+        self,
+        policy: str | type[ActorCriticPolicy],
+        env: GymEnv | str | None,
+        learning_rate: float | Schedule = 1e-3,
+        meta_batch_size: int = 20,
+        n_episodes: int = 20,
+        n_outer_episodes: int | None = None,
+        n_inner_steps: int = 1,
+        inner_lr: float = 0.1,
+        inner_lr_learning_rate: float | None = None,
+        gamma: float = 0.99,
+        gae_lambda: float = 0.997,
+        baseline: str = "linear",
+        normalize_advantage: bool = True,
+        discount_from: str = "step",
+        time_reduction: str = "mean",
+        outer_advantage: dict[str, Any] | None = None,
+        inner_surrogate: str = "pathwise",
+        first_order: bool = False,
+        max_grad_norm: float | None = 0.5,
+        vf_epochs: int = 10,
+        n_envs: int | None = None,
+        engine: str = "auto",
+        n_threads: int | None = None,
+        stats_window_size: int = 100,
+        tensorboard_log: str | None = None,
+        policy_kwargs: dict[str, Any] | None = None,
+        verbose: int = 0,
+        seed: int | None = None,
+        device: th.device | str = "auto",
+        _init_setup_model: bool = True,
+    ) -> None:
+        self.meta_batch_size = meta_batch_size
+        self.n_episodes = n_episodes
+        self.n_outer_episodes = n_outer_episodes
+        self.n_inner_steps = n_inner_steps
+        self.inner_lr = inner_lr
+        self.inner_lr_learning_rate = inner_lr_learning_rate
+        self.step_sizes: StepSizes | None = None
+        self.gamma = gamma
+        self.gae_lambda = gae_lambda
+        self.baseline = baseline
+        self.normalize_advantage = normalize_advantage
+        self.discount_from = discount_from
+        self.time_reduction = time_reduction
+        self.outer_advantage = outer_advantage
+        self.inner_surrogate = inner_surrogate
+        self.first_order = first_order
+        self.max_grad_norm = max_grad_norm
+        self.vf_epochs = vf_epochs
+        self.n_threads = n_threads
+        self.learning_rate = learning_rate
+        self.check_settings()
+        seed = seed if seed is None else int(seed)
+        if env is None and _init_setup_model:
+            raise ValueError("`env` is missing: it must be a TaskDistEnv, a VecEnv of them or the id of a task family.")
+        if env is not None:
+            n_columns = meta_batch_size * max(n_episodes, n_outer_episodes or n_episodes)
+            env = as_task_vec_env(env, n_envs, n_columns, engine, verbose)
+        super().__init__(
+            policy,
+            env,
+            learning_rate,
+            policy_kwargs=policy_kwargs,
+            stats_window_size=stats_window_size,
+            tensorboard_log=tensorboard_log,
+            verbose=verbose,
+            device=device,
+            seed=seed,
+            support_multi_env=True,
+            supported_action_spaces=(spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary),
+        )
+        if self.env is not None and _init_setup_model:  # else settings are those of the defaults until `load` has set them
+            self.check_env(self.env)
+        self._start_streams(seed)
+        if _init_setup_model:
+            self._setup_model()
+
+    @staticmethod
+    def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
+        return BaseAlgorithm._wrap_env(as_task_vec_env(env, verbose=verbose), verbose, monitor_wrapper)
+
+    def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
+        """
+        Use another environment. The number of workers may change: results do not depend on it.
+
+        :param env: a TaskDistEnv or a VecEnv of them, with the same spaces
+        :param force_reset: forget the last observation
+        :raises ValueError: when the spaces differ, the workers cannot take a task or an episode might never end
+        """
+        env = self._wrap_env(env, self.verbose)
+        check_for_correct_spaces(env, self.observation_space, self.action_space)
+        self.check_env(env)
+        self._vec_normalize_env = unwrap_vec_normalize(env)
+        if force_reset:
+            self._last_obs = None
+        self.n_envs = env.num_envs
+        self.env = env
+
+    def check_env(self, env: VecEnv) -> None:
+        """
+        :param env: workers
+        :raises ValueError: when they cannot take a task, an episode might never end, a meta-iteration does not fit into
+            memory, or observations would be cut off to integers
+        """
+        check_task_workers(env)
+        check_normalization(unwrap_vec_normalize(env))
+        n_episodes = self.meta_batch_size * sum(self.episodes_per_phase)
+        check_memory(n_episodes, find_horizon(env), env.observation_space, env.action_space)
+
+    def _start_streams(self, seed: int | None) -> None:
+        # every random number follows from these two, so a loaded model goes on as if it had never stopped
+        self._entropy = seed if seed is not None else int(np.random.SeedSequence().generate_state(1)[0])
+        self._iteration = 0
+
+    def set_random_seed(self, seed: int | None = None) -> None:
+        """
+        Begin anew with tasks, episodes and actions as those of a model that was made with this seed.
+
+        :param seed: the seed; None changes nothing
+        """
+        super().set_random_seed(seed)
+        if seed is not None:
+            self._start_streams(seed)
+
+    def _setup_model(self) -> None:
+        self._setup_lr_schedule()
+        super().set_random_seed(self.seed)
+        check_policy(self.policy_class, self.policy_kwargs)
+        policy_kwargs = {"ortho_init": False, **self.policy_kwargs}
+        policy_class: Any = self.policy_class
+        self.policy = policy_class(
+            self.observation_space, self.action_space, self.lr_schedule, use_sde=False, **policy_kwargs
+        ).to(self.device)
+        if "ortho_init" not in self.policy_kwargs:
+            initialize(self.policy)
+        # as functions of their parameters policies drop no units and change no running statistics: the critic must not either
+        self.policy.set_training_mode(False)
+        self._functional = FunctionalPolicy(self.policy)
+        if self.inner_lr_learning_rate is not None:
+            self.step_sizes = StepSizes(self.functional.adapted_names, self.inner_lr_learning_rate, self.device)
+
+    @property
+    def functional(self) -> FunctionalPolicy:
+        """The policy as a function of its parameters, also after another one was put into its place."""
+        if self._functional.policy is not self.policy:
+            self.policy.set_training_mode(False)
+            self._functional = FunctionalPolicy(self.policy)
+        return self._functional
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "_functional"]
+
+    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
+        learned = [] if self.step_sizes is None else ["step_sizes", "step_sizes.optimizer"]
+        return ["policy", "policy.optimizer", *learned], []
+
+    def check_settings(self) -> None:
+        """
+        :raises ValueError: for the first argument of the constructor, or attribute set since, that is outside its range, or
+            for ``inner_lr_learning_rate`` when it was set since
+        """
+        check_arguments(self)
+        self.objective  # noqa: B018  # checks its own settings
+        if hasattr(self, "policy"):  # which the step sizes and their optimiser were made with
+            made_with = None if self.step_sizes is None else self.step_sizes.learning_rate
+            if self.inner_lr_learning_rate != made_with:
+                raise ValueError(
+                    "`inner_lr_learning_rate` cannot be changed after construction: "
+                    f"it was {made_with!r}, got {self.inner_lr_learning_rate!r}."
+                )
+
+    @property
+    def objective(self) -> MetaObjective:
+        """The gradient that is followed, from the arguments of the constructor."""
+        shared: dict[str, Any] = {
+            "gamma": self.gamma,
+            "gae_lambda": self.gae_lambda,
+            "baseline": self.baseline,
+            "normalize": self.normalize_advantage,
+            "discount_from": self.discount_from,
+            "time_reduction": self.time_reduction,
+        }
+        return MetaObjective(
+            inner=AdvantageSettings(**shared),
+            outer=AdvantageSettings(**{**shared, **(self.outer_advantage or {})}),
+            inner_lr=self.inner_lr,
+            relative_lr=None if self.step_sizes is None else self.step_sizes.by_name(),
+            inner_surrogate=self.inner_surrogate,
+            first_order=self.first_order,
+            score_coef=self.score_weights(),
+        )
+
+    def inner_lr_by_parameter(self) -> dict[str, float]:
+        """
+        :return: step size of an inner step for each adapted parameter
+        """
+        relative = self.objective.relative_lr
+        return {
+            name: self.inner_lr * (1.0 if relative is None else float(relative[name]))
+            for name in self.functional.adapted_names
+        }
+
+    def score_weights(self) -> float | ScoreWeights:
+        """
+        :return: weight of the score term, or a weight for each inner step and parameter
+        """
+        return cast(float, self.score_coef)
+
+    @property
+    def episodes_per_phase(self) -> list[int]:
+        """Episodes of a task in each phase of a meta-iteration: ζ inner batches and the outer one."""
+        return [*[self.n_episodes] * self.n_inner_steps, self.n_outer_episodes or self.n_episodes]
+
+    def adapt(
+        self,
+        env: GymEnv | str | None = None,
+        task: Any = None,
+        n_steps: int = 1,
+        n_episodes: int | None = None,
+        episodes: PhaseBatch | None = None,
+        seed: int = 0,
+    ) -> ActorCriticPolicy:
+        """
+        Adapt to a task and return an ordinary SB3 policy; the model itself stays as it is.
+
+        :param env: where to play; the model's environment when None
+        :param task: the task; the environment's own pinned task, or else a random one when None
+        :param n_steps: number of inner steps, also more than in training
+        :param n_episodes: episodes per inner step; as in training when None
+        :param episodes: given episodes of one task, played with the model's policy, instead of playing; one inner step
+        :param seed: seed of the episodes and of a random task
+        :return: the adapted policy
+        :raises ValueError: for non-positive counts, a task outside the space, workers that :meth:`learn` is playing a phase
+            with, or parameters that become non-finite
+        """
+        check_positive(n_steps=n_steps, n_episodes=self.n_episodes if n_episodes is None else n_episodes)
+        check_seed(seed)
+        # all phases are weighed for an inner step: nothing is played after the last one
+        objective = replace(self.objective, outer=self.objective.inner)
+        if episodes is not None:
+            if env is not None or task is not None or n_steps != 1 or n_episodes is not None:
+                raise ValueError(
+                    "`episodes` are all there is to adapt to: leave out `env`, `task` and `n_episodes`, and `n_steps` at 1."
+                )
+            check_episodes(episodes, self.observation_space, self.action_space)
+            last = task_phases(self.functional, objective.inner, episodes, [self.functional.parameters()])
+        else:
+            n_episodes = n_episodes or self.n_episodes
+            with env_to_adapt_in(self, env, n_episodes) as vec_env:
+                task = self._task_of(vec_env, seed) if task is None else task
+                check_tasks(vec_env, [task])
+                counts = [n_episodes] * n_steps
+                with borrowed_workers(vec_env):
+                    traces = play_and_adapt(
+                        vec_env, self.functional, objective, [task], counts, [seed, ADAPTATION, 1], self.n_threads
+                    )
+            assert traces is not None
+            last = [traces[0][-1]]
+        adapted = adapt_tasks(self.functional, objective, last, [task], self.n_threads)[0]
+        return self.functional.policy_with(adapted)
+
+    @staticmethod
+    def _task_of(env: VecEnv, seed: int) -> Any:
+        pinned = env.env_method("get_pinned_task")
+        if not all(data_equivalence(task, pinned[0], exact=True) for task in pinned):
+            raise ValueError("`task` must be given: the workers of `env` have different tasks pinned.")
+        if pinned[0] is not None:
+            return pinned[0]
+        return env.env_method("sample_tasks", 1, [seed, ADAPTATION, 0], indices=0)[0][0]
+
+
+def fit_to_model(model: MetaModel, vec_env: VecEnv) -> VecEnv:
+    """
+    :param model: a model
+    :param vec_env: workers that take tasks
+    :return: the same in the wrapper for images that the model needs
+    :raises ValueError: when its spaces are not those of the model, or observations, or rewards where they matter, are
+        normalised in one of the two only
+    """
+    vec_env = model._wrap_env(vec_env)
+    for name in ("observation_space", "action_space"):
+        wanted, found = getattr(model, name), getattr(vec_env, name)
+        if wanted != found:
+            raise ValueError(f"`env` must have the {name} of the model, {_one_line(wanted)}, but has {_one_line(found)}.")
+    training, here = model.get_vec_normalize_env(), unwrap_vec_normalize(vec_env)
+    if training is not None and (here is None or here.norm_obs != training.norm_obs):
+        raise ValueError(
+            "`env` must be in a VecNormalize as the environment of the model is, with the same norm_obs: the policy does not "
+            "know observations that are not normalised as in training."
+        )
+    scale_matters = not model.normalize_advantage or model.baseline == "critic"
+    if model.env is not None and scale_matters and _normalizes_rewards(training) != _normalizes_rewards(here):
+        raise ValueError(
+            "`env` must have the norm_reward of the model's environment: with normalize_advantage=False or baseline='critic' "
+            "an inner step depends on the scale of rewards."
+        )
+    return vec_env
+
+
+def _normalizes_rewards(normalizer: VecNormalize | None) -> bool:
+    return normalizer is not None and normalizer.norm_reward
+
+
+def _one_line(space: Any) -> str:
+    return " ".join(str(space).split())
+
+
+@contextmanager
+def env_to_adapt_in(model: MetaModel, env: GymEnv | str | None, n_columns: int | None = None) -> Iterator[VecEnv]:
+    """
+    Workers to adapt the model in, for a ``with`` statement. At its end those are closed that were made for it.
+
+    :param model: a model
+    :param env: as for the algorithms; the model's environment when None
+    :param n_columns: episodes that can be played side by side
+    :return: workers that take tasks, with the spaces and the normalisation of the model
+    :raises ValueError: for an environment without tasks or time limit, with other spaces, or not normalised as in training
+    """
+    env = model.env if env is None else env
+    if env is None:
+        raise ValueError("`env` is missing, and the model has no environment of its own.")
+    vec_env = make_task_env(env, n_columns)
+    try:
+        yield fit_to_model(model, vec_env)
+    finally:
+        close_task_env(vec_env, env)

@@ -1,0 +1,128 @@
+"""Phases of a meta-iteration: play, weigh, adapt, play again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch as th
+from stable_baselines3.common.vec_env import VecEnv
+
+from sb3_sgmrl.common.sampling import OnStep, collect_phase
+from sb3_sgmrl.data.batch import PhaseBatch
+from sb3_sgmrl.gradient.advantages import AdvantageSettings, episode_weights
+from sb3_sgmrl.gradient.inner import WeightedSamples, adapt
+from sb3_sgmrl.gradient.objective import MetaObjective, TaskPhase
+from sb3_sgmrl.policies.functional import FunctionalPolicy, Parameters
+from sb3_sgmrl.util.threads import single_threaded, thread_pool
+from sb3_sgmrl.vec_env.borrowing import being_played
+
+
+def task_phases(
+    policy: FunctionalPolicy, settings: AdvantageSettings, phase: PhaseBatch, parameter_sets: Sequence[Parameters]
+) -> list[TaskPhase]:
+    """
+    Attach to the episodes of each task their weights and the parameters that played them.
+
+    :param policy: the policy as a function
+    :param settings: how rewards become weights
+    :param phase: the episodes of every task
+    :param parameter_sets: one per task, or a single one for all
+    :return: one per task
+    """
+    values = critic_values(policy, phase) if settings.baseline == "critic" else None
+    weighted = episode_weights(phase, settings, policy.policy.observation_space, values)
+    return [
+        TaskPhase(parameter_sets[i % len(parameter_sets)], phase.task(i), weighted[i], None if values is None else values[i])
+        for i in range(phase.n_tasks)
+    ]
+
+
+def critic_values(policy: FunctionalPolicy, phase: PhaseBatch) -> np.ndarray:
+    """
+    The critic's predictions at its current parameters.
+
+    :param policy: the policy as a function
+    :param phase: the episodes of every task
+    :return: shape (n_tasks, n_episodes, n_steps), zero where nothing was played
+    """
+    values = np.zeros(phase.mask.shape)
+    with th.no_grad():
+        for i in range(phase.n_tasks):
+            observations = policy.to_tensor(phase.task(i).samples()[0])
+            values[i][phase.mask[i]] = policy.values(observations).cpu().numpy()
+    return values
+
+
+def adapt_tasks(
+    policy: FunctionalPolicy,
+    objective: MetaObjective,
+    phases: Sequence[TaskPhase],
+    tasks: Sequence[Any],
+    n_threads: int | None = None,
+) -> list[Parameters]:
+    """
+    One inner step for every task.
+
+    :param policy: the policy as a function
+    :param objective: gives the step sizes
+    :param phases: the episodes of each task with their weights
+    :param tasks: the tasks, to name one in an error
+    :param n_threads: threads over tasks
+    :return: adapted parameters of each task
+    :raises ValueError: when adapted parameters are not finite
+    """
+
+    def step(phase: TaskPhase) -> Parameters:
+        samples = WeightedSamples.make(policy, phase.batch, phase.weighted.weights)
+        return adapt(policy, phase.parameters, samples, objective.inner_lr, objective.relative_lr)
+
+    with thread_pool(n_threads) as pool:
+        adapted = list(pool.map(step, phases))
+    for parameters, task in zip(adapted, tasks, strict=True):
+        if not all(bool(th.isfinite(value).all()) for value in parameters.values()):
+            raise ValueError(f"The inner step of task {task} made parameters NaN or infinite; `inner_lr` should be smaller.")
+    return adapted
+
+
+def play_and_adapt(
+    env: VecEnv,
+    policy: FunctionalPolicy,
+    objective: MetaObjective,
+    tasks: Sequence[Any],
+    n_episodes: Sequence[int],
+    entropy: Sequence[int],
+    n_threads: int | None = None,
+    on_step: OnStep | None = None,
+    on_phase: Callable[[int, PhaseBatch], None] | None = None,
+) -> list[list[TaskPhase]] | None:
+    """
+    Play the tasks with the meta-parameters, adapt to each, play again, and so on.
+
+    :param env: workers that take tasks
+    :param policy: the policy as a function
+    :param objective: the settings of the inner step; the last phase is weighed for the outer surrogate
+    :param tasks: the tasks
+    :param n_episodes: episodes per task in each phase; one inner step between two phases
+    :param entropy: names the run of phases; equal entropy gives equal results
+    :param n_threads: threads over tasks
+    :param on_step: called after each step of the workers; false stops
+    :param on_phase: called with the index and the episodes of each phase
+    :return: the phases of every task; None when ``on_step`` asked to stop
+    """
+    parameter_sets = [policy.parameters()]
+    traces: list[list[TaskPhase]] = [[] for _ in tasks]
+    for index, n in enumerate(n_episodes):
+        if index > 0:
+            parameter_sets = adapt_tasks(policy, objective, [trace[-1] for trace in traces], tasks, n_threads)
+        with single_threaded(), being_played(env):
+            phase = collect_phase(env, policy, parameter_sets, tasks, n, [*entropy, index], on_step)
+        if phase is None:
+            return None
+        if on_phase is not None:
+            on_phase(index, phase)
+        settings = objective.inner if index < len(n_episodes) - 1 else objective.outer
+        for trace, task_phase in zip(traces, task_phases(policy, settings, phase, parameter_sets), strict=True):
+            trace.append(task_phase)
+    return traces

@@ -1,0 +1,88 @@
+"""How often adapted policies succeed, where the environment says what success is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.type_aliases import GymEnv
+from stable_baselines3.common.vec_env import VecEnv
+
+from sb3_sgmrl.common.base_class import MetaModel, env_to_adapt_in
+from sb3_sgmrl.common.evaluation import AdaptationReport, check_task_list, draw_test_tasks
+from sb3_sgmrl.data import streams
+from sb3_sgmrl.util.validation import check_positive, check_seed
+from sb3_sgmrl.vec_env.borrowing import borrowed_workers
+from sb3_sgmrl.vec_env.task_workers import check_tasks
+
+_KEYS = ("success", "is_success")
+
+
+def evaluate_success(
+    model: MetaModel,
+    env: GymEnv | str | None = None,
+    n_tasks: int = 40,
+    n_steps: int = 1,
+    n_episodes: int = 10,
+    n_eval_episodes: int = 3,
+    tasks: Sequence[Any] | None = None,
+    seed: int = 0,
+) -> AdaptationReport:
+    """
+    Success rates before and after adaptation by Meta-World's protocol: to each test task the policy adapts with ``n_episodes``
+    episodes per inner step, in which actions are drawn; then it plays ``n_eval_episodes`` with the most likely actions. An
+    episode is a success when the environment reports one, ``info["success"]`` or ``info["is_success"]``, at any of its
+    steps.
+
+    :param model: a trained model; it stays as it is
+    :param env: where to play; the model's environment when None
+    :param n_tasks: number of tasks drawn, from the test tasks when the environment keeps some
+    :param n_steps: number of inner steps
+    :param n_episodes: episodes per task to adapt with in each step
+    :param n_eval_episodes: episodes per task to judge each policy by
+    :param tasks: these tasks instead of drawn ones
+    :param seed: seed of tasks and episodes
+    :return: success rates in place of returns
+    :raises ValueError: for non-positive counts, no tasks, or an environment that does not go with the model or reports no
+        success
+    """
+    check_positive(n_tasks=n_tasks, n_steps=n_steps, n_episodes=n_episodes, n_eval_episodes=n_eval_episodes)
+    check_seed(seed)
+    if tasks is not None:
+        check_task_list(tasks)
+    rates = []
+    with env_to_adapt_in(model, env, n_episodes) as vec_env:
+        tasks = draw_test_tasks(vec_env, n_tasks, seed) if tasks is None else tasks
+        check_tasks(vec_env, tasks)
+        for i, task in enumerate(tasks):
+            seeds = np.random.SeedSequence([seed, streams.SUCCESS, i]).generate_state(n_eval_episodes).tolist()
+            policies = [model.policy]
+            for k in range(1, n_steps + 1):
+                policies.append(model.adapt(vec_env, task=task, n_steps=k, n_episodes=n_episodes, seed=seed + i))
+            with borrowed_workers(vec_env):
+                rates.append([_success_rate(policy, vec_env, task, seeds) for policy in policies])
+    return AdaptationReport(list(tasks), np.array(rates), measure="success rate")
+
+
+def _success_rate(policy: ActorCriticPolicy, env: VecEnv, task: Any, seeds: Sequence[int]) -> float:
+    """The part of episodes with these seeds that succeed; worker w plays the episodes w, w + n_workers, …"""
+    schedules = [[(task, seed) for seed in seeds[worker :: env.num_envs]] for worker in range(env.num_envs)]
+    for worker, schedule in enumerate(schedules):
+        env.env_method("set_schedule", schedule, indices=worker)
+    left = np.array([len(schedule) for schedule in schedules])
+    observations, succeeded, n_successes = env.reset(), np.zeros(env.num_envs, dtype=bool), 0
+    while left.any():
+        actions, _ = policy.predict(observations, deterministic=True)  # type: ignore[arg-type]
+        observations, _, dones, infos = env.step(actions)
+        for worker in np.nonzero(left)[0].tolist():
+            reported = [infos[worker][key] for key in _KEYS if key in infos[worker]]
+            if not reported:
+                raise ValueError("`env` must report success, info['success'] or info['is_success'], at every step.")
+            succeeded[worker] |= bool(reported[0])
+            if dones[worker]:
+                n_successes += int(succeeded[worker])
+                left[worker] -= 1
+                succeeded[worker] = False
+    return n_successes / len(seeds)

@@ -1,0 +1,212 @@
+"""The inner step ψ = U(θ, D), and what its transpose does to a gradient at ψ."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch as th
+
+from sb3_sgmrl.data.batch import TaskBatch
+from sb3_sgmrl.policies.functional import FunctionalPolicy, Parameters
+from sb3_sgmrl.policies.likelihood import log_likelihood
+
+INNER_SURROGATES = ("pathwise", "lvc", "dice")
+
+
+@dataclass(frozen=True)
+class WeightedSamples:
+    """
+    The played steps of a task with the weights of the surrogate Σ w log π.
+
+    :param observations: tensors, (n_samples, \\*obs_shape)
+    :param actions: tensor, (n_samples, \\*action_shape)
+    :param weights: tensor, (n_samples,)
+    :param episode_index: episode of each sample in ascending order, tensor (n_samples,)
+    :param n_episodes: number of episodes
+    """
+
+    observations: Any
+    actions: th.Tensor
+    weights: th.Tensor
+    episode_index: th.Tensor
+    n_episodes: int
+
+    @classmethod
+    def make(cls, policy: FunctionalPolicy, batch: TaskBatch, weights: np.ndarray) -> WeightedSamples:
+        """
+        :param policy: gives device and dtype
+        :param batch: the episodes of a task
+        :param weights: shape (n_episodes, n_steps)
+        :return: the played steps with their weights
+        """
+        observations, actions = batch.samples()
+        return cls(
+            policy.to_tensor(observations),
+            th.as_tensor(actions, device=policy.device),
+            th.as_tensor(weights[batch.mask], dtype=policy.dtype, device=policy.device),
+            th.as_tensor(batch.episode_index, device=policy.device),
+            batch.n_episodes,
+        )
+
+    def per_sample(self, per_episode: th.Tensor) -> th.Tensor:
+        """
+        :param per_episode: shape (n_episodes,)
+        :return: the value of each sample's episode, shape (n_samples,)
+        """
+        return per_episode[self.episode_index]
+
+    def per_episode(self, per_sample: th.Tensor) -> th.Tensor:
+        """
+        :param per_sample: shape (n_samples,)
+        :return: its sum over each episode, shape (n_episodes,)
+        """
+        return per_sample.new_zeros(self.n_episodes).index_add(0, self.episode_index, per_sample)
+
+    def sum_before(self, per_sample: th.Tensor) -> th.Tensor:
+        """
+        :param per_sample: shape (n_samples,)
+        :return: its sum over the earlier steps of the same episode, shape (n_samples,)
+        """
+        totals = self.per_episode(per_sample)
+        return per_sample.cumsum(0) - per_sample - self.per_sample(totals.cumsum(0) - totals)
+
+
+def policy_gradient(policy: FunctionalPolicy, parameters: Parameters, samples: WeightedSamples) -> Parameters:
+    """
+    Σ w ∇ log π at the parameters: ∇̃J in the units of the weights.
+
+    :param policy: the policy as a function
+    :param parameters: where, by name
+    :param samples: the episodes
+    :return: gradient by name
+    """
+    return log_likelihood(policy, parameters, samples.observations, samples.actions).gradient(samples.weights)
+
+
+def scaled(values: Parameters, relative_lr: Parameters | None) -> Parameters:
+    """
+    :param values: by name
+    :param relative_lr: r, a factor for each name; None for 1
+    :return: r ⊙ values
+    """
+    return values if relative_lr is None else {name: relative_lr[name] * value for name, value in values.items()}
+
+
+def ascend(parameters: Parameters, gradient: Parameters, inner_lr: float, relative_lr: Parameters | None = None) -> Parameters:
+    """
+    :param parameters: θ by name
+    :param gradient: ∇̃J(θ, D) by name
+    :param inner_lr: α
+    :param relative_lr: r, the step sizes of the parameters in units of α; None for 1
+    :return: ψ = θ + α r ⊙ ∇̃J by name
+    """
+    step = scaled(gradient, relative_lr)
+    return {name: value + inner_lr * step[name] for name, value in parameters.items()}
+
+
+def adapt(
+    policy: FunctionalPolicy,
+    parameters: Parameters,
+    samples: WeightedSamples,
+    inner_lr: float,
+    relative_lr: Parameters | None = None,
+) -> Parameters:
+    """
+    One inner step: U(θ, D) = θ + α r ⊙ Σ w ∇ log π.
+
+    :param policy: the policy as a function
+    :param parameters: θ by name
+    :param samples: D with its weights
+    :param inner_lr: α
+    :param relative_lr: r, the step sizes of the parameters in units of α; None for 1
+    :return: ψ by name
+    """
+    return ascend(parameters, policy_gradient(policy, parameters, samples), inner_lr, relative_lr)
+
+
+def curvature_weights(kind: str, samples: WeightedSamples, x: th.Tensor) -> th.Tensor | None:
+    """
+    What the second derivative of an inner surrogate along v has beside ∇²(Σ w log π) v, as weights u of Σ u ∇log π.
+
+    - ``pathwise``, the surrogate Σ w log π whose Jacobian is that of formula (A), with the samples held fixed: nothing.
+    - ``lvc``, Σ w π/⊥π, the likelihood ratio of single steps (low-variance curvature, Rothfuss et al. 2019): its second
+      derivative is Σ w (∇²log π + ∇log π ∇log πᵀ), so u = w x.
+    - ``dice``, Σ_t w_t (ρ_t − ρ_{t−1}), ρ_t the likelihood ratio of the episode up to step t (Loaded DiCE, Farquhar et al.
+      2019): beside ∇²log π, that of ρ_t along v is X_t Σ_{k≤t} ∇log π_k with X_t = Σ_{k≤t} x_k, so
+      u_k = w_k X_k + Σ_{t>k} w_t x_t.
+
+    :param kind: one of :data:`INNER_SURROGATES`
+    :param samples: the samples
+    :param x: ∇log π ᵀv of each, (n_samples,)
+    :return: u, (n_samples,); None if zero
+    """
+    if kind == "pathwise":
+        return None
+    weighted = samples.weights * x
+    if kind == "lvc":
+        return weighted
+    before = samples.sum_before(x)
+    later = samples.per_sample(samples.per_episode(weighted)) - samples.sum_before(weighted) - weighted
+    return samples.weights * (before + x) + later
+
+
+@dataclass(frozen=True)
+class PullBack:
+    """
+    A gradient v at ψ = U(θ, D), brought back to θ.
+
+    :param pathwise: Mᵀv, M = ∂U/∂θ with the samples held fixed, by name
+    :param score_term: Σ c ∇ log π over the samples, by name; None without a score term
+    """
+
+    pathwise: Parameters
+    score_term: Parameters | None = None
+
+
+def pull_back(
+    policy: FunctionalPolicy,
+    parameters: Parameters,
+    samples: WeightedSamples,
+    v: Parameters,
+    *,
+    inner_lr: float,
+    relative_lr: Parameters | None = None,
+    kind: str = "pathwise",
+    first_order: bool = False,
+    score_coefficients: Any = None,
+) -> PullBack:
+    """
+    One step of the backward recursion (B): v ← Mᵀv + Σ c ∇log π, the sum over samples. Where c is the same for all samples of
+    an episode, the second term is Σ_j c_j s_j.
+
+    The second-order part of Mᵀv is the derivative of α∇(Σ w log π)ᵀ(r ⊙ v) by θ; its derivative by the weights,
+    α ∇log π ᵀ(r ⊙ v) of each sample, is all that formula (C) needs of the network.
+
+    :param policy: the policy as a function
+    :param parameters: θ by name
+    :param samples: D with its weights
+    :param v: gradient at ψ by name
+    :param inner_lr: α
+    :param relative_lr: r, the step sizes of the parameters in units of α; None for 1
+    :param kind: inner surrogate
+    :param first_order: take M = I
+    :param score_coefficients: function of α ∇log π ᵀ(r ⊙ v) (n_samples,) that returns the coefficients c (n_samples,); None
+        leaves the score term out
+    :return: both parts
+    """
+    if first_order and score_coefficients is None:
+        return PullBack({name: v[name] for name in parameters})
+    likelihood = log_likelihood(policy, parameters, samples.observations, samples.actions)
+    direction = scaled(v, relative_lr)
+    if first_order:
+        pathwise, x = {name: v[name] for name in parameters}, likelihood.directional(direction)
+    else:
+        second, x = likelihood.hessian_product(samples.weights, direction)
+        scores = curvature_weights(kind, samples, x)
+        parts = [second] if scores is None else [second, likelihood.gradient(scores)]
+        pathwise = {name: v[name] + inner_lr * sum(part[name] for part in parts) for name in parameters}
+    if score_coefficients is None:
+        return PullBack(pathwise)
+    return PullBack(pathwise, likelihood.gradient(score_coefficients(inner_lr * x)))

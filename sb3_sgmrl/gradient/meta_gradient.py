@@ -1,0 +1,176 @@
+"""The gradient of V(θ) = E_i E_D J_i(U(θ, D)) by the backward recursion (B), a task at a time."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+
+import torch as th
+
+from sb3_sgmrl.gradient.inner import WeightedSamples, policy_gradient, pull_back
+from sb3_sgmrl.gradient.objective import InnerStep, MetaObjective, ScoreCoefficients, TaskPhase
+from sb3_sgmrl.policies.functional import FunctionalPolicy, Parameters
+
+
+@dataclass(frozen=True)
+class MetaGradient:
+    """
+    Mean over tasks.
+
+    :param gradient: ∇̃V by name
+    :param score_term: the part of it that the scores of the first inner step contribute, by name; None without a score term
+    :param unweighted: the score term of each inner step before it was weighted by λ and carried back through the steps before
+        it, by name; empty without a score term
+    :param relative_lr: the derivative by the relative step sizes r, a scalar for each name; empty where r is None
+    """
+
+    gradient: Parameters
+    score_term: Parameters | None
+    unweighted: list[Parameters]
+    relative_lr: Parameters = field(default_factory=dict)
+
+    def norms(self) -> dict[str, float]:
+        """
+        Norms of the gradient and of its parts, the cosine between them, and the weight of the score term (the norm of the
+        weighted term as a part of that of the unweighted one), as they are logged.
+
+        :return: by name
+        """
+        values = {"grad_norm": _norm(self.gradient)}
+        if self.score_term is not None:
+            pathwise = {name: value - self.score_term[name] for name, value in self.gradient.items()}
+            product = sum(float((self.score_term[name] * pathwise[name]).sum()) for name in pathwise)
+            values["score_term_norm"], values["pathwise_norm"] = _norm(self.score_term), _norm(pathwise)
+            values["score_pathwise_cosine"] = product / max(values["score_term_norm"] * values["pathwise_norm"], 1e-12)
+            values["score_weight"] = values["score_term_norm"] / max(_norm(self.unweighted[0]), 1e-12)
+        return values
+
+
+# ∇̃V of a task, the score term of each inner step before it is weighted, and the derivative by the relative step sizes
+_TaskResult = tuple[Parameters, list[Parameters], Parameters]
+# tasks that threads may be ahead of the sum
+_AHEAD = 16
+
+
+def task_gradient(
+    policy: FunctionalPolicy,
+    objective: MetaObjective,
+    score_coefficients: ScoreCoefficients | None,
+    task: int,
+    trace: Sequence[TaskPhase],
+) -> _TaskResult:
+    """
+    Formula (B) for one task. The step sizes decide where a step leads and not which episodes it is made of, so the derivative
+    by those of step t is α v ⊙ ∇̃J(θᵗ, D), summed within each parameter, with the v that has come back to θᵗ⁺¹.
+
+    :param policy: the policy as a function
+    :param objective: which gradient
+    :param score_coefficients: coefficients of the scores; None leaves the score term out (MAML)
+    :param task: index of the task
+    :param trace: its ζ + 1 phases
+    :return: ∇̃V of this task by name, the score term of each inner step before it is weighted, and the derivative by the
+        relative step sizes
+    """
+    outer = trace[-1]
+    v = policy_gradient(policy, outer.parameters, WeightedSamples.make(policy, outer.batch, outer.weighted.weights))
+    scores: list[Parameters] = []
+    by_relative_lr: Parameters = {}
+    for stage in range(len(trace) - 2, -1, -1):
+        phase = trace[stage]
+        samples = WeightedSamples.make(policy, phase.batch, phase.weighted.weights)
+        if objective.relative_lr is not None:
+            step = policy_gradient(policy, phase.parameters, samples)
+            _add(by_relative_lr, {name: (v[name] * step[name]).sum() for name in step}, objective.inner_lr)
+        choose = None
+        if score_coefficients is not None:
+            describe = partial(InnerStep, task, stage, phase, trace[stage + 1].parameters, samples)
+            choose = partial(_choose, score_coefficients, describe)
+        back = pull_back(
+            policy,
+            phase.parameters,
+            samples,
+            v,
+            inner_lr=objective.inner_lr,
+            relative_lr=objective.relative_lr,
+            kind=objective.inner_surrogate,
+            first_order=objective.first_order,
+            score_coefficients=choose,
+        )
+        v = back.pathwise
+        if back.score_term is not None:
+            scores.insert(0, back.score_term)
+            weighted = _weighted(objective, stage, back.score_term)
+            v = {name: value + weighted[name] for name, value in v.items()}
+    return v, scores, by_relative_lr
+
+
+def _choose(
+    score_coefficients: ScoreCoefficients, describe: Callable[[th.Tensor], InnerStep], sensitivity: th.Tensor
+) -> th.Tensor:
+    return score_coefficients(describe(sensitivity))
+
+
+def _weighted(objective: MetaObjective, stage: int, score_term: Parameters) -> Parameters:
+    """λ times a score term."""
+    coef = objective.score_coef
+    return {
+        name: (coef if isinstance(coef, (int, float)) else coef[stage].get(name, 0.0)) * s for name, s in score_term.items()
+    }
+
+
+def meta_gradient(
+    policy: FunctionalPolicy,
+    objective: MetaObjective,
+    score_coefficients: ScoreCoefficients | None,
+    traces: Sequence[Sequence[TaskPhase]],
+    executor: ThreadPoolExecutor | None = None,
+) -> MetaGradient:
+    """
+    Mean of :func:`task_gradient` over tasks. The tasks are summed in their order, whoever computed them.
+
+    :param policy: the policy as a function
+    :param objective: which gradient
+    :param score_coefficients: coefficients of the scores; None leaves the score term out (MAML)
+    :param traces: ζ + 1 phases of every task
+    :param executor: threads over tasks; None computes them one after another
+    :return: the gradient and its parts
+    """
+    work = partial(task_gradient, policy, objective, score_coefficients)
+    results = _in_order(executor, work, traces) if executor else map(work, range(len(traces)), traces)
+    n_tasks = len(traces)
+    total: Parameters = {}
+    unweighted: list[Parameters] = []
+    by_relative_lr: Parameters = {}
+    for gradient, scores, of_task in results:
+        _add(total, gradient, 1 / n_tasks)
+        _add(by_relative_lr, of_task, 1 / n_tasks)
+        unweighted = unweighted or [{} for _ in scores]
+        for mean, score in zip(unweighted, scores, strict=True):
+            _add(mean, score, 1 / n_tasks)
+    score_term = _weighted(objective, 0, unweighted[0]) if unweighted else None
+    return MetaGradient(total, score_term, unweighted, by_relative_lr)
+
+
+def _in_order(
+    executor: ThreadPoolExecutor, work: Callable[..., _TaskResult], traces: Sequence[Sequence[TaskPhase]]
+) -> Iterator[_TaskResult]:
+    """The map of an executor that is never more than a few results ahead, so that memory does not grow with the tasks."""
+    waiting: deque[Future[_TaskResult]] = deque()
+    for task, trace in enumerate(traces):
+        waiting.append(executor.submit(work, task, trace))
+        if len(waiting) > _AHEAD:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def _add(total: Parameters, part: Parameters, factor: float) -> None:
+    for name, value in part.items():
+        total[name] = total[name] + factor * value if name in total else factor * value
+
+
+def _norm(parameters: Parameters) -> float:
+    return float(th.nn.utils.get_total_norm(list(parameters.values())))

@@ -1,0 +1,112 @@
+"""How much of a noisy score term to use, from its own past."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from sb3_sgmrl.policies.functional import Parameters
+
+# per inner step and parameter; zero for what is not there
+ScoreWeights = Sequence[dict[str, float]]
+
+
+@dataclass
+class SignalWeight:
+    """
+    The weight λ of a score term c that minimises the expected squared error E‖λ c̄ − E c‖² of a running mean c̄ of it, as a
+    Wiener filter does:
+
+        λ = S / (S + w N),    S = ‖E c‖²,    N = E‖c − E c‖²,
+
+    w = (1 − β) / (1 + β) the noise that is left in a running mean with factor β. An optimiser averages its gradients, so what
+    counts is the noise after averaging, not that of an iteration.
+
+    S is estimated by the running mean of the products c_t · m_t, m_t the running mean of the terms *before* iteration t, whose
+    noise is independent of that of c_t; where that is negative λ is zero. λ follows from *earlier* iterations: given the past
+    it is a constant, and λ c points where E c points. With larger batches N falls and λ tends to 1, the exact gradient; where
+    no signal stands out from the noise it is small or 0, which is MAML.
+
+    :param decay: β, per iteration
+    """
+
+    decay: float = 0.95
+    _mean: Parameters = field(default_factory=dict)
+    # Σ β^{T−t} of ‖c_t‖² and of c_t · m_t
+    _square: float = 0.0
+    _product: float = 0.0
+    _n: int = 0
+
+    def weights(self) -> dict[str, float]:
+        """
+        :return: λ, the same for every parameter that was observed; zero before the second observation
+        """
+        return dict.fromkeys(self._mean, self._weight())
+
+    def _weight(self) -> float:
+        if self._product <= 0:
+            return 0.0
+        # the first iteration has no past to be multiplied with
+        signal = self._product / _total(self.decay, self._n - 1)
+        noise = max(self._square / _total(self.decay, self._n) - signal, 0.0)
+        return signal / (signal + (1 - self.decay) / (1 + self.decay) * noise)
+
+    def observe(self, score_term: Parameters) -> None:
+        """
+        Learn from an iteration, after its gradient was computed.
+
+        :param score_term: c by name, before it was weighted
+        """
+        if self._n > 0:
+            product = _dot(score_term, self._mean) / _total(self.decay, self._n)
+            self._product = self.decay * self._product + product
+        for name, value in score_term.items():
+            self._mean[name] = self.decay * self._mean[name] + value if name in self._mean else value
+        self._square = self.decay * self._square + _dot(score_term, score_term)
+        self._n += 1
+
+
+def _total(decay: float, n: int) -> float:
+    """Σ_{k<n} β^k."""
+    return (1 - decay**n) / (1 - decay)
+
+
+def _dot(one: Parameters, other: Parameters) -> float:
+    return sum(float((value * other[name]).sum()) for name, value in one.items())
+
+
+@dataclass
+class SignalWeights:
+    """
+    A :class:`SignalWeight` for each inner step and each of two groups of parameters, whose signals and noises are of different
+    size: those of the network, and the free ones, such as log σ. A weight for each weight matrix and bias would follow chance:
+    the fewer entries, the more often some noise looks like a signal.
+    """
+
+    _weights: dict[tuple[int, bool], SignalWeight] = field(default_factory=dict)
+
+    def weights(self, n_inner_steps: int) -> ScoreWeights:
+        """
+        :param n_inner_steps: ζ
+        :return: λ of each parameter that was observed
+        """
+        found: list[dict[str, float]] = [{} for _ in range(n_inner_steps)]
+        for (stage, _), of_group in self._weights.items():
+            if stage < n_inner_steps:
+                found[stage].update(of_group.weights())
+        return found
+
+    def observe(self, score_terms: Sequence[Parameters]) -> None:
+        """
+        :param score_terms: of each inner step, by name, before they were weighted
+        """
+        for stage, score_term in enumerate(score_terms):
+            for in_network in (False, True):
+                group = {name: value for name, value in score_term.items() if _in_network(name) == in_network}
+                if group:
+                    self._weights.setdefault((stage, in_network), SignalWeight()).observe(group)
+
+
+def _in_network(name: str) -> bool:
+    # parameters of modules have a dot in their names
+    return "." in name

@@ -1,0 +1,100 @@
+"""What TensorBoard shows beyond numbers while training."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import torch as th
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import Figure, HParam, TensorBoardOutputFormat
+
+from sb3_sgmrl.common.callbacks import MetaEvalCallback
+from sb3_sgmrl.common.meta_algorithm import MetaOnPolicyAlgorithm
+from sb3_sgmrl.gradient.objective import TaskPhase
+from sb3_sgmrl.plots.adaptation import plot_adaptation
+
+# TensorBoard shows hyperparameters beside the last values of these
+_METRICS = (
+    "eval/mean_reward",
+    "eval/adaptation_gain",
+    "rollout/ep_rew_mean_pre",
+    "rollout/ep_rew_mean_post",
+    "rollout/adaptation_gain",
+)
+_NOT_SHOWN = {"env", "policy", "tensorboard_log", "verbose", "stats_window_size", "device"}
+
+
+class TensorBoardCallback(BaseCallback):
+    """
+    Show in TensorBoard, besides the numbers that are logged anyway,
+
+    - at the beginning, the hyperparameters,
+    - after each meta-iteration, a histogram over tasks of the length of each inner step, ``inner_step_size/1`` and so on:
+      the Euclidean norm of the change of all parameters,
+    - where a :class:`~sb3_sgmrl.MetaEvalCallback` is among the callbacks, a picture of each of its evaluations,
+      ``eval/adaptation``: the return against the number of inner steps.
+
+    Other formats of the logger get nothing, and without a TensorBoard log it does nothing. It goes after the MetaEvalCallback,
+    or its picture of the last evaluation is missing.
+    """
+
+    model: MetaOnPolicyAlgorithm
+
+    def _on_training_start(self) -> None:
+        # written directly: Logger.dump would have other formats write a row of nothing, which SB3 warns of
+        self._formats = [f for f in self.logger.output_formats if isinstance(f, TensorBoardOutputFormat)]
+        self._evaluation = _find_evaluation(self.locals["callback"])
+        self._n_shown = len(self._evaluation.evaluations_timesteps) if self._evaluation else 0
+        self._write("hparams", HParam(_hyperparameters(self.model), dict.fromkeys(_METRICS, 0.0)))
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_rollout_start(self) -> None:
+        self._show_evaluation()
+
+    def _on_rollout_end(self) -> None:
+        self._show_evaluation()
+        if not self._formats:
+            return
+        traces: list[list[TaskPhase]] = self.locals["traces"]
+        for step in range(1, len(traces[0])):
+            self._write(f"inner_step_size/{step}", th.stack([_distance(trace[step - 1], trace[step]) for trace in traces]))
+
+    def _on_training_end(self) -> None:
+        self._show_evaluation()
+
+    def _show_evaluation(self) -> None:
+        if self._evaluation is None or not self._formats:
+            return
+        timesteps = self._evaluation.evaluations_timesteps
+        if len(timesteps) > self._n_shown and self._evaluation.last_report is not None:
+            self._n_shown = len(timesteps)
+            self._write("eval/adaptation", Figure(plot_adaptation(self._evaluation.last_report), close=False), timesteps[-1])
+
+    def _write(self, key: str, value: Any, step: int | None = None) -> None:
+        for writer in self._formats:
+            writer.write({key: value}, {key: ()}, self.model.num_timesteps if step is None else step)
+
+
+def _find_evaluation(callback: BaseCallback) -> MetaEvalCallback | None:
+    """The first one in a callback and in the lists in it."""
+    if isinstance(callback, MetaEvalCallback):
+        return callback
+    found = (_find_evaluation(child) for child in getattr(callback, "callbacks", ()))
+    return next((evaluation for evaluation in found if evaluation is not None), None)
+
+
+def _distance(before: TaskPhase, after: TaskPhase) -> th.Tensor:
+    squares = [(after.parameters[name] - value).square().sum() for name, value in before.parameters.items()]
+    return th.stack(squares).sum().sqrt().detach().cpu()
+
+
+def _hyperparameters(model: MetaOnPolicyAlgorithm) -> dict[str, bool | str | float | None]:
+    """Arguments of the constructor, as numbers where they are, else as text."""
+    constructors = [vars(cls)["__init__"] for cls in type(model).__mro__[:-1] if "__init__" in vars(cls)]
+    names = {name for constructor in constructors for name in inspect.signature(constructor).parameters} - _NOT_SHOWN
+    values = {name: vars(model)[name] for name in sorted(names & vars(model).keys())}
+    shown = {name: value if isinstance(value, (bool, str, int, float)) else str(value) for name, value in values.items()}
+    return {"algorithm": type(model).__name__, **shown}

@@ -1,0 +1,137 @@
+"""Acting with many parameter sets at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from torch import nn
+
+from sb3_sgmrl.data.batch import Observations, index_observations
+from sb3_sgmrl.policies.functional import FunctionalPolicy, Parameters, stack_parameters
+
+Forward = Callable[[Parameters, Observations], tuple[np.ndarray, ...]]
+
+# parameter sets per vmap, where that is needed
+_GROUP = 8
+
+
+class ParallelPolicies:
+    """
+    Action distributions of many parameter sets, each asked for some of its own rows.
+
+    Rounding depends on the shape of what is computed together, and on the place in it. So each parameter set is always
+    evaluated on ``n_rows`` rows, in a group of fixed size and always at the same place of it: the result of a row depends
+    neither on which other rows are asked for nor, hence, on the number of workers.
+
+    :param policy: the policy as a function
+    :param parameter_sets: one set per task, or a single one that all tasks share
+    :param n_tasks: number of tasks
+    :param n_rows: rows per task
+    """
+
+    def __init__(self, policy: FunctionalPolicy, parameter_sets: list[Parameters], n_tasks: int, n_rows: int) -> None:
+        forward = _mlp_forward(policy)
+        # matrix products in numpy go through the sets one by one
+        self.group = 1 if forward else min(_GROUP, n_tasks)
+        self.forward: Forward = forward or _general_forward(policy, self.group)
+        sets = parameter_sets * n_tasks if len(parameter_sets) == 1 else list(parameter_sets)
+        self.stacked = stack_parameters(sets + sets[-1:] * (-n_tasks % self.group))
+        if forward:  # matrix products with factors that are not transposed are up to three times as fast
+            self.stacked = {
+                name: value.transpose(1, 2).contiguous() if value.dim() == 3 else value for name, value in self.stacked.items()
+            }
+        self.n_rows = n_rows
+        self._all_rows = np.arange(len(next(iter(self.stacked.values()))) * n_rows)
+
+    def distributions(self, rows: np.ndarray, observations: Observations) -> tuple[np.ndarray, ...]:
+        """
+        :param rows: row of each observation, counted through all tasks, shape (n,)
+        :param observations: shape (n, \\*obs_shape), or such an array per key
+        :return: see :meth:`FunctionalPolicy.distributions`; shapes (n, ...)
+        """
+        if np.array_equal(rows, self._all_rows):
+            grid = _map(lambda x: x.reshape(-1, self.n_rows, *x.shape[1:]), observations)
+            return tuple(part.reshape(-1, *part.shape[2:]) for part in self.forward(self.stacked, grid))
+        # the rows of every group that is asked for something
+        size = self.group * self.n_rows
+        groups, position = np.unique(rows // size, return_inverse=True)
+        place = position * size + rows % size
+        sets = (groups[:, None] * self.group + np.arange(self.group)).ravel()
+
+        def spread(x: np.ndarray) -> np.ndarray:
+            grid = np.zeros((len(sets) * self.n_rows, *x.shape[1:]), dtype=x.dtype)
+            grid[place] = x
+            return grid.reshape(len(sets), self.n_rows, *x.shape[1:])
+
+        parameters = {name: value[sets] for name, value in self.stacked.items()}
+        output = self.forward(parameters, _map(spread, observations))
+        return tuple(part.reshape(-1, *part.shape[2:])[place] for part in output)
+
+
+def _map(function: Callable[[np.ndarray], np.ndarray], observations: Observations) -> Observations:
+    if isinstance(observations, dict):
+        return {key: function(value) for key, value in observations.items()}
+    return function(observations)
+
+
+def _general_forward(policy: FunctionalPolicy, group: int) -> Forward:
+    """
+    :param policy: the policy as a function
+    :param group: parameter sets per vmap, of which the number of sets is a multiple
+    :return: the distributions of any policy
+    """
+
+    def forward(parameters: Parameters, observations: Observations) -> tuple[np.ndarray, ...]:
+        parts = []
+        for start in range(0, len(next(iter(parameters.values()))), group):
+            # a copy, because rounding can depend on where an array begins as well
+            chunk = {name: value[start : start + group].clone() for name, value in parameters.items()}
+            part = index_observations(observations, slice(start, start + group))
+            parts.append(policy.distributions(chunk, policy.to_tensor(part)))
+        return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
+
+    return forward
+
+
+# numpy's functions give an element the same value wherever it stands in an array; torch's compute the last few in another way
+_ACTIVATIONS: dict[type[nn.Module], Callable[[np.ndarray], np.ndarray]] = {
+    nn.Tanh: np.tanh,
+    nn.ReLU: lambda x: np.maximum(x, 0),
+}
+
+
+def _activate(module: nn.Module, x: np.ndarray) -> np.ndarray:
+    if type(module) in _ACTIVATIONS:
+        return _ACTIVATIONS[type(module)](x)
+    return np.stack([module(th.tensor(one)).numpy() for one in x])
+
+
+def _mlp_forward(policy: FunctionalPolicy) -> Forward | None:
+    """
+    Batched matrix products in numpy, for a plain MLP of any depth and activation.
+
+    :param policy: the policy as a function
+    :return: None when it has another architecture
+    """
+    mlp = policy.mlp
+    if mlp is None:
+        return None
+
+    @th.no_grad()
+    def forward(parameters: Parameters, observations: Observations) -> tuple[np.ndarray, ...]:
+        assert isinstance(observations, np.ndarray)
+        x = mlp.inputs(observations, parameters["action_net.bias"].numpy().dtype)
+        for i, layer in enumerate(mlp.layers):
+            if i > 0:
+                x = _activate(mlp.activation, x)
+            x = x @ parameters[f"{layer}.weight"].numpy()
+            x += parameters[f"{layer}.bias"].numpy()[:, None]
+        if isinstance(mlp.action_space, spaces.Box):
+            std = np.exp(parameters["log_std"].numpy())[:, None]
+            return x, np.broadcast_to(std, x.shape)
+        return (x,)
+
+    return forward

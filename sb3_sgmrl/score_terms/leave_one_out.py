@@ -1,0 +1,95 @@
+"""The inner step without each of its episodes in turn: weights and parameters, refitted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+
+from sb3_sgmrl.data.batch import TaskBatch
+from sb3_sgmrl.gradient.advantages import (
+    AdvantageSettings,
+    baseline_features,
+    episode_gram,
+    episode_moment,
+    finish,
+    gae,
+    ridge_fit,
+)
+from sb3_sgmrl.gradient.inner import WeightedSamples, ascend
+from sb3_sgmrl.gradient.objective import MetaObjective, TaskPhase
+from sb3_sgmrl.policies.functional import FunctionalPolicy, Parameters
+from sb3_sgmrl.policies.likelihood import log_likelihood
+
+
+@dataclass(frozen=True)
+class LeaveOneOut:
+    """
+    What becomes of a task's weights without each of its episodes.
+
+    :param weights: those that :func:`episode_weights` gives without episode j, shape
+        (n_episodes left out, n_episodes, n_steps); the weights of the episode left out are zero
+    :param values: the baseline fitted on all episodes, shape (n_episodes, n_steps)
+    :param values_without: the baseline of each episode, fitted on the others, shape (n_episodes, n_steps)
+    :param features: of the linear baseline, shape (n_episodes, n_steps, n_features), zero where nothing was played
+    :param gram: their Gram matrix over all episodes, shape (n_features, n_features)
+    """
+
+    weights: np.ndarray
+    values: np.ndarray
+    values_without: np.ndarray
+    features: np.ndarray
+    gram: np.ndarray
+
+
+def leave_one_out(
+    batch: TaskBatch, settings: AdvantageSettings, space: spaces.Space, values: np.ndarray | None = None
+) -> LeaveOneOut:
+    """
+    The weights without each episode in turn: baseline, mean, scale and reduction are all refitted, as formula (C) needs them.
+    One Gram matrix per episode is computed once; leaving j out subtracts its own.
+
+    :param batch: the episodes of a task, at least two
+    :param settings: how rewards become weights
+    :param space: observation space, for the linear baseline
+    :param values: predictions of the critic, shape (n_episodes, n_steps); only read with ``baseline="critic"``
+    :return: the weights, and what they were made of
+    """
+    n = batch.n_episodes
+    keep = (~np.eye(n, dtype=bool))[:, :, None] & batch.mask
+    features = baseline_features(space, batch)
+    grams = episode_gram(features)
+    if settings.baseline == "linear":
+        moments = episode_moment(features, batch, settings)
+        values = features @ ridge_fit(grams.sum(0), moments.sum(0))
+        coefficients = ridge_fit(grams.sum(0) - grams, moments.sum(0) - moments)
+        predictions = np.moveaxis(features @ coefficients.T, -1, 0)
+        raw = gae(np.broadcast_to(batch.rewards, keep.shape), predictions, settings)
+        without = predictions[np.arange(n), np.arange(n)]
+    else:
+        values = np.zeros_like(batch.rewards) if settings.baseline == "none" else values
+        assert values is not None, "the critic's values are needed"
+        values = without = values * batch.mask
+        raw = np.broadcast_to(gae(batch.rewards, values, settings), keep.shape)
+    return LeaveOneOut(finish(raw, keep, settings)[0], values, without, features, grams.sum(0))
+
+
+def leave_one_out_parameters(
+    policy: FunctionalPolicy, phase: TaskPhase, objective: MetaObjective, space: spaces.Space
+) -> list[Parameters]:
+    """
+    U(θ, D∖τ_j) for every j, by N inner steps.
+
+    :param policy: the policy as a function
+    :param phase: the episodes D and the parameters θ they were played with
+    :param objective: gives the step sizes and the inner weights
+    :param space: observation space
+    :return: parameters by name, for each episode left out
+    """
+    without = leave_one_out(phase.batch, objective.inner, space, phase.values).weights[:, phase.batch.mask]
+    samples = WeightedSamples.make(policy, phase.batch, phase.weighted.weights)
+    likelihood = log_likelihood(policy, phase.parameters, samples.observations, samples.actions)
+    gradients = [likelihood.gradient(weights) for weights in th.as_tensor(without, dtype=policy.dtype, device=policy.device)]
+    return [ascend(phase.parameters, g, objective.inner_lr, objective.relative_lr) for g in gradients]

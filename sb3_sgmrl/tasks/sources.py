@@ -1,0 +1,242 @@
+"""Where the tasks of an environment come from, and how one is put in force."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Iterable, Sequence
+from numbers import Number
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec
+
+from sb3_sgmrl.tasks.distribution import Sampler, Task
+
+EnvLike = gym.Env | str | EnvSpec | Callable[..., gym.Env]
+SetTask = Callable[[Any, Any], Any] | str | Sequence[str]
+
+
+class Attributes:
+    """
+    Puts a task into attributes of the base environment.
+
+    :param names: one name, or as many as the task has numbers
+    :param env: the environment, wrapped or not
+    """
+
+    def __init__(self, names: Sequence[str], env: gym.Env):
+        self.names = names
+        for name in names:
+            if not isinstance(name, str) or not hasattr(env.unwrapped, name):
+                on_wrapper = isinstance(name, str) and env.has_wrapper_attr(name)
+                advice = ": a wrapper that has it needs a method set_task(task) instead" if on_wrapper else ""
+                raise ValueError(f"set_task names {name!r}, but {type(env.unwrapped).__name__} has no such attribute{advice}.")
+
+    def __call__(self, env: gym.Env, task: Task) -> None:
+        for name, value in self.values(env, task).items():
+            setattr(env, name, value)
+
+    def verify(self, env: gym.Env, task: Task) -> None:
+        """
+        Check that ``reset`` left the task in force.
+
+        :param env: the base environment
+        :param task: the task
+        :raises RuntimeError: when an attribute has another value
+        """
+        for name, value in self.values(env, task).items():
+            if not np.array_equal(getattr(env, name), value):
+                raise RuntimeError(
+                    f"set_task names {name!r}, which reset of {type(env).__name__} overwrites: set_task must be something "
+                    "that reset keeps, such as a callable that changes what reset reads."
+                )
+
+    def values(self, env: gym.Env, task: Task) -> dict[str, Any]:
+        """The values by name, each a number or an array as its attribute is."""
+        parts = [task] if len(self.names) == 1 else np.ravel(np.asarray(task)).tolist()
+        if len(parts) != len(self.names):
+            raise ValueError(f"set_task must name {len(parts)} attributes, one per number of a task, got {self.names}.")
+        return {name: self._like(getattr(env, name), name, part) for name, part in zip(self.names, parts, strict=True)}
+
+    @staticmethod
+    def _like(current: Any, name: str, value: Any) -> Any:
+        if not isinstance(current, (Number, np.ndarray)):
+            return value
+        shape, array = np.asarray(current).shape, np.asarray(value)
+        if array.dtype.kind not in "biuf":
+            raise ValueError(f"set_task names {name!r}, which is a number or an array and does not take the task {value!r}.")
+        if array.size != math.prod(shape):
+            raise ValueError(f"set_task names {name!r} of shape {shape}, which does not take a task of shape {array.shape}.")
+        return array.reshape(shape) if isinstance(current, np.ndarray) else array.item()
+
+
+def find_tasks(
+    env: gym.Env, task_space: Any, tasks: list[Task] | None, set_task: SetTask | None
+) -> tuple[Sampler | None, spaces.Space | None]:
+    """
+    :param env: the environment
+    :param task_space: given by the person
+    :param tasks: given by the person
+    :param set_task: given by the person
+    :return: the environment's own sampler, if tasks come from there, and the space of tasks, given or the environment's own
+    :raises ValueError: when there are no tasks, or there is no way to set one
+    """
+    if task_space is not None and not isinstance(task_space, spaces.Space):
+        raise TypeError(f"task_space must be a gymnasium space, got {task_space!r}.")
+    given = task_space is not None or tasks is not None
+    sampler, own_space = own_attribute(env, "sample_tasks"), own_attribute(env, "task_space")
+    # with tasks and a set_task of other kinds the environment's own space has no say
+    if task_space is None and isinstance(own_space, spaces.Space) and (tasks is None or set_task is None):
+        task_space = own_space
+    has_tasks = tasks is not None or task_space is not None or callable(sampler)
+    if not has_tasks or (set_task is None and not callable(own_attribute(env, "set_task"))):
+        raise ValueError(
+            f"{env} has no tasks, or no way to set one: it needs either methods sample_tasks(n, rng) and set_task(task) of "
+            "its own, or task_space=<a gymnasium space> and set_task=<a callable or attribute names>, or tasks=<a list> and "
+            "set_task=<a callable or attribute names>."
+        )
+    if set_task is None:
+        check_takes("set_task of the environment", own_attribute(env, "set_task"), "task")
+    if given or not callable(sampler):
+        return None, task_space
+    check_takes("sample_tasks of the environment", sampler, "n", "rng")
+    return sampler, task_space
+
+
+def make_setter(env: gym.Env, set_task: SetTask | None) -> Callable[[Any, Task], Any] | None:
+    """
+    :param env: the environment, wrapped or not
+    :param set_task: a callable, or names of attributes
+    :return: what is called with the base environment and a task; None when the environment sets its own
+    :raises TypeError: when it is neither, or the callable takes other arguments
+    :raises ValueError: when the base environment has no such attribute
+    """
+    if set_task is None:
+        return None
+    if callable(set_task):
+        check_takes("set_task", set_task, "base_env", "task")
+        return set_task
+    if not isinstance(set_task, Sequence):
+        raise TypeError(f"set_task must be a callable (base_env, task) or the names of attributes, got {set_task!r}.")
+    return Attributes([set_task] if isinstance(set_task, str) else list(set_task), env)
+
+
+def check_takes(name: str, function: Callable[..., Any], *arguments: str) -> None:
+    """
+    :param name: what to call the function in an error
+    :param function: a function or method given by a person
+    :param arguments: what it will be called with
+    :raises TypeError: when it cannot be called with so many
+    """
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # of some that are not written in Python nothing is known
+        return
+    try:
+        signature.bind(*arguments)
+    except TypeError:
+        raise TypeError(f"{name} must take the arguments ({', '.join(arguments)}), but takes {signature}.") from None
+
+
+def read_tasks(name: str, tasks: Any) -> list[Task] | None:
+    """
+    :param name: of the argument
+    :param tasks: what was given
+    :return: the list of tasks; None when none was given
+    :raises TypeError: when it is no list
+    """
+    if tasks is None:
+        return None
+    if isinstance(tasks, (str, bytes, spaces.Space)) or not isinstance(tasks, Iterable):
+        advice = ": a space of tasks is passed as task_space" if isinstance(tasks, spaces.Space) else ""
+        raise TypeError(f"{name} must be a list of tasks, got {tasks!r}{advice}.")
+    return list(tasks)
+
+
+def check_reset(env: gym.Env, answer: Any) -> tuple[Any, dict[str, Any]]:
+    """
+    :param env: an environment
+    :param answer: of its ``reset``
+    :return: the observation and info
+    :raises TypeError: when it is something else
+    :raises ValueError: when the observation has not the shape of the space
+    """
+    name = f"reset of {type(env.unwrapped).__name__}"
+    if not (isinstance(answer, tuple) and len(answer) == 2 and isinstance(answer[1], dict)):
+        raise TypeError(f"{name} must return an observation and a dictionary, got {' '.join(repr(answer).split())}.")
+    space = env.observation_space
+    if isinstance(space, spaces.Box) and np.shape(answer[0]) != space.shape:
+        raise ValueError(f"{name} must return an observation of {space}, got one of shape {np.shape(answer[0])}.")
+    return answer
+
+
+def own_attribute(env: gym.Env, name: str) -> Any:
+    """
+    :param env: an environment
+    :param name: of an attribute of it or of a wrapper
+    :return: its value, None when there is none
+    """
+    return env.get_wrapper_attr(name) if env.has_wrapper_attr(name) else None
+
+
+def make_env(env: Any, env_kwargs: dict[str, Any]) -> gym.Env:
+    """
+    :param env: an environment, a registered id, its specification, or a callable that returns an environment
+    :param env_kwargs: for the id or the callable
+    :return: the environment
+    :raises TypeError: when there is none, or it takes no arguments any more
+    """
+    if isinstance(env, gym.Env):
+        if env_kwargs:
+            raise TypeError(
+                f"{', '.join(env_kwargs)} cannot be passed to an environment that is made: pass an id or a callable."
+            )
+        made = env
+    elif isinstance(env, (str, EnvSpec)):
+        made = gym.make(env, **env_kwargs)
+    elif callable(env):
+        made = env(**env_kwargs)
+    else:
+        raise TypeError(f"env must be a gymnasium.Env, a registered id, a callable returning one, or a list, got {env!r}.")
+    if not isinstance(made, gym.Env):
+        raise TypeError(f"env must return a gymnasium.Env when called, got {made!r}.")
+    return made
+
+
+def make_members(envs: Sequence[Any], env_kwargs: dict[str, Any]) -> list[gym.Env]:
+    """
+    :param envs: one per task, as for :func:`make_env`
+    :param env_kwargs: for all of them
+    :return: the environments
+    :raises ValueError: when there is none, one is there twice, or their spaces differ
+    """
+    if not envs:
+        raise ValueError("The list of environments must not be empty.")
+    members = [make_env(env, env_kwargs) for env in envs]
+    if len({id(env.unwrapped) for env in members}) < len(members):
+        raise ValueError("All environments of the list must be different objects, but one is there more than once.")
+    for i, env in enumerate(members):
+        for name in ("observation_space", "action_space"):
+            if getattr(env, name) != getattr(members[0], name):
+                raise ValueError(
+                    f"All environments must have the same spaces, but {name} of environment {i} is {getattr(env, name)} "
+                    f"and that of environment 0 is {getattr(members[0], name)}."
+                )
+    return members
+
+
+def time_limit(env: gym.Env) -> int | None:
+    """
+    :param env: an environment
+    :return: steps after which it is truncated, None when no limit is known
+    """
+    limits = [env.spec.max_episode_steps if env.spec is not None else None]
+    layer: Any = env
+    while isinstance(layer, gym.Wrapper):
+        # By attribute, because RL Zoo replaces the class TimeLimit.
+        limits.append(getattr(layer, "_max_episode_steps", None))
+        layer = layer.env
+    return min((limit for limit in limits if limit is not None), default=None)

@@ -1,0 +1,79 @@
+"""Workers in use: pinned tasks and frozen statistics while somebody plays, both given back afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from gymnasium import spaces
+from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv
+
+from sb3_sgmrl.vec_env.normalization import frozen_statistics
+
+# innermost ones, which several wrappers may share
+_being_played: set[VecEnv] = set()
+
+
+@contextmanager
+def being_played(env: VecEnv) -> Iterator[None]:
+    """
+    Within a ``with`` statement, :func:`tasks_released_afterwards` does not lend the workers to anybody else.
+
+    :param env: workers that take tasks
+    """
+    _being_played.add(env.unwrapped)
+    try:
+        yield
+    finally:
+        _being_played.discard(env.unwrapped)
+
+
+@contextmanager
+def tasks_released_afterwards(env: VecEnv) -> Iterator[None]:
+    """
+    Let the workers draw their own tasks again at the end of a ``with`` statement, also after an error.
+
+    :param env: workers that take tasks
+    :raises ValueError: when they are in the middle of a phase, which would lose its tasks
+    """
+    if env.unwrapped in _being_played:
+        raise ValueError("`env` is being played by learn(): pass another environment.")
+    try:
+        yield
+    except BaseException:
+        # what happened is the news, and not that a worker which died of it does not answer
+        with suppress(Exception):
+            _drop_answers(env.unwrapped)
+            env.env_method("set_schedule", None)
+        raise
+    env.env_method("set_schedule", None)
+
+
+@contextmanager
+def borrowed_workers(env: VecEnv) -> Iterator[None]:
+    """
+    What is played within a ``with`` statement is not training: a VecNormalize learns nothing from it, and the workers draw
+    their own tasks again afterwards.
+
+    :param env: workers that take tasks
+    :raises ValueError: when they are in the middle of a phase
+    """
+    with tasks_released_afterwards(env), frozen_statistics(env):
+        yield
+
+
+def _drop_answers(env: VecEnv) -> None:
+    """An interrupt leaves answers in some of the pipes of SB3's processes, where each later question would find them."""
+    if not isinstance(env, SubprocVecEnv):
+        return
+    for remote in env.remotes:
+        remote.send(("get_spaces", None))
+    for remote in env.remotes:
+        while not _are_spaces(remote.recv()):
+            pass
+    env.waiting = False
+
+
+def _are_spaces(answer: Any) -> bool:
+    return isinstance(answer, tuple) and len(answer) == 2 and all(isinstance(part, spaces.Space) for part in answer)

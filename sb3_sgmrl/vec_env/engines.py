@@ -1,0 +1,133 @@
+"""From whatever a person passes as ``env`` to the fastest VecEnv of tasks for it."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+from typing import Any
+
+import gymnasium as gym
+from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
+from stable_baselines3.common.env_util import is_wrapped, unwrap_wrapper
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.type_aliases import GymEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
+
+from sb3_sgmrl.tasks.sources import make_env
+from sb3_sgmrl.tasks.task_dist_env import TaskDistEnv
+from sb3_sgmrl.util.validation import check_choice, check_positive
+from sb3_sgmrl.vec_env.clones import edited_model_fields, make_task_vec_env
+from sb3_sgmrl.vec_env.process_vec_env import ProcessVecEnv
+from sb3_sgmrl.vec_env.task_vec_env import TaskVecEnv
+from sb3_sgmrl.vec_env.task_vector_env import TaskVectorEnv
+from sb3_sgmrl.vec_env.task_workers import check_task_workers, find_horizon
+
+ENGINES = ("auto", "batched", "in_process", "subprocess")
+
+# more workers cost no more per step, and the policy and other processes are asked fewer times
+DEFAULT_WORKERS = 64
+DEFAULT_COLUMNS = 400
+
+
+def as_task_vec_env(
+    env: Any, n_envs: int | None = None, n_columns: int | None = None, engine: str = "auto", verbose: int = 0
+) -> VecEnv:
+    """
+    :param env: a TaskDistEnv, an environment with tasks of its own, the id of a registered family, or a VecEnv
+    :param n_envs: number of workers; None chooses. A VecEnv has its own
+    :param n_columns: episodes that can be played side by side; more workers are not made unless asked for
+    :param engine: ``batched``, the batched form of a registered family; ``in_process``, clones in this process;
+        ``subprocess``, clones in one process per processor; ``auto``, the batched form where there is one, else clones in this
+        process
+    :param verbose: 1 prints the choice
+    :return: a VecEnv as it was given, or what the engine makes
+    :raises ValueError: for an environment without tasks, an engine that the environment lacks, or a Monitor with a file
+    """
+    check_choice("engine", engine, ENGINES)
+    if n_envs is not None:
+        check_positive(n_envs=n_envs)
+    if isinstance(env, VecEnv):
+        for name, given in (("n_envs", n_envs is not None), ("engine", engine != "auto")):
+            if given:
+                raise ValueError(f"`{name}` applies to a single environment; the VecEnv given as `env` has its own workers.")
+        return env
+    if isinstance(env, str):
+        env = make_env(env, {})
+    if not is_wrapped(env, TaskDistEnv):
+        env = TaskDistEnv(env)
+    monitor = unwrap_wrapper(env, Monitor)
+    if isinstance(monitor, Monitor) and monitor.results_writer is not None:
+        raise ValueError(
+            "`env` has a Monitor that writes a file, which the workers made of it cannot share: pass "
+            "make_vec_env(..., monitor_dir=...) instead."
+        )
+    vec_env: VecEnv | None = None
+    if engine in ("auto", "batched"):
+        vec_env = _batched(env.env if isinstance(env, Monitor) else env, n_envs or n_columns or DEFAULT_COLUMNS)
+    if vec_env is None and engine == "batched":
+        raise ValueError(f"`engine='batched'` is there for the registered task families only, not for {env}: leave it out.")
+    if vec_env is None:
+        n_workers = n_envs or min(DEFAULT_WORKERS, n_columns or DEFAULT_WORKERS)
+        vec_env = make_task_vec_env(env, n_workers, vec_env_cls=ProcessVecEnv if engine == "subprocess" else DummyVecEnv)
+    if verbose >= 1:
+        print(f"Playing {vec_env.num_envs} environments side by side in a {type(vec_env).__name__}.")
+    return vec_env
+
+
+def _batched(env: gym.Env, n_columns: int) -> VecEnv | None:
+    """The batched form of a registered family with the same options; None when there is none."""
+    if not isinstance(env, TaskDistEnv) or not env.sets_own_tasks:
+        return None
+    layer = env.env
+    while isinstance(layer, (OrderEnforcing, PassiveEnvChecker, TimeLimit)):
+        layer = layer.env
+    spec = env.env.spec
+    if layer is not env.unwrapped or spec is None or spec.vector_entry_point is None:
+        return None
+    if edited := edited_model_fields(env):
+        raise ValueError(
+            f"The MuJoCo model of {spec.id} was edited ({', '.join(edited)}), which its batched form would not see: pass "
+            "make_vec_env(<a function that makes the edited environment>, n_envs=...) as `env`."
+        )
+    # a TimeLimit put on top is in the spec, also where the one below is shorter
+    spec = replace(spec, max_episode_steps=env.horizon)
+    try:
+        vector_env = gym.make_vec(spec, num_envs=n_columns, vectorization_mode="vector_entry_point")
+    except ImportError as error:
+        warnings.warn(
+            f"The batched form of {spec.id} is not available ({error}); its environments are stepped one by one.", stacklevel=2
+        )
+        return None
+    assert isinstance(vector_env, TaskVectorEnv)
+    return TaskVecEnv(vector_env, env)
+
+
+def make_task_env(env: GymEnv | str, n_columns: int | None = None) -> VecEnv:
+    """
+    Workers to adapt in, before the model is known.
+
+    :param env: as for the algorithms
+    :param n_columns: episodes that can be played side by side
+    :return: a VecEnv as it was given, or a new one, to be closed by :func:`close_task_env`
+    :raises ValueError: for an environment without tasks or without time limit
+    """
+    vec_env = as_task_vec_env(env, n_columns=n_columns)
+    try:
+        check_task_workers(vec_env)
+        find_horizon(vec_env)
+    except ValueError:
+        close_task_env(vec_env, env)
+        raise
+    return vec_env
+
+
+def close_task_env(vec_env: VecEnv, env: GymEnv | str) -> None:
+    """
+    Close what :func:`make_task_env` made of ``env``, and nothing that was there before.
+
+    :param vec_env: what it returned
+    :param env: what it was given
+    """
+    if vec_env is not env:
+        # the template of a batched family is the environment that was given
+        (vec_env.vector_env if isinstance(vec_env, TaskVecEnv) else vec_env).close()

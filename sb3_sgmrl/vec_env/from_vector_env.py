@@ -1,0 +1,168 @@
+"""Batched environments of others as workers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.wrappers import TimeLimit
+
+from sb3_sgmrl.tasks.distribution import Task
+from sb3_sgmrl.tasks.family import TaskFamily
+from sb3_sgmrl.tasks.task_dist_env import TaskDistEnv
+from sb3_sgmrl.vec_env.task_vec_env import TaskVecEnv
+from sb3_sgmrl.vec_env.task_vector_env import Columns, TaskVectorEnv
+
+SetColumnTask = Callable[[Any, int, Any], Any]
+
+
+def from_vector_env(
+    vector_env: VectorEnv,
+    set_task: SetColumnTask | None = None,
+    *,
+    max_episode_steps: int | None = None,
+    task_space: spaces.Space | None = None,
+    tasks: Iterable[Task] | None = None,
+    weights: Sequence[float] | None = None,
+    test_tasks: spaces.Space | Iterable[Task] | None = None,
+    split: float | None = None,
+    split_seed: int = 0,
+) -> TaskVecEnv:
+    """
+    The columns of a Gymnasium vector environment as workers that take tasks: what is returned can be the ``env`` of an
+    algorithm. The arguments on tasks are those of :class:`~sb3_sgmrl.TaskDistEnv`.
+
+    :param vector_env: a vector environment that resets a column in the step that ends its episode (``SAME_STEP``) and, as
+        Gymnasium's own do, the columns of ``options["reset_mask"]`` with one seed each. A column is reset again after it was
+        told its next task, so initial states of episodes without a seed are other than in a single environment
+    :param set_task: called with the vector environment, the index of a column and a task, before that column is reset; the
+        environment's own ``set_task(column, task)`` when None
+    :param max_episode_steps: number of steps after which an episode ends at the latest; of the environment's spec when None
+    :param task_space: space of the tasks; when neither this nor ``tasks`` is given, the environment has a method
+        ``sample_tasks(n, rng)``
+    :param tasks: finite list of training tasks
+    :param weights: one non-negative weight per task of the list
+    :param test_tasks: tasks kept for testing
+    :param split: instead of ``test_tasks``, the fraction of the list that is held out
+    :param split_seed: seed that decides which tasks are held out
+    :return: the VecEnv
+    :raises ValueError: for an environment without tasks, without time limit, that resets otherwise, or whose observations are
+        not arrays
+    """
+    if vector_env.metadata.get("autoreset_mode") != AutoresetMode.SAME_STEP:
+        raise ValueError("`vector_env` must have autoreset_mode=AutoresetMode.SAME_STEP.")
+    observation_space = vector_env.single_observation_space
+    if isinstance(observation_space, (spaces.Dict, spaces.Tuple)):
+        raise ValueError(f"`vector_env` must have arrays as observations, not {observation_space}.")
+    set_task = _own_set_task if set_task is None and hasattr(vector_env.unwrapped, "set_task") else set_task
+    if set_task is None:
+        raise ValueError("`vector_env` has no method set_task(column, task): `set_task` must be given.")
+    if max_episode_steps is None and vector_env.spec is not None:
+        max_episode_steps = vector_env.spec.max_episode_steps
+    if max_episode_steps is None:
+        raise ValueError("`vector_env` has no known time limit: `max_episode_steps` must be given.")
+    template = TaskDistEnv(
+        TimeLimit(_Unplayed(vector_env), max_episode_steps),
+        task_space=task_space,
+        tasks=tasks,
+        weights=weights,
+        test_tasks=test_tasks,
+        split=split,
+        split_seed=split_seed,
+    )
+    return TaskVecEnv(_ForeignVectorEnv(vector_env, template, set_task, max_episode_steps), template)
+
+
+def _own_set_task(vector_env: Any, column: int, task: Any) -> None:
+    vector_env.unwrapped.set_task(column, task)
+
+
+class _Unplayed(gym.Env):
+    """Stands for one column where tasks are drawn and checked."""
+
+    def __init__(self, vector_env: VectorEnv):
+        self.observation_space = vector_env.single_observation_space
+        self.action_space = vector_env.single_action_space
+        self.metadata = vector_env.metadata
+        for name in ("sample_tasks", "task_space"):
+            if hasattr(vector_env.unwrapped, name):
+                setattr(self, name, getattr(vector_env.unwrapped, name))
+
+    def set_task(self, task: Any) -> None:
+        """What a column is told, this need not know."""
+
+
+class _ForeignTasks(TaskFamily):
+    """Tasks of any kind, one per cell of an array."""
+
+    def __init__(self, template: TaskDistEnv):
+        self.template = template
+        self.task_space = template.task_space  # type: ignore[assignment]
+        self.default_task = np.array(None, dtype=object)
+
+    def sample_tasks(self, n: int, rng: np.random.Generator) -> list[Any]:
+        return self.template.sample_tasks(n, rng)
+
+    def check_tasks(self, tasks: Sequence[Any]) -> np.ndarray:
+        checked = np.empty(len(tasks), dtype=object)
+        for i, task in enumerate(tasks):
+            checked[i] = self.template.check_task(task)
+        return checked
+
+
+class _ForeignVectorEnv(TaskVectorEnv):
+    """Schedules, idle columns and seeds of episodes, put upon an environment that knows only resets."""
+
+    def __init__(
+        self, vector_env: VectorEnv, template: TaskDistEnv, set_column_task: SetColumnTask, max_episode_steps: int
+    ) -> None:
+        self.vector_env = vector_env
+        self._set_column_task = set_column_task
+        super().__init__(
+            vector_env.num_envs,
+            _ForeignTasks(template),
+            vector_env.single_observation_space,
+            vector_env.single_action_space,
+            max_episode_steps,
+        )
+        self.render_mode = vector_env.render_mode
+        self._truncated = np.zeros(self.num_envs, dtype=bool)
+
+    def _reset_columns(self, columns: np.ndarray) -> np.ndarray:
+        seeds: list[int | None] = [None] * self.num_envs
+        mask = np.zeros(self.num_envs, dtype=bool)
+        mask[columns] = True
+        for column in columns.tolist():
+            if self._rngs[column] is None and self._seeds[column] is not None:
+                seeds[column] = self._seeds[column]
+                self.column_rng(column)  # the seed is spent
+            self._set_column_task(self.vector_env, column, self.tasks[column])
+        observations, _ = self.vector_env.reset(seed=seeds, options={"reset_mask": mask})  # type: ignore[arg-type]
+        return observations[columns]
+
+    def _step_columns(self, columns: Columns, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        # idle columns are stepped too, by somebody else's action: nobody looks
+        all_actions = np.repeat(actions[:1], self.num_envs, axis=0)
+        all_actions[columns] = actions
+        observations, rewards, terminations, truncations, infos = self.vector_env.step(all_actions)
+        self._truncated = truncations
+        dones = np.flatnonzero(terminations | truncations)
+        if len(dones):
+            observations = observations.copy()
+            for column in dones.tolist():
+                observations[column] = infos["final_obs"][column]
+        return observations[columns], rewards[columns], terminations[columns]
+
+    def _truncations(self) -> np.ndarray:
+        return super()._truncations() | (self._truncated & ~self.idle)
+
+    def render(self, columns: Iterable[int] | None = None) -> tuple[np.ndarray, ...] | None:
+        images: Any = self.vector_env.render()
+        return None if images is None else tuple(images[i] for i in columns or range(self.num_envs))
+
+    def close_extras(self, **kwargs: Any) -> None:
+        self.vector_env.close(**kwargs)

@@ -1,0 +1,331 @@
+"""Workers in processes, many per process: a message per process and step instead of one per worker."""
+
+from __future__ import annotations
+
+import ctypes
+import multiprocessing as mp
+import os
+import pickle
+import signal
+import sys
+import traceback
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
+from multiprocessing.connection import Connection
+from types import ModuleType
+from typing import Any
+
+import cloudpickle
+import gymnasium as gym
+import numpy as np
+import torch as th
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
+
+from sb3_sgmrl.util.validation import check_positive
+
+# long enough for the slowest step of an environment; starting a process and its environments may take longer
+TIMEOUT = 60.0
+START_TIMEOUT = 300.0
+_TASK_TEXT = 200
+
+
+class ProcessVecEnv(VecEnv):
+    """
+    As ``DummyVecEnv(env_fns)``, with the environments spread over processes. Stable-Baselines3's ``SubprocVecEnv`` has one
+    process and one message per environment, which costs more than most environments do.
+
+    Unlike there, scripts need no ``if __name__ == "__main__"``, an error of an environment is raised here as the error it is,
+    and Ctrl-C reaches this process only.
+
+    :param env_fns: functions that make the environments
+    :param n_processes: number of processes; one per processor when None
+    :param timeout: seconds an answer may take
+    :raises ValueError: for non-positive numbers
+    :raises RuntimeError: when a process dies or does not answer in time; the others are ended then
+    """
+
+    def __init__(
+        self, env_fns: Sequence[Callable[[], gym.Env]], n_processes: int | None = None, timeout: float = TIMEOUT
+    ) -> None:
+        n_processes = min(os.cpu_count() or 1, len(env_fns)) if n_processes is None else n_processes
+        check_positive(n_processes=n_processes)
+        if not timeout > 0:
+            raise ValueError(f"`timeout` must be a positive number of seconds, got {timeout!r}.")
+        self.timeout = timeout
+        self.chunks = [chunk for chunk in np.array_split(np.arange(len(env_fns)), n_processes) if len(chunk)]
+        context = mp.get_context("spawn")
+        self._remotes: list[Connection] = []
+        self._processes: list[Any] = []
+        self._marks: list[_Mark] = []
+        self._owed = [1] * len(self.chunks)  # answers that each process has still to give
+        # also when nobody closes it
+        self._end = weakref.finalize(self, _end, self._processes, self._remotes)
+        for chunk in self.chunks:
+            ours, theirs = context.Pipe()
+            mark = context.RawValue(_Mark)
+            pickled = cloudpickle.dumps([env_fns[i] for i in chunk])
+            process = context.Process(target=_serve, args=(theirs, pickled, mark), daemon=True)
+            with _main_left_out():
+                process.start()
+            theirs.close()
+            self._remotes.append(ours)
+            self._processes.append(process)
+            self._marks.append(mark)
+        facts = [self._receive(i, START_TIMEOUT) for i in range(len(self.chunks))]
+        observation_space, action_space, self.metadata = facts[0]
+        super().__init__(len(env_fns), observation_space, action_space)
+
+    # -- playing ---------------------------------------------------------------------------------------------------
+
+    def reset(self) -> VecEnvObs:
+        """
+        :return: observations, shape (num_envs, *observation_space.shape)
+        """
+        for i, chunk in enumerate(self.chunks):
+            self._send(i, "reset", [self._seeds[w] for w in chunk], [self._options[w] for w in chunk])
+        self._reset_seeds()
+        self._reset_options()
+        observations, infos = zip(*self._answers(), strict=True)
+        self.reset_infos = [info for part in infos for info in part]
+        return _join(observations)
+
+    def step_async(self, actions: np.ndarray) -> None:
+        """
+        :param actions: shape (num_envs, *action_space.shape)
+        """
+        for i, chunk in enumerate(self.chunks):
+            self._send(i, "step", actions[chunk[0] : chunk[-1] + 1])
+
+    def step_wait(self) -> VecEnvStepReturn:
+        """
+        :return: observations, rewards, dones and infos
+        """
+        observations, rewards, dones, infos, reset_infos = zip(*self._answers(), strict=True)
+        for chunk, some in zip(self.chunks, reset_infos, strict=True):
+            for place, info in some.items():
+                self.reset_infos[chunk[place]] = info
+        return _join(observations), np.concatenate(rewards), np.concatenate(dones), [i for part in infos for i in part]
+
+    def close(self) -> None:
+        """Close the environments and end the processes."""
+        for i, process in enumerate(self._processes):
+            with suppress(Exception):
+                if process.is_alive():
+                    self._send(i, "close")
+        for process in self._processes:
+            process.join(5)
+        self._end()
+
+    # -- access to workers -----------------------------------------------------------------------------------------
+
+    def env_method(
+        self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **method_kwargs: Any
+    ) -> list[Any]:
+        """
+        Call a method of workers.
+
+        :param method_name: its name
+        :param method_args: its arguments
+        :param indices: the workers, None for all
+        :param method_kwargs: its keyword arguments
+        :return: one answer per worker
+        """
+        return self._ask("env_method", indices, method_name, *method_args, **method_kwargs)
+
+    def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
+        """
+        :param attr_name: name of an attribute
+        :param indices: the workers, None for all
+        :return: its value in each
+        """
+        return self._ask("get_attr", indices, attr_name)
+
+    def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
+        """
+        :param attr_name: name of an attribute
+        :param value: its new value
+        :param indices: the workers, None for all
+        """
+        self._ask("set_attr", indices, attr_name, value)
+
+    def env_is_wrapped(self, wrapper_class: type[gym.Wrapper], indices: VecEnvIndices = None) -> list[bool]:
+        """
+        :param wrapper_class: a wrapper
+        :param indices: the workers, None for all
+        :return: per worker, whether it has this wrapper
+        """
+        return self._ask("env_is_wrapped", indices, wrapper_class)
+
+    def get_images(self) -> Sequence[np.ndarray | None]:
+        """
+        :return: a picture of each worker
+        """
+        return self._ask("env_method", None, "render")
+
+    # -- messages --------------------------------------------------------------------------------------------------
+
+    def _ask(self, name: str, indices: VecEnvIndices, *args: Any, **kwargs: Any) -> list[Any]:
+        wanted = list(self._get_indices(indices))
+        answers: dict[int, Any] = {}
+        asked = []
+        for i, chunk in enumerate(self.chunks):
+            places = [w - chunk[0] for w in wanted if chunk[0] <= w <= chunk[-1]]
+            if places:
+                self._send(i, name, *args, indices=places, **kwargs)
+                asked.append((i, [chunk[0] + place for place in places]))
+        for (_, workers), values in zip(asked, self._answers([i for i, _ in asked]), strict=True):
+            answers.update(zip(workers, values or [None] * len(workers), strict=True))
+        return [answers[w] for w in wanted]
+
+    def _send(self, i: int, name: str, *args: Any, **kwargs: Any) -> None:
+        while self._owed[i]:  # after an interrupt: nobody waits for them any more
+            self._receive(i, self.timeout)
+        try:
+            # arrays of actions need not what else a person might pass: things that only the script defines
+            dump = pickle.dumps if name == "step" else cloudpickle.dumps
+            self._remotes[i].send_bytes(dump((name, args, kwargs)))
+            self._owed[i] += 1
+        except OSError:
+            self._fail(i)
+
+    def _answers(self, processes: Sequence[int] | None = None) -> list[Any]:
+        """All are received before an error is raised: none must be left in a pipe."""
+        processes = range(len(self.chunks)) if processes is None else processes
+        answers = [self._receive(i, self.timeout) for i in processes]
+        for answer in answers:
+            if isinstance(answer, _Raised):
+                raise answer.error from RuntimeError(answer.traceback)
+        return answers
+
+    def _receive(self, i: int, timeout: float) -> Any:
+        try:
+            if self._remotes[i].poll(timeout):
+                answer = self._remotes[i].recv_bytes()
+                self._owed[i] -= 1
+                return pickle.loads(answer)
+        except (OSError, EOFError):
+            self._fail(i)
+        self._fail(i, f"did not answer within {timeout:g} seconds")
+
+    def _fail(self, i: int, what: str | None = None) -> None:
+        process, mark, chunk = self._processes[i], self._marks[i], self.chunks[i]
+        if what is None:
+            process.join(5)
+            what = f"died with exit code {process.exitcode}"
+        task = f", task {mark.task.decode(errors='replace')}" if mark.task else ""
+        self._end()
+        raise RuntimeError(f"The process of workers {chunk[0]} to {chunk[-1]} {what} in worker {chunk[0] + mark.place}{task}.")
+
+
+def _end(processes: list[Any], remotes: list[Connection]) -> None:
+    for process, remote in zip(processes, remotes, strict=True):
+        process.kill()
+        process.join()
+        remote.close()
+
+
+class _Mark(ctypes.Structure):
+    """What a process is at, in memory that outlives it."""
+
+    _fields_ = (("place", ctypes.c_int), ("task", ctypes.c_char * _TASK_TEXT))
+    place: int
+    task: bytes
+
+
+class _Marked(gym.Wrapper):
+    """Notes which environment of the process is playing, for the case that it never returns."""
+
+    def __init__(self, env: gym.Env, mark: _Mark, place: int) -> None:
+        super().__init__(env)
+        self._mark, self._place, self._text = mark, place, b""
+
+    def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
+        self._mark.place, self._mark.task = self._place, self._text
+        observation, info = self.env.reset(**kwargs)
+        self._text = str(info.get("task", "")).encode()[: _TASK_TEXT - 1]
+        return observation, info
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        self._mark.place, self._mark.task = self._place, self._text
+        return self.env.step(action)
+
+
+def _marked(env_fn: Callable[[], gym.Env], mark: _Mark, place: int) -> gym.Env:
+    return _Marked(env_fn(), mark, place)
+
+
+class _Raised:
+    """An error on its way to the other process."""
+
+    def __init__(self, error: Exception) -> None:
+        self.traceback = traceback.format_exc()
+        try:
+            self.error: Exception = cloudpickle.loads(cloudpickle.dumps(error))
+        except Exception:
+            self.error = RuntimeError(f"{type(error).__name__}: {error}")
+
+
+@contextmanager
+def _main_left_out() -> Iterator[None]:
+    """New processes need not run the user's script: what they get of it is pickled by value."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:  # this one name and no other: what was imported meanwhile stays
+        sys.modules["__main__"] = main
+
+
+def _serve(remote: Connection, pickled: bytes, mark: _Mark) -> None:
+    """What a process does: answer until it is told to close, or until the asking process is no more."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    th.set_num_threads(1)
+    answer: Any
+    try:
+        env_fns = cloudpickle.loads(pickled)
+        envs = DummyVecEnv([partial(_marked, fn, mark, i) for i, fn in enumerate(env_fns)])
+        answer = (envs.observation_space, envs.action_space, envs.metadata)
+    except Exception as error:
+        envs, answer = None, _Raised(error)
+    with suppress(EOFError, OSError):
+        while True:
+            remote.send_bytes(_dump(answer))
+            name, args, kwargs = cloudpickle.loads(remote.recv_bytes())
+            try:
+                if name == "close":
+                    break
+                answer = _ACTIONS[name](envs, *args) if name in _ACTIONS else getattr(envs, name)(*args, **kwargs)
+            except Exception as error:
+                answer = _Raised(error)
+    if envs is not None:
+        envs.close()
+
+
+def _dump(answer: Any) -> bytes:
+    try:
+        return pickle.dumps(answer, protocol=pickle.HIGHEST_PROTOCOL)
+    except Exception:  # several times slower, but takes what the user's script defines
+        return cloudpickle.dumps(answer)
+
+
+def _reset(envs: DummyVecEnv, seeds: list[int | None], options: list[dict[str, Any]]) -> tuple[Any, ...]:
+    envs._seeds, envs._options = seeds, options
+    return envs.reset(), envs.reset_infos
+
+
+def _step(envs: DummyVecEnv, actions: np.ndarray) -> tuple[Any, ...]:
+    observations, rewards, dones, infos = envs.step(actions)
+    return observations, rewards, dones, infos, {int(i): envs.reset_infos[i] for i in np.flatnonzero(dones)}
+
+
+_ACTIONS: dict[str, Callable[..., Any]] = {"reset": _reset, "step": _step}
+
+
+def _join(parts: Sequence[Any]) -> VecEnvObs:
+    first = parts[0]
+    if isinstance(first, dict):
+        return {key: np.concatenate([part[key] for part in parts]) for key in first}
+    return np.concatenate(parts)

@@ -1,0 +1,298 @@
+"""Base classes of the task families: what a task is, and many episodes of different tasks side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from gymnasium.error import ResetNeeded
+from gymnasium.utils import seeding
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+
+from sb3_sgmrl.tasks.family import TaskFamily
+
+# Columns of a batch: all of them (then indexing is a view and costs nothing) or their indices.
+Columns = slice | np.ndarray
+
+
+class TaskVectorEnv(VectorEnv):
+    """
+    Many independent episodes ("columns") of one task family, each with its own task and random generator.
+
+    Columns agree to the bit with the single environment of the family, given task, seed and actions. An episode is
+    truncated at ``max_episode_steps`` and replaced by the next one in the same step (``AutoresetMode.SAME_STEP``).
+    A column may be handed a schedule of (task, seed) pairs, see ``set_schedule``.
+
+    A family implements ``_reset_columns`` and ``_step_columns`` (and ``_render_column``); they read the tasks in force from
+    ``self.tasks``, an array of shape (num_envs, *task_space.shape), and draw random numbers from ``column_rng``.
+
+    :param num_envs: number of columns
+    :param family: the tasks
+    :param single_observation_space: observation space of one column
+    :param single_action_space: action space of one column
+    :param max_episode_steps: steps after which an episode is truncated, ``None`` for never
+    :param render_mode: ``None`` or a mode the family supports
+    """
+
+    metadata: dict[str, Any] = {"autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": ["rgb_array"]}  # noqa: RUF012
+
+    def __init__(
+        self,
+        num_envs: int,
+        family: TaskFamily,
+        single_observation_space: spaces.Space,
+        single_action_space: spaces.Space,
+        max_episode_steps: int | None,
+        render_mode: str | None = None,
+    ):
+        if num_envs < 1:
+            raise ValueError(f"num_envs must be at least 1, got {num_envs}.")
+        if max_episode_steps is not None and max_episode_steps < 1:
+            raise ValueError(f"max_episode_steps must be at least 1 or None, got {max_episode_steps}.")
+        if render_mode is not None and render_mode not in self.metadata["render_modes"]:
+            raise ValueError(f"render_mode must be None or one of {self.metadata['render_modes']}, got {render_mode!r}.")
+        self.num_envs = num_envs
+        self.family = family
+        self.task_space = family.task_space
+        self.max_episode_steps = max_episode_steps
+        self.render_mode = render_mode
+        self.single_observation_space = single_observation_space
+        self.single_action_space = single_action_space
+        self.observation_space = batch_space(single_observation_space, num_envs)
+        self.action_space = batch_space(single_action_space, num_envs)
+
+        self.tasks = np.repeat(family.default_task[None], num_envs, axis=0)
+        self.idle = np.zeros(num_envs, dtype=bool)
+        # Chooses the task of an episode without schedule, given the column and the seed of its reset; None keeps the task.
+        self.choose_task: Callable[[int, int | None], Any] | None = None
+        self._schedules: list[list[tuple[np.ndarray, int]] | None] = [None] * num_envs
+        self._seeds: list[int | None] = [None] * num_envs
+        self._rngs: list[np.random.Generator | None] = [None] * num_envs
+        self._observations = np.zeros((num_envs, *(single_observation_space.shape or ())), single_observation_space.dtype)
+        self._elapsed = np.zeros(num_envs, dtype=np.int64)
+        self._step_limit = np.iinfo(np.int64).max if max_episode_steps is None else max_episode_steps
+        # The columns to be stepped; None before the first reset.
+        self._playing: Columns | None = None
+
+    # -- to be written by a family ---------------------------------------------------------------------------------
+
+    def _reset_columns(self, columns: np.ndarray) -> np.ndarray:
+        """
+        Begin an episode of ``self.tasks[columns]`` in each of the given columns.
+
+        :param columns: indices, shape (k,)
+        :return: their first observations, shape (k, *single_observation_space.shape)
+        """
+        raise NotImplementedError
+
+    def _step_columns(self, columns: Columns, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """
+        Play one step in each of the given columns.
+
+        :param columns: the k columns to be stepped: ``slice(None)`` or ascending indices
+        :param actions: their actions, shape (k, *single_action_space.shape)
+        :return: their observations, shape (k, *single_observation_space.shape), rewards (k,) and terminations (k,)
+        """
+        raise NotImplementedError
+
+    def _render_column(self, column: int) -> np.ndarray:
+        """
+        :param column: index of a column
+        :return: an RGB image of its state, shape (height, width, 3), dtype uint8
+        """
+        raise NotImplementedError(f"{type(self).__name__} cannot be rendered; use the single environment.")
+
+    # -- tasks, seeds and schedules --------------------------------------------------------------------------------
+
+    def column_rng(self, column: int) -> np.random.Generator:
+        """
+        The random generator of a column. It is made on first use, because it costs more than many a reset.
+
+        :param column: index of a column
+        :return: the generator, as ``np_random`` of a single environment that was reset with the same seed
+        """
+        rng = self._rngs[column]
+        if rng is None:
+            rng = self._rngs[column] = seeding.np_random(self._seeds[column])[0]
+        return rng
+
+    def sample_tasks(self, n: int, rng: np.random.Generator) -> list[np.ndarray]:
+        """
+        Draw independent tasks of the family.
+
+        :param n: number of tasks
+        :param rng: the only source of randomness
+        :return: ``n`` tasks
+        """
+        return self.family.sample_tasks(n, rng)
+
+    def set_tasks(self, tasks: Sequence[Any]) -> None:
+        """
+        Set the task of every column.
+
+        :param tasks: one task per column
+        :raises ValueError: if their number is not ``num_envs``, or one has the wrong size or is out of range
+        """
+        if len(tasks) != self.num_envs:
+            raise ValueError(f"tasks must hold one task per column, that is {self.num_envs}, got {len(tasks)}.")
+        self.tasks[:] = self.family.check_tasks(tasks)
+
+    def set_task(self, column: int, task: Any) -> None:
+        """
+        Set the task of one column.
+
+        :param column: index of the column
+        :param task: the task
+        :raises ValueError: if the task has the wrong size or is out of range
+        """
+        self.tasks[column] = self.family.check_tasks([task])[0]
+
+    def set_schedule(self, column: int, schedule: Sequence[tuple[Any, int]] | None) -> None:
+        """
+        Name the next episodes of a column. Each reset takes the next (task, seed) pair; the episode going on is not
+        disturbed. After the last one the column is idle: it keeps its observation, gets reward 0 and is never done.
+
+        :param column: index of the column
+        :param schedule: pairs of task and seed, or ``None`` for ordinary resets with the task that is set
+        :raises ValueError: if a task has the wrong size or is out of range, or a seed is not an integer of at least 0
+        """
+        if schedule is None:
+            self._schedules[column] = None
+            return
+        tasks = self.family.check_tasks([task for task, _ in schedule]) if len(schedule) else ()
+        episodes = []
+        for task, (_, seed) in zip(tasks, schedule, strict=True):
+            if not isinstance(seed, (int, np.integer)) or seed < 0:
+                raise ValueError(f"A seed in schedule must be an integer of at least 0, got {seed!r}.")
+            episodes.append((task, int(seed)))
+        self._schedules[column] = episodes
+
+    def has_schedule(self, column: int) -> bool:
+        """
+        :param column: index of the column
+        :return: whether a schedule is in force, be it exhausted
+        """
+        return self._schedules[column] is not None
+
+    # -- Gymnasium's interface -------------------------------------------------------------------------------------
+
+    def reset(  # type: ignore[override]  # several seeds, as Gymnasium's own vector environments
+        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """
+        Begin a new episode in every column. Seeds are ignored in columns that have a schedule.
+
+        :param seed: ``None``, one seed per column, or an integer: column i is seeded with ``seed + i``
+        :param options: not used
+        :return: observations, shape (num_envs, *single_observation_space.shape), and an empty dictionary
+        :raises ValueError: if the number of seeds is not ``num_envs``
+        """
+        if seed is None or isinstance(seed, (int, np.integer)):
+            seeds = [None if seed is None else int(seed) + column for column in range(self.num_envs)]
+        else:
+            seeds = list(seed)
+        if len(seeds) != self.num_envs:
+            raise ValueError(f"seed must be an integer or one seed per column, that is {self.num_envs}, got {len(seeds)}.")
+        self._begin_episodes(np.arange(self.num_envs), seeds)
+        return self._observations.copy(), {}
+
+    def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        """
+        Play one step in every column that is not idle.
+
+        :param actions: shape (num_envs, *single_action_space.shape)
+        :return: observations, rewards (float64), terminations, truncations and infos; when an episode ends, ``infos``
+            has its last observation in ``final_obs`` (mask ``_final_obs``) and its task in ``final_info["task"]``, and
+            ``observations`` the first observation of the next one
+        :raises ResetNeeded: if ``reset`` has not been called
+        """
+        playing = self._playing
+        if playing is None:
+            raise ResetNeeded("Cannot call step() before reset().")
+        infos: dict[str, Any] = {}
+        rewards = np.zeros(self.num_envs)
+        terminations = np.zeros(self.num_envs, dtype=bool)
+        if isinstance(playing, slice) or len(playing):
+            self._observations[playing], rewards[playing], terminations[playing] = self._step_columns(
+                playing, take_columns(np.asarray(actions), playing)
+            )
+        self._elapsed += ~self.idle
+        truncations = self._truncations()
+        dones = terminations | truncations
+        if isinstance(playing, np.ndarray):
+            infos["idle"] = infos["_idle"] = self.idle.copy()
+        if np.count_nonzero(dones):
+            ended = np.flatnonzero(dones)
+            infos["final_obs"], infos["_final_obs"] = self._rows(self._observations, ended), dones
+            infos["final_info"], infos["_final_info"] = {"task": self._rows(self.tasks, ended), "_task": dones}, dones
+            self._begin_episodes(ended, [None] * len(ended))
+        return self._observations.copy(), rewards, terminations, truncations, infos
+
+    def render(self, columns: Iterable[int] | None = None) -> tuple[np.ndarray, ...] | None:
+        """
+        :param columns: the columns to draw, ``None`` for all
+        :return: one RGB image per column, or ``None`` without a render mode
+        """
+        if self.render_mode is None:
+            return None
+        return tuple(map(self._render_column, range(self.num_envs) if columns is None else columns))
+
+    # -- internals -------------------------------------------------------------------------------------------------
+
+    def _truncations(self) -> np.ndarray:
+        """
+        :return: per column, whether the step just played was the last that is allowed
+        """
+        return self._elapsed >= self._step_limit
+
+    def _rows(self, values: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        """
+        :param values: one row per column of the batch
+        :param columns: indices, shape (k,)
+        :return: copies of these rows in an object array of shape (num_envs,), as Gymnasium's infos have them
+        """
+        rows = np.full(self.num_envs, None, dtype=object)
+        for column, row in zip(columns.tolist(), values[columns], strict=True):
+            rows[column] = row
+        return rows
+
+    def _begin_episodes(self, columns: np.ndarray, seeds: Sequence[int | None]) -> None:
+        """
+        Take the next (task, seed) where there is a schedule, then reset all columns that have an episode to play.
+
+        :param columns: indices of the columns whose episode is over, shape (k,)
+        :param seeds: k seeds for columns without schedule, ``None`` to go on with the generator there is
+        """
+        self.idle[columns] = False
+        self._elapsed[columns] = 0
+        for column, seed in zip(columns.tolist(), seeds, strict=True):
+            schedule = self._schedules[column]
+            if schedule is None:
+                if self.choose_task is not None:
+                    self.set_task(column, self.choose_task(column, seed))
+            elif schedule:
+                self.tasks[column], seed = schedule.pop(0)
+            else:
+                self.idle[column] = True
+                continue
+            if seed is not None:
+                self._seeds[column] = int(seed)
+                self._rngs[column] = None
+        # At the very first reset idle columns need some observation, too.
+        starting = columns if self._playing is None else columns[~self.idle[columns]]
+        if len(starting):
+            self._observations[starting] = self._reset_columns(starting)
+        self._playing = np.flatnonzero(~self.idle) if self.idle.any() else slice(None)
+
+
+def take_columns(values: np.ndarray, columns: Columns) -> np.ndarray:
+    """
+    :param values: one row per column of the batch
+    :param columns: all columns, or the indices of some
+    :return: their rows; a view if all
+    """
+    # Several times faster than indexing where rows are short.
+    return values.take(columns, axis=0) if isinstance(columns, np.ndarray) else values
