@@ -8,7 +8,7 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
 
-from sb3_sgmrl.common import advantages
+from sb3_sgmrl.gradient import advantages
 from sb3_sgmrl.data.batch import PhaseBatch, TaskBatch
 from sb3_sgmrl.gradient.advantages import (
     RIDGE,

@@ -24,11 +24,12 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecMoni
 from toys import HORIZON, PointEnv, SmallCnn, assert_same, point, point_vec, state, tiny
 
 from sb3_sgmrl import SGMRL, AdaptationReport, MetaEvalCallback, TaskDistEnv, evaluate_adaptation
-from sb3_sgmrl.common import adaptation_env, callbacks
+from sb3_sgmrl.common import callbacks
 from sb3_sgmrl.common.phases import adapt_tasks, task_phases
 from sb3_sgmrl.common.sampling import collect_phase
 from sb3_sgmrl.data.streams import EVALUATION
 from sb3_sgmrl.plots import navigation_trajectories
+from sb3_sgmrl.vec_env import engines
 from sb3_sgmrl.vec_env.borrowing import borrowed_workers
 from sb3_sgmrl.vec_env.task_vec_env import TaskVecEnv
 
@@ -172,7 +173,7 @@ def test_to_csv(tmp_path):
 def made(monkeypatch):
     """The VecEnvs that evaluation made or took, and those of them that were closed."""
     found, closed = [], []
-    make = adaptation_env.as_task_vec_env
+    make = engines.as_task_vec_env
 
     def note(env, **kwargs):
         vec_env = make(env, **kwargs)
@@ -182,7 +183,7 @@ def made(monkeypatch):
         found.append(vec_env)
         return vec_env
 
-    monkeypatch.setattr(adaptation_env, "as_task_vec_env", note)
+    monkeypatch.setattr(engines, "as_task_vec_env", note)
     return found, closed
 
 

@@ -9,7 +9,7 @@ from gymnasium.wrappers import TimeLimit
 from toys import tiny
 
 from sb3_sgmrl import SGMRL, TaskDistEnv
-from sb3_sgmrl.common import counterfactual
+from sb3_sgmrl.score_terms import counterfactual
 from sb3_sgmrl.common.meta_algorithm import MetaRollout
 from sb3_sgmrl.gradient.advantages import AdvantageSettings
 from sb3_sgmrl.gradient.objective import InnerStep, MetaObjective
