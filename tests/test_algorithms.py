@@ -1,4 +1,4 @@
-"""Meta-iterations of SGMRL and MAML."""
+"""Meta-iterations of SGMRL, MAML and EMAML."""
 
 import weakref
 from itertools import pairwise
@@ -10,35 +10,26 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.callbacks import CheckpointCallback
 from stable_baselines3.common.env_util import make_vec_env
-from torch import nn
 from toys import (
     ACTIONS,
     ALGORITHMS,
     HORIZON,
     OBSERVATIONS,
+    SAMPLES,
     LinearExtractor,
     PointEnv,
     SmallCnn,
-    assert_same,
     differ,
     point,
     point_vec,
     rollout_of,
     state,
     tiny,
+    vector,
 )
 
-from sb3_sgmrl import EMAML, MAML, SGMRL, TaskDistEnv
+from sb3_sgmrl import MAML, SGMRL, TaskDistEnv
 from sb3_sgmrl.gradient.inner import WeightedSamples, adapt
-from sb3_sgmrl.gradient.objective import InnerStep
-from sb3_sgmrl.score_terms.control_variates import CONTROL_VARIATES
-
-# samples of a meta-iteration of ``tiny``: two phases of three tasks of four episodes
-SAMPLES = 2 * 3 * 4 * HORIZON
-
-
-def vector(parameters):
-    return th.cat([value.flatten() for value in parameters.values()])
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
@@ -115,41 +106,6 @@ def test_the_optimiser_follows_the_meta_gradient(algorithm):
     th.testing.assert_close(difference / difference.norm(), vector(gradient) / vector(gradient).norm(), rtol=1e-2, atol=1e-3)
 
 
-@pytest.mark.parametrize("variate", CONTROL_VARIATES)
-def test_every_form_of_the_score_term_trains(variate):
-    model = tiny(SGMRL, point_vec(3, end=0.2), control_variate=variate, score_coef=1.0, n_inner_steps=2)
-    before = state(model)
-    estimates = []
-    for _ in range(2):
-        rollout = rollout_of(model)
-        estimates.append(model.meta_gradient(rollout))
-        model.train(rollout)
-    assert all(float(vector(estimate.score_term).norm()) > 0 for estimate in estimates)
-    assert differ(before, state(model))
-
-
-class RareReward(PointEnv):
-    """A reward for getting past the goal, which in most tasks no episode does."""
-
-    def step(self, action):
-        observation, _, *rest = super().step(action)
-        return observation, float(observation[0] > self.goal[0] + 0.3), *rest
-
-
-@pytest.mark.parametrize("variate", CONTROL_VARIATES)
-def test_tasks_without_any_reward_say_nothing(variate):
-    env = make_vec_env(lambda: TaskDistEnv(gym.wrappers.TimeLimit(RareReward(), HORIZON)), 3)
-    model = tiny(SGMRL, env, control_variate=variate, score_coef=1.0, meta_batch_size=20)
-    rewarded = set()
-    for _ in range(2):
-        rollout = rollout_of(model)
-        rewarded |= {bool(trace[-1].batch.rewards.any()) for trace in rollout.traces}
-        norms = model.meta_gradient(rollout).norms()
-        assert norms["score_term_norm"] < 1e4
-        model.train(rollout)
-    assert rewarded == {False, True}
-
-
 def test_actions_in_double_precision():
     def make():
         env = PointEnv()
@@ -161,26 +117,6 @@ def test_actions_in_double_precision():
     assert double.action_space.dtype == np.float64
     for name, value in state(single).items():
         np.testing.assert_allclose(state(double)[name], value, rtol=1e-3, atol=1e-5)
-
-
-def test_task_regression_remembers_iterations_after_their_gradient():
-    model = tiny(SGMRL, point_vec(3), control_variate="task_regression")
-    rollout = rollout_of(model)
-    model.meta_gradient(rollout)
-    assert model._task_regression._targets == []
-    model.train(rollout)
-    expected = [trace[-1].batch.returns(model.gamma).mean() for trace in rollout.traces]
-    np.testing.assert_allclose(model._task_regression._targets, expected)
-    np.testing.assert_allclose(np.stack(model._task_regression._features), np.stack(rollout.tasks))
-    # and so predict what the coefficients are the deviation from
-    following = rollout_of(model)
-    choose = model.score_coefficients(following)
-    predicted = model._task_regression.predict(np.stack(following.tasks))
-    for i, trace in enumerate(following.traces):
-        value = (trace[-1].batch.returns(model.gamma).mean() - predicted[i]) / trace[-1].weighted.scale
-        samples = WeightedSamples.make(model.functional, trace[0].batch, trace[0].weighted.weights)
-        coefficients = choose(InnerStep(i, 0, trace[0], trace[1].parameters, samples, samples.weights))
-        np.testing.assert_allclose(coefficients.numpy(), value, rtol=1e-4)
 
 
 def test_tasks_need_not_be_numbers():
@@ -200,101 +136,6 @@ def test_tasks_need_not_be_numbers():
     model = tiny(SGMRL, make_vec_env(lambda: TaskDistEnv(gym.wrappers.TimeLimit(Named(), HORIZON)), 2))
     model.learn(1)
     assert model._n_updates == 1
-
-
-def test_sgmrl_without_the_score_term_is_maml():
-    maml, sgmrl = tiny(MAML, point_vec(3)).learn(2 * SAMPLES), tiny(SGMRL, point_vec(3), score_coef=0.0).learn(2 * SAMPLES)
-    assert_same(state(maml), state(sgmrl))
-    assert differ(state(maml), state(tiny(SGMRL, point_vec(3), score_coef=1.0).learn(2 * SAMPLES)))
-
-
-@pytest.mark.parametrize("n_inner_steps", [1, 2])
-def test_score_terms_are_weighted_by_their_past(n_inner_steps):
-    """Without a past the estimate is MAML's; then each inner step and parameter has the weight of its own."""
-    model = tiny(SGMRL, point_vec(3, end=0.2), n_inner_steps=n_inner_steps)
-    rollout = rollout_of(model)
-    first = model.meta_gradient(rollout)
-    assert len(first.unweighted) == n_inner_steps
-    assert not any(value.any() for value in first.score_term.values())
-    for _ in range(4):
-        model.train(rollout)
-    weights = model.objective.score_coef
-    assert len(weights) == n_inner_steps and set(weights[0]) == set(model.functional.parameters())
-    # the same episodes each time leave no noise but that of the parameters' drift
-    assert all(0 < weight <= 1 for weight in weights[0].values())
-    estimate = model.meta_gradient(rollout)
-    for name, value in estimate.score_term.items():
-        th.testing.assert_close(value, weights[0][name] * estimate.unweighted[0][name])
-
-
-def test_weights_of_the_score_term_go_on_after_loading(tmp_path):
-    model = tiny(SGMRL, point_vec(3)).learn(4 * SAMPLES)
-    model.save(tmp_path / "model")
-    loaded = SGMRL.load(tmp_path / "model", env=point_vec(3))
-    assert loaded.objective.score_coef == model.objective.score_coef and loaded.objective.score_coef[0]
-    together = [state(m.learn(SAMPLES, reset_num_timesteps=False)) for m in (model, loaded)]
-    assert_same(*together)
-
-
-@pytest.mark.parametrize("n_inner_steps", [1, 2])
-def test_emaml_adds_standardised_rewards_times_the_mean_log_likelihood_of_the_first_batch(n_inner_steps):
-    model = tiny(EMAML, point_vec(3, end=0.3), n_inner_steps=n_inner_steps)
-    rollout = rollout_of(model)
-    batches = [(trace[0].batch, trace[-1].batch) for trace in rollout.traces]
-    rewards = [after.rewards[after.mask] for _, after in batches]
-    together = np.concatenate(rewards)
-    standardised = [float(((r - together.mean()) / together.std()).mean()) for r in rewards]
-    parameters = {name: value.detach().requires_grad_() for name, value in model.functional.parameters().items()}
-    total = 0.0
-    for (before, _), reward in zip(batches, standardised, strict=True):
-        observations, actions = map(th.as_tensor, before.samples())
-        total = total + reward * model.functional.log_prob(parameters, observations, actions).mean() / len(batches)
-    expected = vector(dict(zip(parameters, th.autograd.grad(total, list(parameters.values())), strict=True)))
-    estimate = model.meta_gradient(rollout)
-    pathwise = vector(MAML.meta_gradient(tiny(MAML, point_vec(3, end=0.3), n_inner_steps=n_inner_steps), rollout).gradient)
-    score = vector(estimate.score_term)
-    assert float((score - expected).norm()) < 1e-5 * float(expected.norm())
-    assert float((vector(estimate.gradient) - pathwise - score).norm()) < 1e-5 * float(pathwise.norm())
-    assert float(expected.norm()) > 1e-3 * float(pathwise.norm())
-
-
-@pytest.mark.filterwarnings("ignore:`first_order=True`")
-@pytest.mark.parametrize(
-    "settings", [{"first_order": True}, {"inner_surrogate": "lvc"}, {"inner_surrogate": "dice"}, {"score_coef": 0.5}]
-)
-def test_settings_of_the_gradient_reach_it(settings):
-    algorithm = SGMRL if "score_coef" in settings else MAML
-    usual, other = tiny(algorithm, point_vec(3)), tiny(algorithm, point_vec(3), **settings)
-    gradients = [vector(model.meta_gradient(rollout_of(model)).gradient) for model in (usual, other)]
-    assert float((gradients[0] - gradients[1]).norm()) > 1e-3 * float(gradients[0].norm())
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"gamma": 0.5},
-        {"gae_lambda": 0.5},
-        {"baseline": "none"},
-        {"baseline": "critic"},
-        {"normalize_advantage": False},
-        {"discount_from": "episode"},
-        {"time_reduction": "sum"},
-        {"inner_lr": 0.01},
-        {"outer_advantage": {"normalize": False}},
-        {"outer_advantage": {"baseline": "none", "gae_lambda": 1.0}},
-    ],
-    ids=str,
-)
-def test_settings_of_the_advantages_reach_the_phases(settings):
-    usual, other = tiny(MAML, point_vec(3)), tiny(MAML, point_vec(3), **settings)
-    one, two = rollout_of(usual).traces[0], rollout_of(other).traces[0]
-    inner = not {"inner_lr", "outer_advantage"} & settings.keys()
-    assert (not np.allclose(one[0].weighted.weights, two[0].weighted.weights)) == inner
-    assert not np.allclose(one[1].weighted.weights, two[1].weighted.weights)
-    if "normalize_advantage" not in settings and "outer_advantage" not in settings:
-        for phase in two:
-            played = phase.weighted.weights[phase.batch.mask]
-            assert played.mean() == pytest.approx(0, abs=1e-6)
 
 
 def test_learning_rate_schedules_end_at_zero_and_not_below():
@@ -469,31 +310,3 @@ def test_iterations_and_phases_play_different_tasks_and_episodes():
         tuple(row) for r in (one, two) for trace in r.traces for phase in trace for row in phase.batch.observations[:, 0]
     ]
     assert len(set(firsts)) == len(firsts) == 2 * 3 * 2 * 4
-
-
-def test_policies_start_with_glorot_weights_unless_sb3_is_asked():
-    ours = tiny(MAML, point_vec(1), policy_kwargs={"net_arch": [100, 100]}).policy
-    for layer, (n_in, n_out) in ((ours.mlp_extractor.policy_net[2], (100, 100)), (ours.action_net, (100, 1))):
-        bound = (6 / (n_in + n_out)) ** 0.5
-        assert 0.8 * bound < float(layer.weight.detach().abs().max()) <= bound
-        assert not layer.bias.any()
-    for ortho_init in (True, False):
-        given = tiny(MAML, point_vec(1), policy_kwargs={"ortho_init": ortho_init}).policy
-        small = float(given.action_net.weight.detach().norm()) < 0.02
-        assert small == ortho_init and bool(given.action_net.bias.any()) != ortho_init
-
-
-def test_a_features_extractor_keeps_the_weights_it_came_with():
-    class Constant(nn.Module):
-        features_dim = 3
-
-        def __init__(self, observation_space):
-            super().__init__()
-            self.linear = nn.Linear(int(np.prod(observation_space.shape)), 3)
-            nn.init.constant_(self.linear.weight, 7.0)
-
-        def forward(self, observations):
-            return self.linear(observations.flatten(1))
-
-    policy = tiny(MAML, point_vec(1), policy_kwargs={"features_extractor_class": Constant}).policy
-    assert (policy.features_extractor.linear.weight == 7).all()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -20,6 +21,8 @@ from torch import nn
 from sb3_sgmrl import EMAML, MAML, SGMRL, TaskDistEnv
 
 HORIZON = 5
+# of a meta-iteration of ``tiny``: two phases of three tasks of four episodes
+SAMPLES = 2 * 3 * 4 * HORIZON
 ALGORITHMS = [MAML, SGMRL, EMAML]
 ACTIONS = {
     "box": spaces.Box(-1.0, 1.0, (2,), np.float32),
@@ -158,6 +161,11 @@ def tiny(algorithm: type, env: Any, policy: str = "MlpPolicy", **kwargs: Any) ->
     return algorithm(policy, env, **settings)
 
 
+def vector(parameters: dict[str, th.Tensor]) -> th.Tensor:
+    """All parameters in a row."""
+    return th.cat([value.flatten() for value in parameters.values()])
+
+
 def rollout_of(model: Any) -> Any:
     """One iteration's data, without training on it."""
     _, callback = model._setup_learn(1, None)
@@ -180,6 +188,11 @@ def assert_same(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> Non
 def differ(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> set[str]:
     """Names of what is not equal."""
     return {name for name in one if not np.array_equal(one[name], other[name])}
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    """What is in the files of a folder."""
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def error_of(command: ModuleType, arguments: list[str], captured: pytest.CaptureFixture[str]) -> str:

@@ -1,0 +1,18 @@
+"""Batches of episodes: their shapes agree, and what they return."""
+
+import numpy as np
+import pytest
+from random_batches import phase
+
+from sb3_sgmrl.data.batch import TaskBatch
+
+
+def test_a_batch_whose_shapes_disagree():
+    with pytest.raises(ValueError, match=r"rewards \(2, 3\).*mask \(2, 4\)"):
+        TaskBatch(np.zeros((2, 3, 1)), np.zeros((2, 3, 1)), np.zeros((2, 3)), np.ones((2, 4), bool))
+
+
+def test_returns_are_discounted_from_the_first_step():
+    batch = phase().task(0)
+    expected = [sum(0.5**t * r for t, r in enumerate(row)) for row in batch.rewards]
+    np.testing.assert_allclose(batch.returns(0.5), expected)

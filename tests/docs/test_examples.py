@@ -1,0 +1,197 @@
+"""The examples run as they stand, in a folder of their own."""
+
+import csv
+import importlib.util
+import pathlib
+import re
+
+import numpy as np
+import pytest
+from paths import EXAMPLES
+from run_examples import error_of, run_example
+
+from sb3_sgmrl import MAML
+
+
+def returns_after(inner_steps, table):
+    """The mean returns in the rows of reports for that number of inner steps."""
+    rows = [line.split() for line in table.splitlines() if "[" in line]
+    return [float(row[1]) for row in rows if row[0] == str(inner_steps)]
+
+
+def test_quickstart_learns(tmp_path):
+    output = run_example(tmp_path, "quickstart.py")
+    untrained, trained = returns_after(2, output)
+    assert trained > untrained + 5
+    assert trained > returns_after(0, output)[1] + 5
+    assert (tmp_path / "quickstart.zip").exists()
+
+
+OWN_TASKS = sorted(path.relative_to(EXAMPLES).as_posix() for path in (EXAMPLES / "tasks").glob("*.py"))
+
+NEEDS = {
+    "tasks/robotics_goals.py": "gymnasium_robotics",
+    "tasks/minigrid_layouts.py": "minigrid",
+    "tasks/carl_contexts.py": "carl",
+    "tasks/metaworld_ml1.py": "metaworld",
+}
+
+
+@pytest.mark.parametrize("name", OWN_TASKS)
+def test_own_tasks(name, tmp_path):
+    if name in NEEDS and importlib.util.find_spec(NEEDS[name]) is None:
+        pytest.skip(f"needs {NEEDS[name]}")
+    text = (EXAMPLES / name).read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 60
+    assert "(sys.argv[1]) if len(sys.argv) > 1" in text
+    # CARL warns of every package that it could use
+    output = run_example(tmp_path, name, "1", warns="carl" in name)
+    assert len(returns_after(0, output)) == len(returns_after(1, output)) >= 1
+
+
+# one policy is good at all of its tasks, as its docstring says
+NOTHING_TO_ADAPT_TO = {"tasks/attribute.py"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in OWN_TASKS if name not in NEEDS.keys() | NOTHING_TO_ADAPT_TO])
+def test_own_tasks_are_adapted_to(name, tmp_path):
+    output = run_example(tmp_path, name)
+    assert returns_after(1, output)[0] > returns_after(0, output)[0]
+
+
+def test_every_example_that_needs_a_package_is_there():
+    assert NEEDS.keys() <= set(OWN_TASKS)
+
+
+def test_exact_gradient(tmp_path):
+    lines = run_example(tmp_path, "exact_gradient.py", "--horizon", "1", "--seed", "4").splitlines()
+    errors = {line[:37].strip(): [float(error) for error in line[37:].split()] for line in lines[1:-1]}
+    for name, row in errors.items():
+        if name.startswith("exact") or "true difference" in name:
+            assert max(row) < 1e-10, name
+    assert min(errors["eq. (13) with the Hessian of eq. (9)"]) > 0.1
+    assert min(errors["MAML (pathwise, no score term)"]) > 0.1
+
+
+def test_compare(tmp_path):
+    # two iterations, of which E-MAML's second differs
+    short = ["--timesteps", "1", "900", "--seeds", "0", "1", "--set", "meta_batch_size=2", "n_episodes=2", "--n-tasks", "3"]
+    more = ["--algos", "emaml", "maml", "--in-training", "2-2", "2-999"]
+    lines = run_example(tmp_path, "compare.py", *short, *more, "--folder", "runs").splitlines()
+    rows = [line.split() for line in lines if line.startswith(("emaml ", "maml "))]
+    assert [row[1] for row in rows if len(row) == 6] == ["0", "1", "mean", "±"] * 2 * 2
+    assert (tmp_path / "runs" / "curves.png").exists()
+    assert any(line.startswith("emaml − maml after 1 inner step") for line in lines)
+    difference = np.mean([returns(tmp_path, "emaml", seed)[1] - returns(tmp_path, "maml", seed)[1] for seed in (0, 1)])
+    (found,) = (line for line in lines if line.startswith("emaml − maml in training, paired by seed"))
+    assert abs(difference) > 0.01
+    assert float(found.split(":")[1].split("±")[0]) == pytest.approx(difference, abs=0.006)
+    assert "Not every run is that long: the shortest has 2." in lines
+
+
+def returns(folder, algorithm, seed):
+    with open(folder / "runs" / f"{algorithm}-{seed}" / "progress.csv") as file:
+        return np.array([float(row["rollout/ep_rew_mean_post"]) for row in csv.DictReader(file)])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ("--set inner_lrr=0.2", "did you mean 'inner_lr'?"),
+        ("--env Nope-v0", "'Nope-v0' is not a family in"),
+        ("--in-training 9-3", "--in-training must be a first and a last iteration such as 51-100, got '9-3'."),
+        ("--timesteps 1 2 --set learning_rate=lin_1e-3", "--timesteps must be one number with a learning_rate that decays"),
+        (
+            "--set learning_rate=lin_x",
+            "`learning_rate` must be a finite number that is not negative, or a function, got 'lin_x'.",
+        ),
+        ("--n-tasks 0", "`n_tasks` must be a positive integer, got 0."),
+        ("--seeds 0 -1", "Seed must be between 0 and 2**32 - 1"),
+    ],
+)
+def test_compare_refuses_before_it_trains(arguments, complaint, tmp_path):
+    assert complaint in error_of(tmp_path, "compare.py", *arguments.split())
+    assert not list(tmp_path.iterdir())
+
+
+def test_compare_lets_the_learning_rate_decay(tmp_path):
+    short = ["--timesteps", "3000", "--seeds", "0", "--n-tasks", "2", "--n-steps", "1", "--algos", "maml", "--folder", "runs"]
+    run_example(tmp_path, "compare.py", *short, "--set", "meta_batch_size=2", "n_episodes=2", "learning_rate=lin_0.002")
+    with open(tmp_path / "runs" / "maml-0" / "progress.csv") as file:
+        rows = [[float(row[name]) for name in ("train/learning_rate", "time/total_timesteps")] for row in csv.DictReader(file)]
+    assert len(rows) > 1
+    assert [rate for rate, _ in rows] == pytest.approx([max(0, 0.002 * (1 - steps / 3000)) for _, steps in rows])
+
+
+def test_compare_mixes_no_runs(tmp_path):
+    short = ["--timesteps", "1", "200", "--seeds", "0", "--n-tasks", "2", "--n-steps", "1", "--algos", "maml"]
+    small = ["meta_batch_size=2", "n_episodes=2"]
+    run_example(tmp_path, "compare.py", *short, "--set", *small)
+    folder = tmp_path / "logs" / "compare"
+    model = (folder / "maml-0" / "model_1.zip").read_bytes()
+    complaint = "maml-0 was trained with another horizon, gamma: choose another --folder."
+    assert complaint in error_of(tmp_path, "compare.py", *short, "--horizon", "50", "--set", *small, "gamma=0.9")
+    run_example(tmp_path, "compare.py", *short, "--set", *small)
+    assert (folder / "maml-0" / "model_1.zip").read_bytes() == model
+    (folder / "maml-0" / "report_1.csv").unlink()
+    run_example(tmp_path, "compare.py", *short, "--set", *small)
+    assert (folder / "maml-0" / "report_1.csv").exists()
+
+
+def test_benchmark_speed(tmp_path):
+    output = run_example(
+        tmp_path, "benchmark_speed.py", "--families", "Navigation2D-v0", "--repeats", "1", "--tables", "algorithms", "vec-env"
+    )
+    assert "VecEnv ÷ pure physics, 400 columns" in output
+    for label in ("rest of sampling", "meta-gradient", "total ÷ pure physics", "total ÷ MAML"):
+        row = next(line for line in output.splitlines() if line.startswith(f"| {label} "))
+        assert [float(cell.split()[0]) > 0 for cell in row.split("|")[2:-1]] == [True] * 3
+    assert (tmp_path / "logs" / "speed" / "speed.md").read_text() in output
+    assert (tmp_path / "logs" / "speed" / "speed.png").exists()
+
+
+def test_gradient_quality(tmp_path):
+    small = ["--train", "0", "--batches", "4", "--threads", "1", "--set", "meta_batch_size=2", "n_episodes=4"]
+    every = ["--directions", "4", "--episodes", "2", "4", "--score-coefs", "--folder", "quality"]
+    tabular = ["--env", "TabularMDP-v0", "--plain", "--estimators", "maml", "sgmrl"]
+    output = run_example(tmp_path, "gradient_quality.py", *small, *every, *tabular)
+    assert (tmp_path / "quality" / "quality.txt").read_text().splitlines()[0] in output
+    rows = [line.split()[0] for line in output.splitlines() if line.startswith(("maml ", "sgmrl", "exact "))]
+    directions = ["maml", "maml", "sgmrl", "sgmrl", "exact", "exact"]
+    assert rows == ["maml", "sgmrl", "exact", *directions, "maml", "sgmrl", *["sgmrl,"] * 5, "exact"]
+    for figure in ("quality", "episodes", "score_coef"):
+        assert (tmp_path / "quality" / f"{figure}-maml-0.png").exists()
+    other = ["--env", "Navigation2D-v0", "--estimators", "maml", "--folder", "quality"]
+    assert "quality was trained with another env, inner_lr" in error_of(tmp_path, "gradient_quality.py", *small, *other)
+    for wrong, complaint in (
+        (["--set", "n_epsodes=2"], "did you mean 'n_episodes'?"),
+        (["--batches", "2"], "--batches must be at least 3, got 2."),
+        (["--model", "nope.zip"], "There is no model at `path` nope.zip."),
+    ):
+        assert complaint in error_of(tmp_path, "gradient_quality.py", *wrong, "--folder", "new")
+    assert not (tmp_path / "new").exists()
+    again = ["--model", "quality/maml-0.zip", "--estimators", "maml", "--reference", "maml", "--folder", "again"]
+    output = run_example(tmp_path, "gradient_quality.py", "--env", "TabularMDP-v0", "--batches", "3", *again)
+    assert "policy maml-0: 3 meta-batches of 2 tasks, reference maml from 3" in output
+
+
+def test_gradient_quality_of_a_weight_and_a_horizon(tmp_path):
+    small = ["--train", "1", "--batches", "3", "--threads", "1", "--set", "meta_batch_size=2", "n_episodes=4"]
+    options = ["--estimators", "maml", "sgmrl", "--reference", "maml", "--score-coef", "0", "--horizon", "10"]
+    output = run_example(tmp_path, "gradient_quality.py", *small, *options, "--folder", "quality")
+    maml, sgmrl = (line for line in output.splitlines() if line.startswith(("maml ", "sgmrl ")))
+    variance = re.search(r"\S+ \[[^]]*\]", maml).group()
+    assert variance in sgmrl  # without its score term it is MAML
+    assert MAML.load(tmp_path / "quality" / "maml-1.zip").num_timesteps <= 2 * 2 * 4 * 10
+
+
+def test_pictures(tmp_path):
+    small = ["--timesteps", "1300", "--batch-size", "2", "--n-tasks", "3", "--seeds", "0", "1", "--images", "images"]
+    output = run_example(tmp_path, "pictures.py", *small)
+    page = (EXAMPLES.parent / "docs" / "guide" / "pictures.md").read_text(encoding="utf-8")
+    shown = set(re.findall(r"\(\.\./images/pictures/(\w+\.png)\)", page))
+    # every picture of the page is one that the command makes
+    assert shown == {path.name for path in (tmp_path / "images").iterdir()}
+    assert all(f"Wrote {pathlib.Path('images') / name}" in output for name in shown)
+    assert {path.name for path in (tmp_path / "logs" / "pictures").iterdir()} == {"SG-MRL-0", "SG-MRL-1", "MAML-0", "MAML-1"}

@@ -1,0 +1,131 @@
+"""Environments and tasks a person may get wrong: one sentence that names the argument, before anything is sampled."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from bad_input_tools import Witness, refuses, witness
+from gymnasium.wrappers import TimeLimit
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.vec_env import DummyVecEnv
+from toys import ALGORITHMS, HORIZON, PointEnv, point, point_vec, tiny
+
+from sb3_sgmrl import SGMRL, TaskDistEnv, evaluate_adaptation
+
+# ----------------------------------------------------------------------------------------------------------- environments
+
+
+class Plain(Witness):
+    """Has no tasks."""
+
+    sample_tasks = set_task = None
+
+    def __init__(self):
+        super().__init__()
+        del self.task_space
+
+
+def plain_vec():
+    return DummyVecEnv([lambda: TimeLimit(Plain(), HORIZON)] * 2)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_an_environment_without_tasks(algorithm):
+    refuses("has no tasks, or no way to set one", tiny, algorithm, TimeLimit(Plain(), HORIZON))
+    refuses("has no tasks, or no way to set one", tiny, algorithm, "CartPole-v1")
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_workers_that_cannot_take_a_task(algorithm, tmp_path):
+    refuses("`env` must be a TaskDistEnv, or a VecEnv", tiny, algorithm, plain_vec())
+    mixed = DummyVecEnv([point, lambda: TimeLimit(Witness(), HORIZON)])
+    refuses("`env` must be a TaskDistEnv, or a VecEnv", tiny, algorithm, mixed)
+    model = tiny(algorithm, point_vec(2))
+    env = model.env
+    model.save(tmp_path / "model")
+    for call in (
+        lambda: model.set_env(plain_vec()),
+        lambda: model.adapt(plain_vec()),
+        lambda: evaluate_adaptation(model, plain_vec()),
+        lambda: algorithm.load(tmp_path / "model", env=plain_vec()),
+    ):
+        refuses("`env` must be a TaskDistEnv, or a VecEnv", call)
+    assert model.env is env
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_an_episode_that_might_never_end(algorithm, tmp_path):
+    def endless():
+        return make_vec_env(lambda: TaskDistEnv(Witness()), 2)
+
+    refuses("`env` has no time limit", tiny, algorithm, endless())
+    refuses("`env` has no time limit", tiny, algorithm, TaskDistEnv(Witness()))
+    model = tiny(algorithm, point_vec(2))
+    env = model.env
+    model.save(tmp_path / "model")
+    refuses("`env` has no time limit", model.set_env, endless())
+    refuses("`env` has no time limit", algorithm.load, tmp_path / "model", env=endless())
+    refuses("`env` has no time limit", model.adapt, endless(), task=[0.1, 0.1])
+    assert model.env is env
+
+
+def test_environments_of_a_list_with_different_spaces():
+    refuses(
+        "same spaces, but action_space of environment 1 is Discrete.4.", TaskDistEnv, [PointEnv(), PointEnv(action="discrete")]
+    )
+    refuses("same spaces, but observation_space", TaskDistEnv, [PointEnv(), PointEnv(observation="discrete")])
+
+
+def test_another_environment_with_different_spaces():
+    model = tiny(SGMRL, point_vec(2))
+    with pytest.raises(ValueError, match="Observation spaces do not match"):
+        model.set_env(point(observation="discrete"))
+    with pytest.raises(ValueError, match="Action spaces do not match"):
+        model.set_env(point(action="discrete"))
+    model.learn(1)
+
+
+@pytest.mark.parametrize("env", [5, [], "NoSuchFamily-v0"])
+def test_what_is_no_environment(env):
+    with pytest.raises((TypeError, ValueError, gym.error.Error)):
+        tiny(SGMRL, env)
+
+
+BAD_TASKS = [[3.0, 0.0], [0.1], [[0.1, 0.2]], [np.nan, 0.0], "goal", {"goal": 1}]
+
+
+@pytest.mark.parametrize("kind", ["clones", "processes", "batched"])
+def test_a_task_that_does_not_fit(kind):
+    if kind == "batched":
+        env = TaskDistEnv("Navigation2D-v0", max_episode_steps=HORIZON)
+    else:
+        env = point_vec(1, subprocess=True) if kind == "processes" else witness()
+    model = tiny(SGMRL, env)
+    try:
+        for task in BAD_TASKS:
+            refuses("Task .* is not in the task space Box", model.adapt, task=task)
+            refuses("Task .* is not in the task space Box", evaluate_adaptation, model, tasks=[[0.1, 0.1], task])
+        # nothing broke
+        model.adapt(task=[0.1, 0.1])
+    finally:
+        model.env.close()
+
+
+def test_a_task_that_is_pinned():
+    env = point()
+    for task in BAD_TASKS:
+        refuses("Task .* is not in the task space Box", env.set_task, task)
+
+
+def test_no_environment():
+    refuses("`env` is missing", tiny, SGMRL, None)
+
+
+def test_workers_that_disagree_about_the_task():
+    env = point_vec(2)
+    model = tiny(SGMRL, env)
+    env.env_method("set_task", [0.1, 0.2], indices=1)
+    with pytest.raises(ValueError, match="`task` must be given: the workers of `env` have different tasks pinned"):
+        model.adapt()
+    env.env_method("set_task", [0.1, 0.2], indices=0)
+    model.adapt()
+    refuses("`seed` must be a non-negative integer", model.adapt, seed=-1)
