@@ -146,6 +146,14 @@ def test_commands_exist():
     assert sum(ours) > 10
 
 
+@pytest.mark.parametrize(
+    "path", [*PAGES, ROOT / "Makefile", ROOT / ".ci" / "metaworld", ROOT / ".github" / "workflows" / "ci.yml"], ids=name
+)
+def test_files_of_tests_are_where_they_are_said_to_be(path):
+    named = set(re.findall(r"\btests/[\w/]+\.py", path.read_text(encoding="utf-8")))
+    assert not {file for file in named if not (ROOT / file).exists()}
+
+
 def environment():
     """The commands find this checkout, and the Python of the tests."""
     paths = {"PATH": str(pathlib.Path(sys.executable).parent), "PYTHONPATH": str(ROOT)}
