@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import platform
 from collections.abc import Collection, Sequence
 from contextlib import closing
@@ -17,6 +16,7 @@ from gymnasium import spaces
 from stable_baselines3.common.env_util import is_wrapped
 from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 
+from sb3_sgmrl.common.arguments import argument_names
 from sb3_sgmrl.common.evaluation import AdaptationReport, inner_steps
 from sb3_sgmrl.tasks.task_dist_env import TaskDistEnv
 from sb3_sgmrl.vec_env.task_workers import find_horizon
@@ -35,9 +35,6 @@ _TAGS = (
     "stable-baselines3",
     "sb3_sgmrl",
 )
-# arguments that do not change what is learned, or that the card has elsewhere
-_NOT_SETTINGS = {"self", "kwargs", "policy", "env", "n_envs", "n_threads", "engine", "tensorboard_log", "verbose", "device"}
-_NOT_SETTINGS |= {"seed", "stats_window_size", "_init_setup_model"}
 # hyperparameters of RL Zoo that change what the policy sees or does
 _WRAPPERS = ("frame_stack", "env_wrapper", "vec_env_wrapper")
 
@@ -186,11 +183,8 @@ def settings_of(model: MetaOnPolicyAlgorithm) -> dict[str, Any]:
     :param model: a model
     :return: the arguments that decide what is learned, by name
     """
-    names: dict[str, None] = {}
-    for cls in type(model).__mro__:
-        if "__init__" in vars(cls) and cls.__module__.startswith("sb3_sgmrl."):
-            names |= dict.fromkeys(inspect.signature(cls).parameters)
-    settings = {name: getattr(model, name) for name in names if name not in _NOT_SETTINGS and hasattr(model, name)}
+    wanted = argument_names(type(model), "learning")
+    settings = {name: getattr(model, name) for name in type(model).arguments if name in wanted and hasattr(model, name)}
     return {"policy": model.policy_class.__name__, **{name: _readable(value) for name, value in settings.items()}}
 
 

@@ -1,13 +1,19 @@
-"""Errors a person can cause, raised before anything is sampled."""
+"""
+The table of constructor arguments: what each means, which values it takes, and whether it decides what is learned.
+
+Docstrings, checks, hyperparameter files, TensorBoard and model cards read this table. A class of algorithms has its table as
+``arguments``; one with arguments of its own adds them to the table of its base class.
+"""
 
 from __future__ import annotations
 
 import inspect
 import math
 import os
-import warnings
-from dataclasses import fields
-from typing import Any
+import textwrap
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
 import torch as th
@@ -17,52 +23,198 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy
 
 from sb3_sgmrl.gradient.advantages import AdvantageSettings
-from sb3_sgmrl.gradient.inner import INNER_SURROGATES
-from sb3_sgmrl.score_terms.control_variates import CONTROL_VARIATES, FIRST_ORDER, LEAVE_ONE_OUT
+from sb3_sgmrl.gradient.inner import InnerSurrogateName
 from sb3_sgmrl.util.validation import check_choice, check_positive, is_number, is_positive_and_finite
 
+Algorithm = TypeVar("Algorithm", bound=type[BaseAlgorithm])
+# called with the name and the value; raises a ValueError
+Check = Callable[[str, Any], None]
+# ``learning`` decides what is learned, ``playing`` how fast; ``run`` belongs to one run; ``model`` has no number or name
+Kind = Literal["model", "learning", "playing", "log", "run"]
 
-def argument_names(algorithm: type[BaseAlgorithm]) -> set[str]:
+
+@dataclass(frozen=True)
+class Argument:
     """
-    :param algorithm: a class of algorithms
-    :return: names of the arguments of its constructor, also of those that it passes on to the constructors it inherits
+    A constructor argument.
+
+    :param doc: What it means, as it stands after ``:param name:``
+    :param check: Raises a ValueError for a value outside its range; None accepts everything here
+    :param kind: What it decides
     """
-    classes = algorithm.__mro__[: algorithm.__mro__.index(BaseAlgorithm)]
-    constructors = [vars(cls)["__init__"] for cls in classes if "__init__" in vars(cls)]
-    names = {name for constructor in constructors for name in inspect.signature(constructor).parameters}
-    return names - {"self", "args", "kwargs", "_init_setup_model"}
+
+    doc: str
+    check: Check | None = None
+    kind: Kind = "learning"
+
+
+def positive(name: str, value: Any) -> None:
+    """
+    :param name: The argument
+    :param value: Its value
+    :raises ValueError: When it is not a positive integer
+    """
+    check_positive(**{name: value})
+
+
+def optional(check: Check) -> Check:
+    """
+    :param check: The check of a value
+    :return: The same check, which accepts None
+    """
+
+    def check_value(name: str, value: Any) -> None:
+        if value is not None:
+            check(name, value)
+
+    return check_value
+
+
+def one_of(choice: Any) -> Check:
+    """
+    :param choice: A ``Literal`` type
+    :return: A check that raises a ValueError for values that are not in it
+    """
+    return lambda name, value: check_choice(name, value, get_args(choice))
+
+
+def fraction(name: str, value: Any) -> None:
+    """
+    :param name: The argument
+    :param value: Its value
+    :raises ValueError: When it is not a number in [0, 1]
+    """
+    if not (is_number(value) and 0 <= value <= 1):
+        raise ValueError(f"`{name}` must lie in [0, 1], got {value!r}.")
+
+
+def _learning_rate(name: str, value: Any) -> None:
+    if not callable(value) and not (is_number(value) and math.isfinite(value) and value >= 0):
+        raise ValueError(f"`{name}` must be a finite number that is not negative, or a function, got {value!r}.")
+
+
+def _inner_lr(name: str, value: Any) -> None:
+    if not is_positive_and_finite(value):
+        raise ValueError(f"`{name}` must be positive and finite, got {value!r}.")
+
+
+def _step_size_rate(name: str, value: Any) -> None:
+    if not is_positive_and_finite(value):
+        raise ValueError(f"`{name}` must be positive and finite, or None for fixed step sizes, got {value!r}.")
+
+
+def _max_norm(name: str, value: Any) -> None:
+    if not (is_number(value) and value > 0):
+        raise ValueError(f"`{name}` must be positive, or None for no clipping, got {value!r}.")
+
+
+def _advantage_settings(name: str, value: Any) -> None:
+    settings = tuple(setting.name for setting in fields(AdvantageSettings))
+    for key in value:
+        if key not in settings:
+            raise ValueError(f"`{name}` may hold {', '.join(settings)}, got {key!r}.")
+
+
+ARGUMENTS: dict[str, Argument] = {
+    "policy": Argument("The policy: ``MlpPolicy``, ``CnnPolicy``, ``MultiInputPolicy`` or a class", kind="model"),
+    "env": Argument(
+        "The :class:`~sb3_sgmrl.TaskDistEnv`, a VecEnv of them, or the id of a registered task family", kind="model"
+    ),
+    "learning_rate": Argument(
+        "The step size of the meta-optimiser: a number or a function of the remaining progress", _learning_rate
+    ),
+    "meta_batch_size": Argument("The number of tasks per meta-iteration", positive),
+    "n_episodes": Argument("The number of episodes per task in each adaptation phase", positive),
+    "n_outer_episodes": Argument(
+        "The number of episodes per task of the adapted policy; ``n_episodes`` when None", optional(positive)
+    ),
+    "n_inner_steps": Argument("The number ζ of inner steps", positive),
+    "inner_lr": Argument("The step size α of an inner step", _inner_lr),
+    "inner_lr_learning_rate": Argument(
+        "The rate at which step sizes are learned, one for each parameter tensor, all starting at ``inner_lr``. Adam follows "
+        "the derivative of the post-adaptation return and moves each by up to this fraction of ``inner_lr`` per "
+        "meta-iteration. Step sizes that would become negative become zero. None keeps the step sizes fixed",
+        optional(_step_size_rate),
+    ),
+    "gamma": Argument("The discount factor"),
+    "gae_lambda": Argument("The λ of generalised advantage estimation"),
+    "baseline": Argument(
+        "The baseline: ``linear`` (features of observation and time, fitted per task and phase), ``critic`` (the policy's "
+        "value net, trained on all episodes) or ``none``"
+    ),
+    "normalize_advantage": Argument("Whether to normalise the advantages of each task and phase"),
+    "discount_from": Argument(
+        "The start of discounting: ``step`` discounts rewards-to-go from their step, as is customary; ``episode`` from the "
+        "start of the episode, as in eq. (4) of the paper"
+    ),
+    "time_reduction": Argument(
+        "The reduction over time: ``mean`` takes means over all steps; ``sum`` takes sums over the steps of an episode and "
+        "means over episodes, as in the paper"
+    ),
+    "outer_advantage": Argument(
+        "The settings of :class:`~sb3_sgmrl.gradient.advantages.AdvantageSettings` that differ in the outer surrogate",
+        optional(_advantage_settings),
+    ),
+    "inner_surrogate": Argument("The inner surrogate: ``pathwise``, ``lvc`` or ``dice``", one_of(InnerSurrogateName)),
+    "first_order": Argument("Whether to leave out second derivatives"),
+    "max_grad_norm": Argument("The norm the meta-gradient is clipped at; None does not clip", optional(_max_norm)),
+    "vf_epochs": Argument(
+        'The number of gradient steps on the value loss per meta-iteration, with ``baseline="critic"``', positive
+    ),
+    "n_envs": Argument("The number of workers made from a single environment; None chooses", kind="playing"),
+    "engine": Argument(
+        "The engine that plays a single environment: ``batched`` is the batched form of a registered family; ``in_process`` "
+        "are clones in this process; ``subprocess`` are clones in one process per processor; ``auto`` takes the batched form "
+        "where there is one, else clones in this process",
+        kind="playing",
+    ),
+    "n_threads": Argument("The number of threads for gradients; None takes one per processor", optional(positive), "playing"),
+    "stats_window_size": Argument("The number of episodes that the rollout statistics average over", kind="log"),
+    "tensorboard_log": Argument("The folder of TensorBoard logs; None writes none", kind="run"),
+    "policy_kwargs": Argument(
+        "The further arguments of the policy; without ``ortho_init`` its layers start with Glorot-uniform weights and "
+        "zero biases"
+    ),
+    "verbose": Argument("The verbosity: 0 no output, 1 info, 2 debug", kind="run"),
+    "seed": Argument("The seed of everything random; None draws one", kind="run"),
+    "device": Argument("The device of the policy", kind="run"),
+    "_init_setup_model": Argument("Whether to build the network at construction", kind="run"),
+}
+
+
+def with_arguments(algorithm: Algorithm) -> Algorithm:
+    """
+    Class decorator: complete the docstring by the arguments of the constructor.
+
+    :param algorithm: The class
+    :return: The same class
+    """
+    table: Mapping[str, Argument] = algorithm.arguments  # type: ignore[attr-defined]
+    texts = [f":param {name}: {table[name].doc}" for name in inspect.signature(algorithm).parameters]
+    lines = [textwrap.fill(text, 120, subsequent_indent="    ", break_long_words=False) for text in texts]
+    lines.append(":raises ValueError: For an argument outside its range, naming it")
+    algorithm.__doc__ = "\n".join([inspect.cleandoc(algorithm.__doc__ or ""), "", *lines])
+    return algorithm
+
+
+def argument_names(algorithm: type[BaseAlgorithm], *kinds: Kind) -> set[str]:
+    """
+    :param algorithm: A class of algorithms
+    :param kinds: The kinds that are wanted; all when none is given
+    :return: Names of the arguments of its constructor
+    """
+    table: Mapping[str, Argument] = algorithm.arguments  # type: ignore[attr-defined]
+    return {name for name, argument in table.items() if not kinds or argument.kind in kinds} - {"_init_setup_model"}
 
 
 def check_arguments(model: Any) -> None:
     """
-    :param model: an algorithm whose constructor arguments are set as attributes
-    :raises ValueError: for the first argument outside its range
+    :param model: An algorithm whose constructor arguments are set as attributes
+    :raises ValueError: For the first argument outside its range
     """
-    outer = model.n_episodes if model.n_outer_episodes is None else model.n_outer_episodes
-    if model.n_threads is not None:
-        check_positive(n_threads=model.n_threads)
-    check_positive(
-        meta_batch_size=model.meta_batch_size,
-        n_episodes=model.n_episodes,
-        n_outer_episodes=outer,
-        n_inner_steps=model.n_inner_steps,
-        vf_epochs=model.vf_epochs,
-    )
-    rate = model.learning_rate
-    if not callable(rate) and not (is_number(rate) and math.isfinite(rate) and rate >= 0):
-        raise ValueError(f"`learning_rate` must be a finite number that is not negative, or a function, got {rate!r}.")
-    if not is_positive_and_finite(model.inner_lr):
-        raise ValueError(f"`inner_lr` must be positive and finite, got {model.inner_lr!r}.")
-    rate = model.inner_lr_learning_rate
-    if rate is not None and not is_positive_and_finite(rate):
-        raise ValueError(f"`inner_lr_learning_rate` must be positive and finite, or None for fixed step sizes, got {rate!r}.")
-    if model.max_grad_norm is not None and not (is_number(model.max_grad_norm) and model.max_grad_norm > 0):
-        raise ValueError(f"`max_grad_norm` must be positive, or None for no clipping, got {model.max_grad_norm!r}.")
-    settings = tuple(setting.name for setting in fields(AdvantageSettings))
-    for name in model.outer_advantage or {}:
-        if name not in settings:
-            raise ValueError(f"`outer_advantage` may hold {', '.join(settings)}, got {name!r}.")
-    check_choice("inner_surrogate", model.inner_surrogate, INNER_SURROGATES)
+    for name, argument in model.arguments.items():
+        if argument.check is not None:
+            argument.check(name, getattr(model, name))
 
 
 def check_policy(policy_class: Any, policy_kwargs: dict[str, Any]) -> None:
@@ -100,49 +252,4 @@ def check_memory(n_episodes: int, n_steps: int, observation_space: spaces.Space,
         raise ValueError(
             f"A meta-iteration would take {needed / 2**30:.0f} GiB and the machine has {there_is / 2**30:.0f}: "
             "`meta_batch_size`, `n_episodes` or the time limit of `env` must be smaller."
-        )
-
-
-def check_counted_once(inner_surrogate: str) -> None:
-    """
-    :param inner_surrogate: that of an algorithm with a score term
-    :raises ValueError: when it counts what the score term counts
-    """
-    if inner_surrogate != "pathwise":
-        raise ValueError(
-            f"`inner_surrogate={inner_surrogate!r}` already holds the derivative of the sampling distribution, which "
-            "the score term of formula (A) would count a second time: use `inner_surrogate='pathwise'`, or no score term "
-            "(`score_coef=0`, or MAML)."
-        )
-
-
-def check_score_term(model: Any) -> None:
-    """
-    :param model: an algorithm with a score term whose constructor arguments are set as attributes
-    :raises ValueError: for an argument outside its range, or that does not go together with a score term
-    """
-    check_choice("control_variate", model.control_variate, CONTROL_VARIATES)
-    if model.score_coef != "auto" and not (is_number(model.score_coef) and 0 <= model.score_coef <= 1):
-        raise ValueError(f"`score_coef` must lie in [0, 1] or be 'auto', got {model.score_coef!r}.")
-    if not (is_number(model.score_gae_lambda) and 0 <= model.score_gae_lambda <= 1):
-        raise ValueError(f"`score_gae_lambda` must lie in [0, 1], got {model.score_gae_lambda!r}.")
-    if model.score_coef == 0:
-        return
-    check_counted_once(model.inner_surrogate)
-    if model.control_variate_scaling and model.control_variate in FIRST_ORDER:
-        raise ValueError(
-            f"`control_variate_scaling` must be False with `control_variate={model.control_variate!r}`, which has no separate "
-            "return to scale."
-        )
-    if model.control_variate in LEAVE_ONE_OUT and model.n_episodes < 2:
-        raise ValueError(
-            f"`n_episodes` must be at least 2 with `control_variate={model.control_variate!r}`, which leaves one episode out."
-        )
-    if model.control_variate == "leave_one_task_out" and model.meta_batch_size < 2:
-        raise ValueError("`meta_batch_size` must be at least 2 with `control_variate='leave_one_task_out'`.")
-    if model.first_order:
-        warnings.warn(
-            "`first_order=True` together with a score term is the most biased combination: the second-order term and the "
-            "score term largely cancel, so keep both or neither.",
-            stacklevel=5,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import numpy as np
 import torch as th
@@ -22,30 +22,41 @@ from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from stable_baselines3.common.utils import check_for_correct_spaces
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize, unwrap_vec_normalize
 
-from sb3_sgmrl.common.arguments import check_arguments, check_memory, check_policy
+from sb3_sgmrl.common.arguments import (
+    ARGUMENTS,
+    Argument,
+    check_arguments,
+    check_memory,
+    check_policy,
+    with_arguments,
+)
 from sb3_sgmrl.common.phases import adapt_tasks, play_and_adapt, task_phases
 from sb3_sgmrl.common.saving import SafelySaved
 from sb3_sgmrl.data.batch import PhaseBatch, check_episodes
 from sb3_sgmrl.data.streams import ADAPTATION
-from sb3_sgmrl.gradient.advantages import AdvantageSettings
+from sb3_sgmrl.gradient.advantages import AdvantageSettings, DiscountStart, TimeReduction
+from sb3_sgmrl.gradient.baselines import BASELINES, BaselineName
+from sb3_sgmrl.gradient.inner import InnerSurrogateName
 from sb3_sgmrl.gradient.objective import MetaObjective
 from sb3_sgmrl.gradient.score_weight import ScoreWeights
 from sb3_sgmrl.gradient.step_sizes import StepSizes
 from sb3_sgmrl.policies.functional import FunctionalPolicy
 from sb3_sgmrl.policies.initialization import initialize
+from sb3_sgmrl.score_terms.base import ScoreTerm
 from sb3_sgmrl.util.validation import check_positive, check_seed
 from sb3_sgmrl.vec_env.borrowing import borrowed_workers
-from sb3_sgmrl.vec_env.engines import as_task_vec_env, close_task_env, make_task_env
+from sb3_sgmrl.vec_env.engines import EngineName, as_task_vec_env, close_task_env, make_task_env
 from sb3_sgmrl.vec_env.normalization import check_normalization
 from sb3_sgmrl.vec_env.task_workers import check_task_workers, check_tasks, find_horizon
 
 
+@with_arguments
 class MetaModel(SafelySaved):
     """
-    A policy that adapts to tasks by policy-gradient steps. The arguments are those of
-    :class:`~sb3_sgmrl.common.meta_algorithm.MetaOnPolicyAlgorithm`.
+    A policy that adapts to tasks by policy-gradient steps.
     """
 
+    arguments: ClassVar[dict[str, Argument]] = ARGUMENTS
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
         "MlpPolicy": ActorCriticPolicy,
         "CnnPolicy": ActorCriticCnnPolicy,
@@ -53,8 +64,6 @@ class MetaModel(SafelySaved):
     }
     policy: ActorCriticPolicy
     env: VecEnv
-    # weight λ of the score term
-    score_coef: float | str = 0.0
 
     def __init__(
         self,
@@ -69,17 +78,17 @@ class MetaModel(SafelySaved):
         inner_lr_learning_rate: float | None = None,
         gamma: float = 0.99,
         gae_lambda: float = 0.997,
-        baseline: str = "linear",
+        baseline: BaselineName = "linear",
         normalize_advantage: bool = True,
-        discount_from: str = "step",
-        time_reduction: str = "mean",
+        discount_from: DiscountStart = "step",
+        time_reduction: TimeReduction = "mean",
         outer_advantage: dict[str, Any] | None = None,
-        inner_surrogate: str = "pathwise",
+        inner_surrogate: InnerSurrogateName = "pathwise",
         first_order: bool = False,
         max_grad_norm: float | None = 0.5,
         vf_epochs: int = 10,
         n_envs: int | None = None,
-        engine: str = "auto",
+        engine: EngineName = "auto",
         n_threads: int | None = None,
         stats_window_size: int = 100,
         tensorboard_log: str | None = None,
@@ -221,6 +230,8 @@ class MetaModel(SafelySaved):
         """
         check_arguments(self)
         self.objective  # noqa: B018  # checks its own settings
+        if self.score_term is not None:
+            self.score_term.check(self)
         if hasattr(self, "policy"):  # which the step sizes and their optimiser were made with
             made_with = None if self.step_sizes is None else self.step_sizes.learning_rate
             if self.inner_lr_learning_rate != made_with:
@@ -260,11 +271,16 @@ class MetaModel(SafelySaved):
             for name in self.functional.adapted_names
         }
 
+    @property
+    def score_term(self) -> ScoreTerm | None:
+        """What is added to the pathwise gradient, formula (B); None adds nothing, as in MAML."""
+        return None
+
     def score_weights(self) -> float | ScoreWeights:
         """
-        :return: weight of the score term, or a weight for each inner step and parameter
+        :return: The weight λ of the score term, or a weight for each inner step and parameter
         """
-        return cast(float, self.score_coef)
+        return 1.0
 
     @property
     def episodes_per_phase(self) -> list[int]:
@@ -348,7 +364,7 @@ def fit_to_model(model: MetaModel, vec_env: VecEnv) -> VecEnv:
             "`env` must be in a VecNormalize as the environment of the model is, with the same norm_obs: the policy does not "
             "know observations that are not normalised as in training."
         )
-    scale_matters = not model.normalize_advantage or model.baseline == "critic"
+    scale_matters = not model.normalize_advantage or BASELINES[model.baseline].needs_critic
     if model.env is not None and scale_matters and _normalizes_rewards(training) != _normalizes_rewards(here):
         raise ValueError(
             "`env` must have the norm_reward of the model's environment: with normalize_advantage=False or baseline='critic' "

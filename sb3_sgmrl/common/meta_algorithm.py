@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, TypeVar
 
-import torch as th
+import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ConvertCallback
 from stable_baselines3.common.type_aliases import MaybeCallback
 from stable_baselines3.common.utils import safe_mean
 from stable_baselines3.common.vec_env import VecEnv
 
+from sb3_sgmrl.common.arguments import with_arguments
 from sb3_sgmrl.common.base_class import MetaModel
+from sb3_sgmrl.common.outer_step import OptimizerStep, OuterProblem, OuterStep
 from sb3_sgmrl.common.phases import play_and_adapt
 from sb3_sgmrl.common.progress import MetaProgressBarCallback
 from sb3_sgmrl.data.batch import PhaseBatch
 from sb3_sgmrl.gradient.critic import fit_critic
-from sb3_sgmrl.gradient.meta_gradient import MetaGradient, meta_gradient
-from sb3_sgmrl.gradient.objective import ScoreCoefficients, TaskPhase
+from sb3_sgmrl.gradient.meta_gradient import MetaGradient
+from sb3_sgmrl.gradient.objective import MetaRollout
 from sb3_sgmrl.gradient.step_sizes import StepSizes
+from sb3_sgmrl.score_terms.base import TermContext
 from sb3_sgmrl.util.threads import thread_pool
 from sb3_sgmrl.util.validation import check_positive
 from sb3_sgmrl.vec_env.borrowing import tasks_released_afterwards
@@ -29,66 +32,15 @@ from sb3_sgmrl.vec_env.normalization import frozen_statistics
 SelfMetaAlgorithm = TypeVar("SelfMetaAlgorithm", bound="MetaOnPolicyAlgorithm")
 
 
-@dataclass(frozen=True)
-class MetaRollout:
-    """
-    The data of one meta-iteration.
-
-    :param tasks: the tasks
-    :param traces: ζ + 1 phases of every task
-    """
-
-    tasks: Sequence[Any]
-    traces: list[list[TaskPhase]]
-
-
+@with_arguments
 class MetaOnPolicyAlgorithm(MetaModel):
     """
     Base of the gradient-based meta-RL algorithms. A meta-iteration samples tasks, plays ``n_episodes`` episodes of each with
     the meta-parameters θ, adapts to each task by ``n_inner_steps`` policy-gradient steps with fresh episodes, and moves θ
     along an estimate of the gradient of the post-adaptation return.
-
-    :param policy: the policy, ``MlpPolicy``, ``CnnPolicy``, ``MultiInputPolicy`` or a class
-    :param env: a :class:`~sb3_sgmrl.TaskDistEnv` or a VecEnv of them, or the id of a registered task family
-    :param learning_rate: step size of the meta-optimiser, a number or a function of the remaining progress
-    :param meta_batch_size: number of tasks per meta-iteration
-    :param n_episodes: episodes per task in each adaptation phase
-    :param n_outer_episodes: episodes per task of the adapted policy; ``n_episodes`` when None
-    :param n_inner_steps: number ζ of inner steps
-    :param inner_lr: step size α of an inner step
-    :param inner_lr_learning_rate: learn a step size for each parameter tensor, all beginning at ``inner_lr``, by the
-        derivative of the post-adaptation return: Adam moves one by up to this part of ``inner_lr`` per meta-iteration. Those
-        that would become negative become zero. None leaves them alone
-    :param gamma: discount factor
-    :param gae_lambda: λ of generalised advantage estimation
-    :param baseline: ``linear`` (features of observation and time, fitted per task and phase), ``critic`` (the policy's value
-        net, trained on all episodes) or ``none``
-    :param normalize_advantage: normalise the advantages of each task and phase
-    :param discount_from: ``step``: rewards-to-go are discounted from their step, as is customary; ``episode``: from the start
-        of the episode, as in eq. (4) of the paper
-    :param time_reduction: ``mean``: surrogates are means over all steps; ``sum``: sums over the steps of an episode, means
-        over episodes, as in the paper
-    :param outer_advantage: settings of :class:`~sb3_sgmrl.gradient.advantages.AdvantageSettings` that differ in the outer
-        surrogate
-    :param inner_surrogate: ``pathwise``, ``lvc`` or ``dice``
-    :param first_order: leave the second derivatives out
-    :param max_grad_norm: the norm the meta-gradient is clipped at; None leaves it alone
-    :param vf_epochs: gradient steps on the value loss per meta-iteration, with ``baseline="critic"``
-    :param n_envs: number of workers made from a single environment; None chooses
-    :param engine: what plays a single environment: ``batched``, the batched form of a registered family; ``in_process``,
-        clones in this process; ``subprocess``, clones in one process per processor; ``auto``, the batched form where there is
-        one, else clones in this process
-    :param n_threads: threads for gradients; None takes one per processor
-    :param stats_window_size: number of episodes the rollout statistics average over
-    :param tensorboard_log: folder of TensorBoard logs; None writes none
-    :param policy_kwargs: further arguments of the policy; without ``ortho_init`` its layers start with Glorot-uniform weights
-        and zero biases
-    :param verbose: 0 no output, 1 info, 2 debug
-    :param seed: seed of everything random; None draws one
-    :param device: device of the policy
-    :param _init_setup_model: whether to build the network at construction
-    :raises ValueError: for an argument outside its range, naming it
     """
+
+    outer_step: OuterStep = OptimizerStep()
 
     # ---------------------------------------------------------------- sampling
 
@@ -140,53 +92,46 @@ class MetaOnPolicyAlgorithm(MetaModel):
 
     # ---------------------------------------------------------------- training
 
-    def score_coefficients(self, rollout: MetaRollout) -> ScoreCoefficients | None:
+    def outer_problem(self, rollout: MetaRollout, executor: ThreadPoolExecutor | None = None) -> OuterProblem:
         """
-        :param rollout: the data of one meta-iteration
-        :return: coefficients of the scores in formula (B); None leaves the score term out
+        What the outer step has to go by.
+
+        :param rollout: The data of one meta-iteration
+        :param executor: Threads over tasks
+        :return: The problem, with the score term prepared
         """
-        return None
+        objective, term = self.objective, self.score_term
+        if term is not None:
+            if term.needs_task_features:
+                features = [self.env.env_method("task_features", task, indices=0)[0] for task in rollout.tasks]
+                rollout = replace(rollout, task_features=np.stack(features))
+            term = term.prepare(rollout, TermContext(self.functional, objective, executor))
+        return OuterProblem(self.policy, self.functional, objective, rollout, term, self.max_grad_norm, executor)
 
     def meta_gradient(self, rollout: MetaRollout) -> MetaGradient:
         """
         The estimate of ∇V that :meth:`train` follows.
 
-        :param rollout: the data of one meta-iteration
-        :return: the gradient by parameter name, and its parts
+        :param rollout: The data of one meta-iteration
+        :return: The gradient by parameter name, and its parts
         """
         with thread_pool(self.n_threads) as pool:
-            return meta_gradient(self.functional, self.objective, self.score_coefficients(rollout), rollout.traces, pool)
-
-    def observe(self, rollout: MetaRollout, estimate: MetaGradient) -> None:
-        """
-        Learn from a meta-iteration what the estimates of later ones use, and log it.
-
-        :param rollout: the data of the iteration
-        :param estimate: the gradient that was followed
-        """
+            return self.outer_problem(rollout, pool).gradient()
 
     def train(self, rollout: MetaRollout) -> None:
         """
-        One step of the meta-optimiser.
+        Move the meta-parameters by the outer step.
 
-        :param rollout: the data of one meta-iteration
-        :raises ValueError: when the meta-gradient is not finite
+        :param rollout: The data of one meta-iteration
+        :raises ValueError: When the meta-gradient is not finite
         """
         self._update_learning_rate(self.policy.optimizer)
-        estimate = self.meta_gradient(rollout)
-        if not all(th.isfinite(value).all() for value in (*estimate.gradient.values(), *estimate.relative_lr.values())):
-            raise ValueError("The meta-gradient is NaN or infinite; a smaller `inner_lr` or `learning_rate` may help.")
-        named = dict(self.policy.named_parameters())
-        self.policy.optimizer.zero_grad()
-        for name, value in estimate.gradient.items():
-            named[name].grad = -value  # the optimiser descends
-        if self.max_grad_norm is not None:
-            th.nn.utils.clip_grad_norm_([named[name] for name in estimate.gradient], self.max_grad_norm)
-        self.policy.optimizer.step()
+        with thread_pool(self.n_threads) as pool:
+            problem = self.outer_problem(rollout, pool)
+            estimate = self.outer_step.update(problem)
         if self.step_sizes is not None:
             self._learn_step_sizes(self.step_sizes, estimate)
-        objective = self.objective
-        if "critic" in (objective.inner.baseline, objective.outer.baseline):
+        if problem.objective.needs_critic:
             phases = [phase for trace in rollout.traces for phase in trace]
             self.logger.record("train/value_loss", fit_critic(self.functional, phases, self.gamma, self.vf_epochs))
         self._n_updates += 1
@@ -194,9 +139,20 @@ class MetaOnPolicyAlgorithm(MetaModel):
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         for key, norm in estimate.norms().items():
             self.logger.record(f"train/{key}", norm)
-        self.observe(rollout, estimate)
+        self.observe(problem, estimate)
         if hasattr(self.policy, "log_std"):
             self.logger.record("train/std", float(self.policy.log_std.detach().exp().mean()))
+
+    def observe(self, problem: OuterProblem, estimate: MetaGradient) -> None:
+        """
+        Learn from a meta-iteration what the estimates of later ones use, and log it.
+
+        :param problem: What the outer step had to go by
+        :param estimate: The gradient that was followed
+        """
+        if problem.score_term is not None:
+            for key, value in problem.score_term.observe(problem.rollout, estimate).items():
+                self.logger.record(f"train/{key}", value)
 
     def _learn_step_sizes(self, step_sizes: StepSizes, estimate: MetaGradient) -> None:
         self.logger.record("train/inner_lr_clamped", step_sizes.ascend(estimate.relative_lr))
@@ -239,7 +195,7 @@ class MetaOnPolicyAlgorithm(MetaModel):
         total_timesteps: int,
         callback: MaybeCallback = None,
         log_interval: int | None = 1,
-        tb_log_name: str = "MetaOnPolicyAlgorithm",
+        tb_log_name: str | None = None,
         reset_num_timesteps: bool = True,
         progress_bar: bool = False,
     ) -> SelfMetaAlgorithm:
@@ -250,7 +206,7 @@ class MetaOnPolicyAlgorithm(MetaModel):
         :param total_timesteps: number of samples
         :param callback: SB3 callbacks
         :param log_interval: iterations between two logs; None writes none
-        :param tb_log_name: name of the run in TensorBoard
+        :param tb_log_name: name of the run in TensorBoard; the class's name when None
         :param reset_num_timesteps: start counting at zero
         :param progress_bar: show SB3's progress bar, with the number of the iteration and its returns before and after
             adaptation; it needs tqdm and rich
@@ -263,6 +219,7 @@ class MetaOnPolicyAlgorithm(MetaModel):
         if log_interval is not None:
             check_positive(log_interval=log_interval)
         self.check_settings()  # attributes may have been changed
+        tb_log_name = type(self).__name__ if tb_log_name is None else tb_log_name
         iteration = 0
         with tasks_released_afterwards(self.env):
             with frozen_statistics(self.env):  # SB3 resets the workers, and nobody plays on from there

@@ -31,7 +31,7 @@ def task_phases(
     :param parameter_sets: one per task, or a single one for all
     :return: one per task
     """
-    values = critic_values(policy, phase) if settings.baseline == "critic" else None
+    values = critic_values(policy, phase) if settings.predictor.needs_critic else None
     weighted = episode_weights(phase, settings, policy.policy.observation_space, values)
     return [
         TaskPhase(parameter_sets[i % len(parameter_sets)], phase.task(i), weighted[i], None if values is None else values[i])

@@ -1,17 +1,44 @@
 from __future__ import annotations
 
-from typing import TypeVar
+from dataclasses import dataclass
 
-from stable_baselines3.common.type_aliases import MaybeCallback
+import numpy as np
+import torch as th
 
-from sb3_sgmrl.common.arguments import check_counted_once
-from sb3_sgmrl.common.meta_algorithm import MetaOnPolicyAlgorithm, MetaRollout
-from sb3_sgmrl.gradient.objective import ScoreCoefficients
-from sb3_sgmrl.score_terms.returns import mean_reward_coefficients
-
-SelfEMAML = TypeVar("SelfEMAML", bound="EMAML")
+from sb3_sgmrl.common.arguments import with_arguments
+from sb3_sgmrl.common.meta_algorithm import MetaOnPolicyAlgorithm
+from sb3_sgmrl.gradient.objective import InnerStep, MetaRollout
+from sb3_sgmrl.score_terms.base import ScoreTerm, TermContext
 
 
+class MeanReward(ScoreTerm):
+    """
+    The mean reward after adaptation times the mean log-likelihood of the first inner batch. The rewards of all steps of all
+    tasks are standardised together, and each task has the mean of its own.
+    """
+
+    def prepare(self, rollout: MetaRollout, context: TermContext) -> ScoreTerm:
+        rewards = [trace[-1].batch.rewards[trace[-1].batch.mask] for trace in rollout.traces]
+        together = np.concatenate(rewards)
+        return _OfIteration([(r.mean() - together.mean()) / (together.std() + 1e-8) for r in rewards])
+
+    def coefficients(self, step: InnerStep) -> th.Tensor:
+        raise TypeError("Rewards are standardised over all tasks: call `prepare(rollout, context)` first.")
+
+
+@dataclass(frozen=True)
+class _OfIteration(ScoreTerm):
+    """:class:`MeanReward` with the standardised mean reward of each task of an iteration."""
+
+    mean_rewards: list[float]
+
+    def coefficients(self, step: InnerStep) -> th.Tensor:
+        weights = step.samples.weights
+        mean_reward = self.mean_rewards[step.task] if step.stage == 0 else 0.0
+        return th.full_like(weights, mean_reward / len(weights))
+
+
+@with_arguments
 class EMAML(MetaOnPolicyAlgorithm):
     """
     E-MAML: MAML with a heuristic score term for exploration, in the form the SG-MRL paper compares with.
@@ -20,26 +47,8 @@ class EMAML(MetaOnPolicyAlgorithm):
     log-likelihood of the first batch of episodes. A mean stands where the exact gradient has a sum, so the term is small and
     fades with the number of samples; see :class:`~sb3_sgmrl.SGMRL` for the exact one. Paper:
     https://arxiv.org/abs/1803.01118 (Stadie et al. 2018).
-
-    Arguments are those of :class:`~sb3_sgmrl.common.meta_algorithm.MetaOnPolicyAlgorithm`.
     """
 
-    score_coef = 1.0
-
-    def check_settings(self) -> None:
-        super().check_settings()
-        check_counted_once(self.inner_surrogate)
-
-    def score_coefficients(self, rollout: MetaRollout) -> ScoreCoefficients:
-        return mean_reward_coefficients(rollout.traces)
-
-    def learn(
-        self: SelfEMAML,
-        total_timesteps: int,
-        callback: MaybeCallback = None,
-        log_interval: int | None = 1,
-        tb_log_name: str = "EMAML",
-        reset_num_timesteps: bool = True,
-        progress_bar: bool = False,
-    ) -> SelfEMAML:
-        return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
+    @property
+    def score_term(self) -> ScoreTerm:
+        return MeanReward()

@@ -1,21 +1,21 @@
-"""Advantages of one task's episodes, and the same advantages refitted without each episode in turn."""
+"""From rewards to the weights of the log-likelihoods: advantages, normalisation and reduction."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from numbers import Real
+from typing import Literal, get_args
 
 import numpy as np
 from gymnasium import spaces
-from scipy.signal import lfilter
-from stable_baselines3.common.preprocessing import is_image_space
 
-from sb3_sgmrl.data.batch import Observations, PhaseBatch, TaskBatch
+from sb3_sgmrl.data.batch import PhaseBatch
+from sb3_sgmrl.gradient.baselines import BASELINES, Baseline, BaselineName
+from sb3_sgmrl.gradient.discounting import discounted_sum
+from sb3_sgmrl.util.validation import check_choice
 
-RIDGE = 1e-5
-BASELINES = ("linear", "critic", "none")
-DISCOUNT_STARTS = ("step", "episode")
-REDUCTIONS = ("mean", "sum")
+DiscountStart = Literal["step", "episode"]
+TimeReduction = Literal["mean", "sum"]
 # a standard deviation of advantages that is none
 _NO_DEVIATION = 1e-8
 
@@ -38,18 +38,45 @@ class AdvantageSettings:
 
     gamma: float = 0.99
     gae_lambda: float = 0.997
-    baseline: str = "linear"
+    baseline: BaselineName = "linear"
     normalize: bool = True
-    discount_from: str = "step"
-    time_reduction: str = "mean"
+    discount_from: DiscountStart = "step"
+    time_reduction: TimeReduction = "mean"
 
     def __post_init__(self) -> None:
         for name in ("gamma", "gae_lambda"):
             if not (isinstance(getattr(self, name), Real) and 0 <= getattr(self, name) <= 1):
                 raise ValueError(f"`{name}` must lie in [0, 1], got {getattr(self, name)!r}.")
-        for name, allowed in (("baseline", BASELINES), ("discount_from", DISCOUNT_STARTS), ("time_reduction", REDUCTIONS)):
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"`{name}` must be one of {', '.join(allowed)}, got {getattr(self, name)!r}.")
+        choices = {"baseline": BaselineName, "discount_from": DiscountStart, "time_reduction": TimeReduction}
+        for name, choice in choices.items():
+            check_choice(name, getattr(self, name), get_args(choice))
+
+    @property
+    def predictor(self) -> Baseline:
+        """What ``baseline`` names."""
+        return BASELINES[self.baseline]
+
+    def discounts(self, n_steps: int) -> np.ndarray:
+        """
+        :param n_steps: The length of an episode
+        :return: d_t, which multiplies the advantage of step t: γ^t, or 1 with ``discount_from="step"``; shape (n_steps,)
+        """
+        return self.gamma ** np.arange(n_steps) if self.discount_from == "episode" else np.ones(n_steps)
+
+    def divisor(self, mask: np.ndarray) -> np.ndarray:
+        """
+        :param mask: The steps that count, shape (..., n_episodes, n_steps)
+        :return: What the sum over all steps is divided by: their number, or that of episodes with ``time_reduction="sum"``;
+            shape (...)
+        """
+        return mask.any(-1).sum(-1) if self.time_reduction == "sum" else mask.sum((-2, -1))
+
+    def shares(self, mask: np.ndarray) -> np.ndarray:
+        """
+        :param mask: The steps that count, shape (n_episodes, n_steps)
+        :return: What each step adds to :meth:`divisor`, same shape; an episode that counts as one is added at its first step
+        """
+        return mask * (np.arange(mask.shape[-1]) == 0) if self.time_reduction == "sum" else mask
 
 
 @dataclass(frozen=True)
@@ -68,70 +95,6 @@ class WeightedEpisodes:
 
 # features of as many tasks at a time as fit into this many numbers, which should stay in the processor's cache
 _CHUNK = 2**18
-
-
-def flatten_observations(space: spaces.Space, observations: Observations) -> np.ndarray | None:
-    """
-    Observations as vectors, for the linear baseline: one-hot for discrete spaces, images left out.
-
-    :param space: observation space
-    :param observations: shape (..., \\*obs_shape), or such an array per key
-    :return: shape (..., n), or None when nothing is left
-    """
-    if isinstance(space, spaces.Dict):
-        assert isinstance(observations, dict)
-        flattened = (flatten_observations(sub, observations[key]) for key, sub in space.spaces.items())
-        parts = [part for part in flattened if part is not None]
-        return np.concatenate(parts, axis=-1) if parts else None
-    assert isinstance(observations, np.ndarray)
-    if isinstance(space, spaces.Discrete):
-        return np.eye(int(space.n))[observations.astype(int) - space.start]
-    if isinstance(space, spaces.MultiDiscrete):
-        return np.concatenate([np.eye(n)[observations[..., i].astype(int)] for i, n in enumerate(space.nvec)], axis=-1)
-    if is_image_space(space):
-        return None
-    n_leading = observations.ndim - len(space.shape or ())
-    return observations.reshape(*observations.shape[:n_leading], -1).astype(np.float64)
-
-
-def baseline_features(space: spaces.Space, batch: TaskBatch | PhaseBatch) -> np.ndarray:
-    """
-    Features of the linear baseline: clip(obs, ±10), obs², t/100, (t/100)², (t/100)³, 1 (Duan et al. 2016). Images contribute
-    no feature.
-
-    :param space: observation space
-    :param batch: episodes of one or many tasks
-    :return: shape (..., n_episodes, n_steps, n_features), zero where nothing was played
-    """
-    time = np.broadcast_to(np.arange(batch.mask.shape[-1])[:, None] / 100.0, (*batch.mask.shape, 1))
-    features = [time, time**2, time**3, np.ones_like(time)]
-    flat = flatten_observations(space, batch.observations)
-    if flat is not None:
-        flat = np.clip(flat, -10, 10)
-        features = [flat, flat**2, *features]
-    return np.concatenate(features, axis=-1) * batch.mask[..., None]
-
-
-def accumulated(x: np.ndarray, factor: float) -> np.ndarray:
-    """
-    Σ_{k≤t} factor^{t−k} x_k for every t.
-
-    :param x: shape (..., n_steps)
-    :param factor: per step
-    :return: shape (..., n_steps)
-    """
-    return lfilter([1.0], [1.0, -factor], x)
-
-
-def discounted_sum(x: np.ndarray, discount: float) -> np.ndarray:
-    """
-    Σ_{k≥t} discount^{k−t} x_k for every t.
-
-    :param x: shape (..., n_steps)
-    :param discount: factor per step
-    :return: shape (..., n_steps)
-    """
-    return accumulated(x[..., ::-1], discount)[..., ::-1]
 
 
 def td_errors(rewards: np.ndarray, values: np.ndarray, settings: AdvantageSettings) -> np.ndarray:
@@ -170,12 +133,10 @@ def finish(raw: np.ndarray, mask: np.ndarray, settings: AdvantageSettings) -> tu
     :param settings: what is asked for
     :return: weights (..., n_episodes, n_steps) and scale (...), see :class:`WeightedEpisodes`
     """
-    if settings.discount_from == "episode":
-        raw = raw * settings.gamma ** np.arange(raw.shape[-1])
+    raw = raw * settings.discounts(raw.shape[-1])
     n_samples = mask.sum((-2, -1))
-    scale = mask.any(-1).sum(-1).astype(np.float64) if settings.time_reduction == "sum" else n_samples.astype(np.float64)
-    n_episodes = mask.any(-1).sum(-1)
-    unit = scale / n_episodes
+    scale = settings.divisor(mask).astype(np.float64)
+    unit = scale / mask.any(-1).sum(-1)
     raw = raw * mask
     if settings.normalize:
         centred = raw - (raw.sum((-2, -1)) / n_samples)[..., None, None]
@@ -198,57 +159,13 @@ def episode_weights(
     :param values: predictions of the critic, shape (n_tasks, n_episodes, n_steps); only read with ``baseline="critic"``
     :return: weights and scale per task
     """
-    n_features = 2 * spaces.flatdim(space) + 4 if settings.baseline == "linear" else 1
+    n_features = settings.predictor.n_features(space)
     size = max(1, _CHUNK // (n_features * int(np.prod(phase.mask.shape[1:]))))
     weighted: list[WeightedEpisodes] = []
     for start in range(0, phase.n_tasks, size):
         chunk = phase.tasks(slice(start, start + size))
-        if settings.baseline == "linear":
-            features = baseline_features(space, chunk)
-            coefficients = ridge_fit(episode_gram(features).sum(1), episode_moment(features, chunk, settings).sum(1))
-            predictions = (features @ coefficients[:, None, :, None])[..., 0]
-        elif settings.baseline == "critic":
-            assert values is not None, "the critic's values are needed"
-            predictions = values[start : start + size] * chunk.mask
-        else:
-            predictions = np.zeros_like(chunk.rewards)
+        of_chunk = None if values is None else values[start : start + size]
+        predictions = settings.predictor.predict(chunk, settings.gamma, space, of_chunk)
         weights, scales = finish(gae(chunk.rewards, predictions, settings), chunk.mask, settings)
         weighted += [WeightedEpisodes(w, float(scale)) for w, scale in zip(weights, scales, strict=True)]
     return weighted
-
-
-def predict_from(fitted: TaskBatch, batch: TaskBatch, space: spaces.Space, settings: AdvantageSettings) -> np.ndarray:
-    """
-    The linear baseline, fitted on other episodes than those it predicts.
-
-    :param fitted: the episodes it is fitted on
-    :param batch: the episodes it predicts
-    :param space: observation space
-    :param settings: the discount factor
-    :return: predicted rewards-to-go, shape (n_episodes, n_steps), zero where nothing was played
-    """
-    features = baseline_features(space, fitted)
-    coefficients = ridge_fit(episode_gram(features).sum(0), episode_moment(features, fitted, settings).sum(0))
-    return baseline_features(space, batch) @ coefficients
-
-
-def episode_gram(features: np.ndarray) -> np.ndarray:
-    """Gram matrix of each episode, (..., n_episodes, n_features, n_features)."""
-    return features.swapaxes(-1, -2) @ features
-
-
-def episode_moment(features: np.ndarray, batch: TaskBatch | PhaseBatch, settings: AdvantageSettings) -> np.ndarray:
-    """Features times discounted reward-to-go of each episode, (..., n_episodes, n_features)."""
-    returns = discounted_sum(batch.rewards, settings.gamma)
-    return (features.swapaxes(-1, -2) @ returns[..., None])[..., 0]
-
-
-def ridge_fit(gram: np.ndarray, moment: np.ndarray) -> np.ndarray:
-    """
-    Coefficients of a ridge regression.
-
-    :param gram: Gram matrices of the features, shape (..., n_features, n_features)
-    :param moment: features times targets, shape (..., n_features)
-    :return: shape (..., n_features)
-    """
-    return np.linalg.solve(gram + RIDGE * np.eye(gram.shape[-1]), moment[..., None])[..., 0]

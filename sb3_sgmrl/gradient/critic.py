@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch as th
 
-from sb3_sgmrl.gradient.advantages import discounted_sum
+from sb3_sgmrl.gradient.discounting import discounted_sum
 from sb3_sgmrl.gradient.objective import TaskPhase
 from sb3_sgmrl.policies.functional import FunctionalPolicy
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch as th
@@ -12,7 +13,7 @@ from sb3_sgmrl.data.batch import TaskBatch
 from sb3_sgmrl.policies.functional import FunctionalPolicy, Parameters
 from sb3_sgmrl.policies.likelihood import log_likelihood
 
-INNER_SURROGATES = ("pathwise", "lvc", "dice")
+InnerSurrogateName = Literal["pathwise", "lvc", "dice"]
 
 
 @dataclass(frozen=True)
@@ -126,30 +127,65 @@ def adapt(
     return ascend(parameters, policy_gradient(policy, parameters, samples), inner_lr, relative_lr)
 
 
-def curvature_weights(kind: str, samples: WeightedSamples, x: th.Tensor) -> th.Tensor | None:
+@dataclass(frozen=True)
+class InnerSurrogate:
     """
-    What the second derivative of an inner surrogate along v has beside ∇²(Σ w log π) v, as weights u of Σ u ∇log π.
+    What is differentiated twice in an inner step. All surrogates have the gradient Σ w ∇log π, and differ in the second
+    derivative.
 
-    - ``pathwise``, the surrogate Σ w log π whose Jacobian is that of formula (A), with the samples held fixed: nothing.
-    - ``lvc``, Σ w π/⊥π, the likelihood ratio of single steps (low-variance curvature, Rothfuss et al. 2019): its second
-      derivative is Σ w (∇²log π + ∇log π ∇log πᵀ), so u = w x.
-    - ``dice``, Σ_t w_t (ρ_t − ρ_{t−1}), ρ_t the likelihood ratio of the episode up to step t (Loaded DiCE, Farquhar et al.
-      2019): beside ∇²log π, that of ρ_t along v is X_t Σ_{k≤t} ∇log π_k with X_t = Σ_{k≤t} x_k, so
-      u_k = w_k X_k + Σ_{t>k} w_t x_t.
-
-    :param kind: one of :data:`INNER_SURROGATES`
-    :param samples: the samples
-    :param x: ∇log π ᵀv of each, (n_samples,)
-    :return: u, (n_samples,); None if zero
+    :param curvature_weights: What the second derivative along v has beside ∇²(Σ w log π) v, as weights u of Σ u ∇log π: a
+        function of the samples and of x = ∇log π ᵀv of each, shape (n_samples,), that returns u, shape (n_samples,), or None
+        for zero
+    :param counts_sampling: Whether it holds the derivative of the sampling distribution, which a score term counts too
     """
-    if kind == "pathwise":
-        return None
+
+    curvature_weights: Callable[[WeightedSamples, th.Tensor], th.Tensor | None]
+    counts_sampling: bool
+
+
+def pathwise_curvature(samples: WeightedSamples, x: th.Tensor) -> None:
+    """
+    Σ w log π, whose Jacobian is that of formula (A), with the samples held fixed: nothing is added.
+
+    :param samples: The samples
+    :param x: ∇log π ᵀv of each, shape (n_samples,)
+    :return: None
+    """
+
+
+def lvc_curvature(samples: WeightedSamples, x: th.Tensor) -> th.Tensor:
+    """
+    Σ w π/⊥π, the likelihood ratio of single steps (low-variance curvature, Rothfuss et al. 2019): its second derivative is
+    Σ w (∇²log π + ∇log π ∇log πᵀ), so u = w x.
+
+    :param samples: The samples
+    :param x: ∇log π ᵀv of each, shape (n_samples,)
+    :return: u, shape (n_samples,)
+    """
+    return samples.weights * x
+
+
+def dice_curvature(samples: WeightedSamples, x: th.Tensor) -> th.Tensor:
+    """
+    Σ_t w_t (ρ_t − ρ_{t−1}), ρ_t the likelihood ratio of the episode up to step t (Loaded DiCE, Farquhar et al. 2019): beside
+    ∇²log π, the second derivative of ρ_t along v is X_t Σ_{k≤t} ∇log π_k with X_t = Σ_{k≤t} x_k, so
+    u_k = w_k X_k + Σ_{t>k} w_t x_t.
+
+    :param samples: The samples
+    :param x: ∇log π ᵀv of each, shape (n_samples,)
+    :return: u, shape (n_samples,)
+    """
     weighted = samples.weights * x
-    if kind == "lvc":
-        return weighted
     before = samples.sum_before(x)
     later = samples.per_sample(samples.per_episode(weighted)) - samples.sum_before(weighted) - weighted
     return samples.weights * (before + x) + later
+
+
+INNER_SURROGATES: dict[str, InnerSurrogate] = {
+    "pathwise": InnerSurrogate(pathwise_curvature, counts_sampling=False),
+    "lvc": InnerSurrogate(lvc_curvature, counts_sampling=True),
+    "dice": InnerSurrogate(dice_curvature, counts_sampling=True),
+}
 
 
 @dataclass(frozen=True)
@@ -173,7 +209,7 @@ def pull_back(
     *,
     inner_lr: float,
     relative_lr: Parameters | None = None,
-    kind: str = "pathwise",
+    kind: InnerSurrogateName = "pathwise",
     first_order: bool = False,
     score_coefficients: Any = None,
 ) -> PullBack:
@@ -204,7 +240,7 @@ def pull_back(
         pathwise, x = {name: v[name] for name in parameters}, likelihood.directional(direction)
     else:
         second, x = likelihood.hessian_product(samples.weights, direction)
-        scores = curvature_weights(kind, samples, x)
+        scores = INNER_SURROGATES[kind].curvature_weights(samples, x)
         parts = [second] if scores is None else [second, likelihood.gradient(scores)]
         pathwise = {name: v[name] + inner_lr * sum(part[name] for part in parts) for name in parameters}
     if score_coefficients is None:

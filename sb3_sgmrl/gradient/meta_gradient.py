@@ -86,7 +86,9 @@ def task_gradient(
             _add(by_relative_lr, {name: (v[name] * step[name]).sum() for name in step}, objective.inner_lr)
         choose = None
         if score_coefficients is not None:
-            describe = partial(InnerStep, task, stage, phase, trace[stage + 1].parameters, samples)
+            space = policy.policy.observation_space
+            adapted = trace[stage + 1].parameters
+            describe = partial(InnerStep, task, stage, phase, adapted, samples, objective.inner, space)
             choose = partial(_choose, score_coefficients, describe)
         back = pull_back(
             policy,

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch as th
+from gymnasium import spaces
 
 from sb3_sgmrl.data.batch import TaskBatch
 from sb3_sgmrl.gradient.advantages import AdvantageSettings, WeightedEpisodes
-from sb3_sgmrl.gradient.inner import WeightedSamples
+from sb3_sgmrl.gradient.inner import InnerSurrogateName, WeightedSamples
 from sb3_sgmrl.gradient.score_weight import ScoreWeights
 from sb3_sgmrl.policies.functional import Parameters
 
@@ -42,6 +44,8 @@ class InnerStep:
     :param phase: the episodes D and the parameters θ they were played with
     :param adapted: ψ = U(θ, D)
     :param samples: D with its weights
+    :param settings: how rewards became these weights
+    :param observation_space: of the policy
     :param sensitivity: x = α ∇log π ᵀ (r ⊙ v) of each sample, v the gradient at ψ, shape (n_samples,)
     """
 
@@ -50,7 +54,24 @@ class InnerStep:
     phase: TaskPhase
     adapted: Parameters
     samples: WeightedSamples
+    settings: AdvantageSettings
+    observation_space: spaces.Space
     sensitivity: th.Tensor
+
+
+@dataclass(frozen=True)
+class MetaRollout:
+    """
+    The data of one meta-iteration.
+
+    :param tasks: the tasks
+    :param traces: ζ + 1 phases of every task
+    :param task_features: numbers that describe each task, shape (n_tasks, n_features); None where no score term asks for them
+    """
+
+    tasks: Sequence[Any]
+    traces: list[list[TaskPhase]]
+    task_features: np.ndarray | None = None
 
 
 # what weighs ∇log π of each sample, (n_samples,), in the units of the outer surrogate; a form that weighs the scores of whole
@@ -76,6 +97,11 @@ class MetaObjective:
     outer: AdvantageSettings
     inner_lr: float
     relative_lr: Parameters | None = None
-    inner_surrogate: str = "pathwise"
+    inner_surrogate: InnerSurrogateName = "pathwise"
     first_order: bool = False
     score_coef: float | ScoreWeights = 1.0
+
+    @property
+    def needs_critic(self) -> bool:
+        """Whether the value net is a baseline, and so has to be trained."""
+        return self.inner.predictor.needs_critic or self.outer.predictor.needs_critic

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 import torch as th
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Figure, HParam, TensorBoardOutputFormat
 
+from sb3_sgmrl.common.arguments import argument_names
 from sb3_sgmrl.common.callbacks import MetaEvalCallback
 from sb3_sgmrl.common.meta_algorithm import MetaOnPolicyAlgorithm
 from sb3_sgmrl.gradient.objective import TaskPhase
@@ -22,7 +22,6 @@ _METRICS = (
     "rollout/ep_rew_mean_post",
     "rollout/adaptation_gain",
 )
-_NOT_SHOWN = {"env", "policy", "tensorboard_log", "verbose", "stats_window_size", "device"}
 
 
 class TensorBoardCallback(BaseCallback):
@@ -93,8 +92,7 @@ def _distance(before: TaskPhase, after: TaskPhase) -> th.Tensor:
 
 def _hyperparameters(model: MetaOnPolicyAlgorithm) -> dict[str, bool | str | float | None]:
     """Arguments of the constructor, as numbers where they are, else as text."""
-    constructors = [vars(cls)["__init__"] for cls in type(model).__mro__[:-1] if "__init__" in vars(cls)]
-    names = {name for constructor in constructors for name in inspect.signature(constructor).parameters} - _NOT_SHOWN
+    names = argument_names(type(model), "learning", "playing") | {"seed"}
     values = {name: vars(model)[name] for name in sorted(names & vars(model).keys())}
     shown = {name: value if isinstance(value, (bool, str, int, float)) else str(value) for name, value in values.items()}
     return {"algorithm": type(model).__name__, **shown}

@@ -145,15 +145,3 @@ class VariateScaling:
         b = np.stack(baselines)
         outer = np.broadcast_to(outer_returns[:, None], b.shape)
         self._sums = self.decay * self._sums + [b.size, b.sum(), outer.sum(), (b**2).sum(), (b * outer).sum()]
-
-
-RETURN_CONTROL_VARIATES: dict[str, ControlVariate] = {
-    "none": none,
-    "leave_one_task_out": leave_one_task_out,
-    "leave_one_out_return": leave_one_out_return,
-}
-# these expand the return to first order
-FIRST_ORDER = ("refitted_causal", "refitted", "linearized")
-CONTROL_VARIATES = (*FIRST_ORDER, *RETURN_CONTROL_VARIATES, "task_regression", "counterfactual")
-# these leave one episode out, so they need a second one
-LEAVE_ONE_OUT = (*FIRST_ORDER, "leave_one_out_return", "counterfactual")

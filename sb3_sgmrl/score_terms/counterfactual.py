@@ -16,7 +16,7 @@ import numpy as np
 import torch as th
 from gymnasium import spaces
 
-from sb3_sgmrl.gradient.advantages import predict_from
+from sb3_sgmrl.gradient.baselines import predict_from
 from sb3_sgmrl.gradient.inner import WeightedSamples, adapt
 from sb3_sgmrl.gradient.objective import MetaObjective, TaskPhase
 from sb3_sgmrl.policies.functional import FunctionalPolicy, Parameters, unchecked_distributions
@@ -116,7 +116,7 @@ def task_counterfactuals(
     """
     batch = trace[-1].batch
     later = [_Played.make(policy, phase) for phase in trace[1:]]
-    values = predict_from(trace[-2].batch, batch, space, objective.outer)
+    values = predict_from(trace[-2].batch, batch, space, objective.outer.gamma)
     discount = objective.outer.gamma ** np.arange(batch.rewards.shape[1])
     baselines, sizes = [], []
     for stage, c in enumerate(otherwise):

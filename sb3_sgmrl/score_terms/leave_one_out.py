@@ -9,15 +9,8 @@ import torch as th
 from gymnasium import spaces
 
 from sb3_sgmrl.data.batch import TaskBatch
-from sb3_sgmrl.gradient.advantages import (
-    AdvantageSettings,
-    baseline_features,
-    episode_gram,
-    episode_moment,
-    finish,
-    gae,
-    ridge_fit,
-)
+from sb3_sgmrl.gradient.advantages import AdvantageSettings, finish, gae
+from sb3_sgmrl.gradient.baselines import baseline_features, episode_gram
 from sb3_sgmrl.gradient.inner import WeightedSamples, ascend
 from sb3_sgmrl.gradient.objective import MetaObjective, TaskPhase
 from sb3_sgmrl.policies.functional import FunctionalPolicy, Parameters
@@ -49,7 +42,6 @@ def leave_one_out(
 ) -> LeaveOneOut:
     """
     The weights without each episode in turn: baseline, mean, scale and reduction are all refitted, as formula (C) needs them.
-    One Gram matrix per episode is computed once; leaving j out subtracts its own.
 
     :param batch: the episodes of a task, at least two
     :param settings: how rewards become weights
@@ -60,20 +52,11 @@ def leave_one_out(
     n = batch.n_episodes
     keep = (~np.eye(n, dtype=bool))[:, :, None] & batch.mask
     features = baseline_features(space, batch)
-    grams = episode_gram(features)
-    if settings.baseline == "linear":
-        moments = episode_moment(features, batch, settings)
-        values = features @ ridge_fit(grams.sum(0), moments.sum(0))
-        coefficients = ridge_fit(grams.sum(0) - grams, moments.sum(0) - moments)
-        predictions = np.moveaxis(features @ coefficients.T, -1, 0)
-        raw = gae(np.broadcast_to(batch.rewards, keep.shape), predictions, settings)
-        without = predictions[np.arange(n), np.arange(n)]
-    else:
-        values = np.zeros_like(batch.rewards) if settings.baseline == "none" else values
-        assert values is not None, "the critic's values are needed"
-        values = without = values * batch.mask
-        raw = np.broadcast_to(gae(batch.rewards, values, settings), keep.shape)
-    return LeaveOneOut(finish(raw, keep, settings)[0], values, without, features, grams.sum(0))
+    predicted, predictions = settings.predictor.leave_one_out(batch, features, settings.gamma, space, values)
+    raw = gae(np.broadcast_to(batch.rewards, keep.shape), predictions, settings)
+    without = predictions[np.arange(n), np.arange(n)]
+    gram = episode_gram(features).sum(0)
+    return LeaveOneOut(finish(raw, keep, settings)[0], predicted, without, features, gram)
 
 
 def leave_one_out_parameters(

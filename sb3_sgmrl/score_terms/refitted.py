@@ -5,51 +5,61 @@ follows from it only.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 import torch as th
-from gymnasium import spaces
 
-from sb3_sgmrl.gradient.advantages import AdvantageSettings, accumulated, discounted_sum, ridge_fit, td_errors
-from sb3_sgmrl.gradient.objective import InnerStep, ScoreCoefficients
+from sb3_sgmrl.gradient.advantages import AdvantageSettings, td_errors
+from sb3_sgmrl.gradient.baselines import ridge_fit
+from sb3_sgmrl.gradient.discounting import accumulated, discounted_sum
+from sb3_sgmrl.gradient.objective import InnerStep
+from sb3_sgmrl.score_terms.base import ScoreTerm, check_leaves_one_out
 from sb3_sgmrl.score_terms.leave_one_out import LeaveOneOut, leave_one_out
 
 # norm of the coefficients of all steps, as a multiple of those of whole episodes
 _LARGEST = 10.0
 
 
-def linearized_coefficients(step: InnerStep) -> th.Tensor:
+class FirstOrderTerm(ScoreTerm):
+    """
+    A term whose coefficients expand the return to first order in what an episode does to the inner step. It leaves one episode
+    out, so it needs two.
+    """
+
+    def check(self, settings: Any) -> None:
+        super().check(settings)
+        check_leaves_one_out(settings)
+
+
+class Linearized(FirstOrderTerm):
     """
     The linearised score function (LSF), which takes the difference that an episode makes to be its own term of the sum:
     c_j = d_j − mean_{k≠j} d_k with d_j = Σ_t w_{j,t} x_{j,t}. That is formula (C) for an inner rule in which each episode's
     weights are its own, as in eq. (3) of the paper. A baseline that is fitted on D and advantages that are normalised over D
     change with every episode: then it is wrong to first order.
-
-    :param step: the inner step
-    :return: c of each sample, shape (n_samples,)
     """
-    own = step.samples.per_episode(step.samples.weights * step.sensitivity)
-    return step.samples.per_sample(own - (own.sum() - own) / (len(own) - 1))
+
+    def coefficients(self, step: InnerStep) -> th.Tensor:
+        own = step.samples.per_episode(step.samples.weights * step.sensitivity)
+        return step.samples.per_sample(own - (own.sum() - own) / (len(own) - 1))
 
 
-def refitted_coefficients(settings: AdvantageSettings, space: spaces.Space) -> ScoreCoefficients:
+class Refitted(FirstOrderTerm):
     """
     Formula (C): c_j = D_j = vᵀ(U(θ, D) − U(θ, D∖τ_j)), the baseline and the normalisation refitted without τ_j. To first order
     this is J(ψ) − J(U(θ, D∖τ_j)), whose second term is independent of τ_j.
-
-    :param settings: of the inner surrogate
-    :param space: observation space
-    :return: score coefficients for :func:`~sb3_sgmrl.gradient.meta_gradient.meta_gradient`
     """
 
-    def coefficients(step: InnerStep) -> th.Tensor:
+    def coefficients(self, step: InnerStep) -> th.Tensor:
         x = step.sensitivity
-        per_episode = _differences(step, leave_one_out(step.phase.batch, settings, space, step.phase.values))
+        per_episode = _differences(step, _leave_one_out(step))
         return step.samples.per_sample(th.as_tensor(per_episode, dtype=x.dtype, device=x.device))
 
-    return coefficients
 
-
-def causal_refitted_coefficients(settings: AdvantageSettings, space: spaces.Space, gae_lambda: float) -> ScoreCoefficients:
+@dataclass(frozen=True)
+class RefittedCausal(FirstOrderTerm):
     """
     The quiet form of (C). Instead of D_j, the score of step t is weighted by the generalised advantage estimate of the
     :func:`contributions` y, as if these were rewards,
@@ -66,22 +76,23 @@ def causal_refitted_coefficients(settings: AdvantageSettings, space: spaces.Spac
     are parts of it, mean nothing any more. So a task whose Y_t have a norm of more than ten times that of the D_j has the D_j.
     They usually have a third to two thirds of it.
 
-    :param settings: of the inner surrogate
-    :param space: observation space
-    :param gae_lambda: κ
-    :return: score coefficients for :func:`~sb3_sgmrl.gradient.meta_gradient.meta_gradient`
+    :param gae_lambda: The factor κ
     """
 
-    def coefficients(step: InnerStep) -> th.Tensor:
+    gae_lambda: float = 0.95
+
+    def coefficients(self, step: InnerStep) -> th.Tensor:
         batch, x = step.phase.batch, step.sensitivity
-        without = leave_one_out(batch, settings, space, step.phase.values)
+        without = _leave_one_out(step)
         differences = _differences(step, without)
-        causal = _advantages(contributions(step, settings, without, differences), without, gae_lambda)
+        causal = _advantages(contributions(step, step.settings, without, differences), without, self.gae_lambda)
         whole = differences[:, None] * batch.mask
         weights = causal if np.linalg.norm(causal) <= _LARGEST * np.linalg.norm(whole) else whole
         return th.as_tensor(weights[batch.mask], dtype=x.dtype, device=x.device)
 
-    return coefficients
+
+def _leave_one_out(step: InnerStep) -> LeaveOneOut:
+    return leave_one_out(step.phase.batch, step.settings, step.observation_space, step.phase.values)
 
 
 def _differences(step: InnerStep, without: LeaveOneOut) -> np.ndarray:
@@ -131,20 +142,20 @@ def influence(step: InnerStep, settings: AdvantageSettings, without: LeaveOneOut
     x = np.zeros(mask.shape)
     x[mask] = step.sensitivity.cpu().numpy()
     g = settings.gamma * settings.gae_lambda
-    d = settings.gamma ** np.arange(mask.shape[1]) if settings.discount_from == "episode" else np.ones(mask.shape[1])
+    d = settings.discounts(mask.shape[1])
     advantages = d * discounted_sum(td_errors(batch.rewards, without.values, settings), g) * mask
     mean = advantages.sum() / n if settings.normalize else 0.0
     centred = (advantages - mean) * mask
     # equal advantages have no scale to be part of: their weights, and so the gain, are zero
     variance = max((centred**2).sum() / n, np.finfo(float).tiny)
-    reduction = n if settings.time_reduction == "mean" else batch.n_episodes
+    reduction = settings.divisor(mask)
     unit = (np.sqrt(variance) + 1e-8 if settings.normalize else 1.0) * reduction
     centred_x = (x - (x.sum() / n if settings.normalize else 0.0)) * mask / unit
     gain = float((step.phase.weighted.weights * x).sum())
     deltas = td_errors(batch.rewards, without.values_without, settings) * mask
     own_sums = accumulated(d * centred_x, g)
     # what an episode adds to the number that the sum is divided by: its steps one by one, or itself
-    share = gain / n if settings.time_reduction == "mean" else gain / batch.n_episodes * (np.arange(mask.shape[1]) == 0)
+    share = gain / reduction * settings.shares(mask)
     y = deltas * own_sums - mean * centred_x - share
     slopes = own_sums
     if settings.normalize:
@@ -154,7 +165,7 @@ def influence(step: InnerStep, settings: AdvantageSettings, without: LeaveOneOut
         # the increments of Σ_{t≤u} (d_t A_t − μ)², A_t up to step u
         increments = 2 * deltas * _shifted(later, g) + deltas**2 * _shifted(squares, g * g) + (d * deltas - mean) ** 2
         y = y - gain / (2 * variance * n) * (increments - variance)
-    if settings.baseline == "linear":
+    if settings.predictor.is_fitted:
         features = without.features
         differences = features.copy()
         differences[:, :-1] -= settings.gamma * features[:, 1:]
@@ -177,7 +188,7 @@ def _summed(features: np.ndarray, x: np.ndarray) -> np.ndarray:
 
 def _advantages(y: np.ndarray, without: LeaveOneOut, gae_lambda: float) -> np.ndarray:
     """
-    Y_t of :func:`causal_refitted_coefficients`.
+    Y_t of :class:`RefittedCausal`.
 
     :param y: contributions, shape (n_episodes, n_steps), zero where nothing was played
     :param without: the features of the baseline

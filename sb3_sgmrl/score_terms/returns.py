@@ -1,20 +1,32 @@
-"""The forms of the score term: what multiplies ∇log π of the samples of an inner batch in formula (B)."""
+"""The score term in its exact form, returns times scores: Σ_j (J̃ − b_j) s_j with a control variate b_j."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch as th
 
-from sb3_sgmrl.gradient.objective import InnerStep, ScoreCoefficients, TaskPhase
-from sb3_sgmrl.score_terms.control_variates import ControlVariate
+from sb3_sgmrl.gradient.meta_gradient import MetaGradient
+from sb3_sgmrl.gradient.objective import InnerStep, MetaRollout, TaskPhase
+from sb3_sgmrl.score_terms.base import ScoreTerm, TermContext, check_leaves_one_out
+from sb3_sgmrl.score_terms.control_variates import (
+    ControlVariate,
+    TaskRegression,
+    VariateScaling,
+    leave_one_out_return,
+    leave_one_task_out,
+)
+from sb3_sgmrl.score_terms.counterfactual import counterfactual_baselines
 
 
 def outer_returns(phases: Sequence[Sequence[TaskPhase]], gamma: float) -> np.ndarray:
     """
     :param phases: ζ + 1 phases of every task
-    :param gamma: discount factor
+    :param gamma: The discount factor
     :return: J̃, the mean discounted return of each task's outer episodes, shape (n_tasks,)
     """
     return np.array([trace[-1].batch.returns(gamma).mean() for trace in phases])
@@ -25,8 +37,8 @@ def return_baselines(phases: Sequence[Sequence[TaskPhase]], gamma: float, variat
     The b_j that a control variate makes of returns.
 
     :param phases: ζ + 1 phases of every task
-    :param gamma: discount factor of the returns
-    :param variate: the control variate
+    :param gamma: The discount factor of the returns
+    :param variate: The control variate
     :return: b for each inner step, shape (n_tasks, n_episodes)
     """
     outer = outer_returns(phases, gamma)
@@ -34,45 +46,168 @@ def return_baselines(phases: Sequence[Sequence[TaskPhase]], gamma: float, variat
     return [variate(outer, returns) for returns in inner]
 
 
-def return_coefficients(
-    phases: Sequence[Sequence[TaskPhase]], gamma: float, baselines: Sequence[np.ndarray]
-) -> ScoreCoefficients:
+class ReturnCoefficients:
     """
-    The score term in its exact form, Σ_j (J̃ − b_j) s_j with J̃ in the units of the outer surrogate.
+    Coefficients Σ_j (J̃ − b_j) s_j with J̃ in the units of the outer surrogate.
 
     :param phases: ζ + 1 phases of every task
-    :param gamma: discount factor of J̃
+    :param gamma: The discount factor of J̃
     :param baselines: b for each inner step, shape (n_tasks, n_episodes): :func:`return_baselines`, or those of
         :func:`~sb3_sgmrl.score_terms.counterfactual.counterfactual_baselines`
-    :return: score coefficients for :func:`~sb3_sgmrl.gradient.meta_gradient.meta_gradient`
     """
-    outer = outer_returns(phases, gamma)
-    scale = np.array([trace[-1].weighted.scale for trace in phases])
-    stages = [(outer[:, None] - b) / scale[:, None] for b in baselines]
 
-    def coefficients(step: InnerStep) -> th.Tensor:
+    def __init__(self, phases: Sequence[Sequence[TaskPhase]], gamma: float, baselines: Sequence[np.ndarray]) -> None:
+        outer = outer_returns(phases, gamma)
+        scale = np.array([trace[-1].weighted.scale for trace in phases])
+        self._stages = [(outer[:, None] - b) / scale[:, None] for b in baselines]
+
+    def __call__(self, step: InnerStep) -> th.Tensor:
+        """
+        :param step: The inner step of one task
+        :return: c of each sample, shape (n_samples,)
+        """
         weights = step.samples.weights
-        per_episode = th.as_tensor(stages[step.stage][step.task], dtype=weights.dtype, device=weights.device)
+        per_episode = th.as_tensor(self._stages[step.stage][step.task], dtype=weights.dtype, device=weights.device)
         return step.samples.per_sample(per_episode)
 
-    return coefficients
 
-
-def mean_reward_coefficients(phases: Sequence[Sequence[TaskPhase]]) -> ScoreCoefficients:
+@dataclass(frozen=True)
+class Variates:
     """
-    E-MAML's term, the mean reward after adaptation times the mean log-likelihood of the first inner batch: the rewards of all
-    steps of all tasks are standardised together, and each task has the mean of its own.
+    Control variates of one iteration, before scaling.
 
-    :param phases: ζ + 1 phases of every task
-    :return: score coefficients for :func:`~sb3_sgmrl.gradient.meta_gradient.meta_gradient`
+    :param baselines: b for each inner step, shape (n_tasks, n_episodes)
+    :param logged: Numbers for the log, by name
     """
-    rewards = [trace[-1].batch.rewards[trace[-1].batch.mask] for trace in phases]
-    together = np.concatenate(rewards)
-    standardised = [(r.mean() - together.mean()) / (together.std() + 1e-8) for r in rewards]
 
-    def coefficients(step: InnerStep) -> th.Tensor:
-        weights = step.samples.weights
-        mean_reward = standardised[step.task] if step.stage == 0 else 0.0
-        return th.full_like(weights, mean_reward / len(weights))
+    baselines: list[np.ndarray]
+    logged: dict[str, float] = field(default_factory=dict)
 
-    return coefficients
+
+class ReturnTerm(ScoreTerm):
+    """
+    Returns times scores. Subclasses say which control variates they subtract.
+
+    :param scaling: Scales b_j by a regression on earlier iterations; None leaves b_j as it is
+    """
+
+    def __init__(self, scaling: VariateScaling | None = None) -> None:
+        self.scaling = scaling
+
+    def prepare(self, rollout: MetaRollout, context: TermContext) -> ScoreTerm:
+        return _ReturnsOfIteration(self, self.variates(rollout, context), rollout, context.objective.outer.gamma)
+
+    def coefficients(self, step: InnerStep) -> th.Tensor:
+        raise TypeError("Control variates look at all tasks: call `prepare(rollout, context)` first.")
+
+    @abstractmethod
+    def variates(self, rollout: MetaRollout, context: TermContext) -> Variates:
+        """
+        :param rollout: The data of the iteration
+        :param context: The policy and the objective
+        :return: The control variates before scaling
+        """
+
+    def remember(self, rollout: MetaRollout, outer: np.ndarray) -> None:
+        """
+        Learn from an iteration what later control variates use.
+
+        :param rollout: The data of the iteration
+        :param outer: J̃ of each task, shape (n_tasks,)
+        """
+
+
+class _ReturnsOfIteration(ScoreTerm):
+    """A :class:`ReturnTerm` with the control variates of one iteration."""
+
+    def __init__(self, term: ReturnTerm, variates: Variates, rollout: MetaRollout, gamma: float) -> None:
+        self._term = term
+        self._variates = variates
+        self._gamma = gamma
+        scale: Callable[[Sequence[np.ndarray]], list[np.ndarray]] = list if term.scaling is None else term.scaling.scale
+        self._choose = ReturnCoefficients(rollout.traces, gamma, scale(variates.baselines))
+
+    def coefficients(self, step: InnerStep) -> th.Tensor:
+        return self._choose(step)
+
+    def observe(self, rollout: MetaRollout, estimate: MetaGradient) -> dict[str, float]:
+        outer, scaling = outer_returns(rollout.traces, self._gamma), self._term.scaling
+        logged = dict(self._variates.logged)
+        self._term.remember(rollout, outer)
+        if scaling is not None:
+            logged["control_variate_scale"] = scaling.factors()[1]
+            scaling.observe(outer, self._variates.baselines)
+        return logged
+
+
+class Returns(ReturnTerm):
+    """
+    Returns times scores, with b_j from the returns of other episodes.
+
+    :param variate: Makes b_j of the outer and inner returns
+    :param scaling: As in :class:`ReturnTerm`
+    """
+
+    def __init__(self, variate: ControlVariate, scaling: VariateScaling | None = None) -> None:
+        super().__init__(scaling)
+        self.variate = variate
+
+    def check(self, settings: Any) -> None:
+        super().check(settings)
+        if self.variate is leave_one_out_return:
+            check_leaves_one_out(settings)
+        if self.variate is leave_one_task_out and settings.meta_batch_size < 2:
+            raise ValueError("`meta_batch_size` must be at least 2 with `control_variate='leave_one_task_out'`.")
+
+    def variates(self, rollout: MetaRollout, context: TermContext) -> Variates:
+        return Variates(return_baselines(rollout.traces, context.objective.outer.gamma, self.variate))
+
+
+class TaskRegressionTerm(ReturnTerm):
+    """
+    Returns times scores, with b_j predicted from the parameters of the task.
+
+    :param regression: Fitted on earlier iterations
+    :param scaling: As in :class:`ReturnTerm`
+    """
+
+    needs_task_features = True
+
+    def __init__(self, regression: TaskRegression, scaling: VariateScaling | None = None) -> None:
+        super().__init__(scaling)
+        self.regression = regression
+
+    def variates(self, rollout: MetaRollout, context: TermContext) -> Variates:
+        assert rollout.task_features is not None
+        predicted = self.regression.predict(rollout.task_features)[:, None]
+        gamma = context.objective.outer.gamma
+        return Variates(return_baselines(rollout.traces, gamma, lambda _, inner: np.broadcast_to(predicted, inner.shape)))
+
+    def remember(self, rollout: MetaRollout, outer: np.ndarray) -> None:
+        assert rollout.task_features is not None
+        self.regression.observe(rollout.task_features, outer)
+
+
+class Counterfactual(ReturnTerm):
+    """Returns times scores, with b_j the estimated return of adapting without episode j."""
+
+    def check(self, settings: Any) -> None:
+        super().check(settings)
+        check_leaves_one_out(settings)
+
+    def variates(self, rollout: MetaRollout, context: TermContext) -> Variates:
+        # a single task has no others, but does not fall back either
+        otherwise = leave_one_task_out if len(rollout.traces) > 1 else leave_one_out_return
+        found = counterfactual_baselines(
+            context.policy,
+            context.objective,
+            context.policy.policy.observation_space,
+            rollout.traces,
+            return_baselines(rollout.traces, context.objective.outer.gamma, otherwise),
+            executor=context.executor,
+        )
+        logged = {
+            "effective_sample_size": float(found.effective_sample_size.mean()),
+            "counterfactual_fraction": float(found.used.mean()),
+        }
+        return Variates(found.baselines, logged)

@@ -17,7 +17,7 @@ from sb3_sgmrl.gradient.objective import MetaObjective, TaskPhase
 from sb3_sgmrl.policies.functional import Parameters
 from sb3_sgmrl.policies.mlp import PlainMlp
 from sb3_sgmrl.score_terms.control_variates import ControlVariate, leave_one_out_return
-from sb3_sgmrl.score_terms.returns import return_baselines, return_coefficients
+from sb3_sgmrl.score_terms.returns import ReturnCoefficients, return_baselines
 from sb3_sgmrl.theory.enumeration import every_batch, take
 from sb3_sgmrl.theory.tabular import TabularMDP, softmax_policy
 
@@ -206,7 +206,7 @@ class TabularTasks:
 
     def estimate(self, algorithm: str, traces: Sequence[Sequence[TaskPhase]]) -> Parameters:
         """
-        The meta-gradient that training computes, by :func:`~sb3_sgmrl.gradient.meta_gradient.meta_gradient`. That of SG-MRL has
+        The meta-gradient that training computes, by :func:`~sb3_sgmrl.gradient.meta_gradient.meta_gradient`. SG-MRL has
         the exact score term.
 
         :param algorithm: "sgmrl", "maml" or "fo-maml"
@@ -216,7 +216,7 @@ class TabularTasks:
         objective, gamma = replace(self.objective, first_order=algorithm == "fo-maml"), self.objective.outer.gamma
         score = None
         if algorithm == "sgmrl":
-            score = return_coefficients(traces, gamma, return_baselines(traces, gamma, self._task_by_task))
+            score = ReturnCoefficients(traces, gamma, return_baselines(traces, gamma, self._task_by_task))
         return meta_gradient(self.policy, objective, score, traces).gradient
 
     def _task_by_task(self, outer_returns: np.ndarray, inner_returns: np.ndarray) -> np.ndarray:

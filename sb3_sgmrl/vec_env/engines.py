@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal, get_args
 
 import gymnasium as gym
 from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
@@ -22,15 +22,18 @@ from sb3_sgmrl.vec_env.task_vec_env import TaskVecEnv
 from sb3_sgmrl.vec_env.task_vector_env import TaskVectorEnv
 from sb3_sgmrl.vec_env.task_workers import check_task_workers, find_horizon
 
-ENGINES = ("auto", "batched", "in_process", "subprocess")
+EngineName = Literal["auto", "batched", "in_process", "subprocess"]
 
 # more workers cost no more per step, and the policy and other processes are asked fewer times
 DEFAULT_WORKERS = 64
 DEFAULT_COLUMNS = 400
 
+# what clones play in
+_CLONES: dict[str, type[VecEnv]] = {"in_process": DummyVecEnv, "subprocess": ProcessVecEnv}
+
 
 def as_task_vec_env(
-    env: Any, n_envs: int | None = None, n_columns: int | None = None, engine: str = "auto", verbose: int = 0
+    env: Any, n_envs: int | None = None, n_columns: int | None = None, engine: EngineName = "auto", verbose: int = 0
 ) -> VecEnv:
     """
     :param env: a TaskDistEnv, an environment with tasks of its own, the id of a registered family, or a VecEnv
@@ -43,7 +46,7 @@ def as_task_vec_env(
     :return: a VecEnv as it was given, or what the engine makes
     :raises ValueError: for an environment without tasks, an engine that the environment lacks, or a Monitor with a file
     """
-    check_choice("engine", engine, ENGINES)
+    check_choice("engine", engine, get_args(EngineName))
     if n_envs is not None:
         check_positive(n_envs=n_envs)
     if isinstance(env, VecEnv):
@@ -68,7 +71,7 @@ def as_task_vec_env(
         raise ValueError(f"`engine='batched'` is there for the registered task families only, not for {env}: leave it out.")
     if vec_env is None:
         n_workers = n_envs or min(DEFAULT_WORKERS, n_columns or DEFAULT_WORKERS)
-        vec_env = make_task_vec_env(env, n_workers, vec_env_cls=ProcessVecEnv if engine == "subprocess" else DummyVecEnv)
+        vec_env = make_task_vec_env(env, n_workers, vec_env_cls=_CLONES.get(engine, DummyVecEnv))
     if verbose >= 1:
         print(f"Playing {vec_env.num_envs} environments side by side in a {type(vec_env).__name__}.")
     return vec_env

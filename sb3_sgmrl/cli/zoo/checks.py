@@ -21,12 +21,11 @@ from sb3_sgmrl.common.arguments import argument_names
 from sb3_sgmrl.common.meta_algorithm import MetaOnPolicyAlgorithm
 from sb3_sgmrl.util.validation import check_names, check_positive
 
-# what RL Zoo reads from the hyperparameters itself, and what it passes to the algorithm from elsewhere
+# what RL Zoo reads from the hyperparameters itself
 _ZOO_HYPERPARAMETERS = {
     *("n_timesteps", "n_envs", "normalize", "frame_stack", "env_wrapper", "vec_env_wrapper", "env_kwargs", "monitor_kwargs"),
     "callback",
 }
-_NOT_HYPERPARAMETERS = {"env", "tensorboard_log", "seed", "verbose", "device"}
 
 
 def evaluated(text: str) -> Any:
@@ -132,7 +131,7 @@ def hyperparameter_names(algorithm: type[MetaOnPolicyAlgorithm]) -> set[str]:
     :param algorithm: the algorithm
     :return: names of its arguments that a file of hyperparameters may have
     """
-    return argument_names(algorithm) - _NOT_HYPERPARAMETERS
+    return argument_names(algorithm, "learning", "playing", "log") | {"policy"}
 
 
 def check_hyperparameters(algorithm: type[MetaOnPolicyAlgorithm], hyperparams: dict[str, Any]) -> None:

@@ -9,12 +9,9 @@ from rl_zoo3.utils import SimpleLinearSchedule
 from stable_baselines3.common.save_util import load_from_zip_file
 from stable_baselines3.common.utils import ConstantSchedule
 
-from sb3_sgmrl.cli.zoo.checks import hyperparameter_names
+from sb3_sgmrl.common.arguments import argument_names
 from sb3_sgmrl.common.meta_algorithm import MetaOnPolicyAlgorithm
 from sb3_sgmrl.common.saving import saved_algorithm
-
-# belong to a run and not to what is learned
-_OF_A_RUN = {"policy", "n_envs", "engine", "n_threads"}
 
 
 def check_algorithm(path: str, algo: str, algorithms: Mapping[str, type[MetaOnPolicyAlgorithm]]) -> None:
@@ -39,7 +36,7 @@ def saved_hyperparameters(path: str, algorithm: type[MetaOnPolicyAlgorithm]) -> 
     data, _, _ = load_from_zip_file(path, device="cpu")
     assert data is not None
     policies = {policy: alias for alias, policy in algorithm.policy_aliases.items()}
-    settings = {name: data[name] for name in sorted(hyperparameter_names(algorithm) - _OF_A_RUN) if name in data}
+    settings = {name: data[name] for name in sorted(argument_names(algorithm, "learning", "log")) if name in data}
     settings["policy"] = policies.get(data["policy_class"], data["policy_class"].__name__)
     rate = settings.pop("learning_rate")
     if isinstance(rate, ConstantSchedule):

@@ -1,0 +1,95 @@
+"""The outer step: how the meta-parameters move after a meta-iteration was played."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import torch as th
+from stable_baselines3.common.policies import ActorCriticPolicy
+
+from sb3_sgmrl.gradient.meta_gradient import MetaGradient, meta_gradient
+from sb3_sgmrl.gradient.objective import MetaObjective, MetaRollout
+from sb3_sgmrl.policies.functional import FunctionalPolicy, Parameters
+from sb3_sgmrl.score_terms.base import ScoreTerm
+
+
+@dataclass(frozen=True)
+class OuterProblem:
+    """
+    What an outer step has to go by.
+
+    :param policy: The policy with its optimiser; its parameters θ have played the iteration
+    :param functional: The policy as a function
+    :param objective: The gradient that is estimated
+    :param rollout: The data of the iteration
+    :param score_term: The score term, prepared for this iteration; None leaves it out
+    :param max_grad_norm: The norm the meta-gradient is clipped at; None leaves it alone
+    :param executor: Threads over tasks; None computes them one after another
+    """
+
+    policy: ActorCriticPolicy
+    functional: FunctionalPolicy
+    objective: MetaObjective
+    rollout: MetaRollout
+    score_term: ScoreTerm | None = None
+    max_grad_norm: float | None = None
+    executor: ThreadPoolExecutor | None = None
+
+    def gradient(self) -> MetaGradient:
+        """
+        :return: The estimate of ∇V at the parameters that have played the iteration, formula (B)
+        """
+        coefficients = None if self.score_term is None else self.score_term.coefficients
+        return meta_gradient(self.functional, self.objective, coefficients, self.rollout.traces, self.executor)
+
+
+class OuterStep(ABC):
+    """The outer gradient and the update that follows it. An algorithm has one as its attribute ``outer_step``."""
+
+    @abstractmethod
+    def update(self, problem: OuterProblem) -> MetaGradient:
+        """
+        Move the parameters of ``problem.policy``.
+
+        :param problem: The iteration
+        :return: The estimate of ∇V at the parameters that have played, for the log, learned step sizes and the score term
+        :raises ValueError: When the meta-gradient is not finite; the parameters are unchanged then
+        """
+
+
+class OptimizerStep(OuterStep):
+    """One step of the policy's optimiser along the estimate of ∇V."""
+
+    def update(self, problem: OuterProblem) -> MetaGradient:
+        estimate = problem.gradient()
+        check_finite(estimate)
+        ascend(problem.policy, estimate.gradient, problem.max_grad_norm)
+        return estimate
+
+
+def check_finite(estimate: MetaGradient) -> None:
+    """
+    :param estimate: The meta-gradient
+    :raises ValueError: When it is not finite
+    """
+    if not all(th.isfinite(value).all() for value in (*estimate.gradient.values(), *estimate.relative_lr.values())):
+        raise ValueError("The meta-gradient is NaN or infinite; a smaller `inner_lr` or `learning_rate` may help.")
+
+
+def ascend(policy: ActorCriticPolicy, gradient: Parameters, max_grad_norm: float | None = None) -> None:
+    """
+    One step of the policy's optimiser.
+
+    :param policy: The policy with its optimiser
+    :param gradient: The direction of ascent, by name of the parameter
+    :param max_grad_norm: The norm the gradient is clipped at; None leaves it alone
+    """
+    named = dict(policy.named_parameters())
+    policy.optimizer.zero_grad()
+    for name, value in gradient.items():
+        named[name].grad = -value  # the optimiser descends
+    if max_grad_norm is not None:
+        th.nn.utils.clip_grad_norm_([named[name] for name in gradient], max_grad_norm)
+    policy.optimizer.step()

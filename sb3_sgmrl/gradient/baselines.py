@@ -1,0 +1,205 @@
+"""Baselines of the advantages: what is predicted of the rewards-to-go, and what changes without each episode in turn."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar, Literal
+
+import numpy as np
+from gymnasium import spaces
+from stable_baselines3.common.preprocessing import is_image_space
+
+from sb3_sgmrl.data.batch import Observations, PhaseBatch, TaskBatch
+from sb3_sgmrl.gradient.discounting import discounted_sum
+
+BaselineName = Literal["linear", "critic", "none"]
+
+RIDGE = 1e-5
+
+
+def flatten_observations(space: spaces.Space, observations: Observations) -> np.ndarray | None:
+    """
+    Observations as vectors, for the linear baseline: one-hot for discrete spaces, without images.
+
+    :param space: The observation space
+    :param observations: The observations, shape (..., \\*obs_shape), or such an array per key
+    :return: The vectors, shape (..., n), or None when nothing is left
+    """
+    if isinstance(space, spaces.Dict):
+        assert isinstance(observations, dict)
+        flattened = (flatten_observations(sub, observations[key]) for key, sub in space.spaces.items())
+        parts = [part for part in flattened if part is not None]
+        return np.concatenate(parts, axis=-1) if parts else None
+    assert isinstance(observations, np.ndarray)
+    if isinstance(space, spaces.Discrete):
+        return np.eye(int(space.n))[observations.astype(int) - space.start]
+    if isinstance(space, spaces.MultiDiscrete):
+        return np.concatenate([np.eye(n)[observations[..., i].astype(int)] for i, n in enumerate(space.nvec)], axis=-1)
+    if is_image_space(space):
+        return None
+    n_leading = observations.ndim - len(space.shape or ())
+    return observations.reshape(*observations.shape[:n_leading], -1).astype(np.float64)
+
+
+def baseline_features(space: spaces.Space, batch: TaskBatch | PhaseBatch) -> np.ndarray:
+    """
+    Features of the linear baseline: clip(obs, ±10), obs², t/100, (t/100)², (t/100)³, 1 (Duan et al. 2016). Images contribute
+    no feature.
+
+    :param space: The observation space
+    :param batch: The episodes of one or many tasks
+    :return: The features, shape (..., n_episodes, n_steps, n_features), zero where nothing was played
+    """
+    time = np.broadcast_to(np.arange(batch.mask.shape[-1])[:, None] / 100.0, (*batch.mask.shape, 1))
+    features = [time, time**2, time**3, np.ones_like(time)]
+    flat = flatten_observations(space, batch.observations)
+    if flat is not None:
+        flat = np.clip(flat, -10, 10)
+        features = [flat, flat**2, *features]
+    return np.concatenate(features, axis=-1) * batch.mask[..., None]
+
+
+def ridge_fit(gram: np.ndarray, moment: np.ndarray) -> np.ndarray:
+    """
+    Coefficients of a ridge regression.
+
+    :param gram: The Gram matrices of the features, shape (..., n_features, n_features)
+    :param moment: The features times the targets, shape (..., n_features)
+    :return: The coefficients, shape (..., n_features)
+    """
+    return np.linalg.solve(gram + RIDGE * np.eye(gram.shape[-1]), moment[..., None])[..., 0]
+
+
+def episode_gram(features: np.ndarray) -> np.ndarray:
+    """
+    Gram matrix of each episode.
+
+    :param features: The features, shape (..., n_steps, n_features)
+    :return: The matrices, shape (..., n_features, n_features)
+    """
+    return features.swapaxes(-1, -2) @ features
+
+
+def episode_moment(features: np.ndarray, batch: TaskBatch | PhaseBatch, gamma: float) -> np.ndarray:
+    """
+    Features times the discounted reward-to-go of each episode.
+
+    :param features: The features, shape (..., n_steps, n_features)
+    :param batch: The episodes
+    :param gamma: The discount factor
+    :return: The products, shape (..., n_features)
+    """
+    returns = discounted_sum(batch.rewards, gamma)
+    return (features.swapaxes(-1, -2) @ returns[..., None])[..., 0]
+
+
+def predict_from(fitted: TaskBatch, batch: TaskBatch, space: spaces.Space, gamma: float) -> np.ndarray:
+    """
+    The linear baseline, fitted on other episodes than those it predicts.
+
+    :param fitted: The episodes it is fitted on
+    :param batch: The episodes it predicts
+    :param space: The observation space
+    :param gamma: The discount factor
+    :return: The predicted rewards-to-go, shape (n_episodes, n_steps), zero where nothing was played
+    """
+    features = baseline_features(space, fitted)
+    coefficients = ridge_fit(episode_gram(features).sum(0), episode_moment(features, fitted, gamma).sum(0))
+    return baseline_features(space, batch) @ coefficients
+
+
+class Baseline(ABC):
+    """
+    What is subtracted from the rewards-to-go. An object per name stands in :data:`BASELINES`.
+
+    ``needs_critic``: the predictions are those of the policy's value net, which are handed in as ``values``.
+    ``is_fitted``: the predictions are fitted on the episodes they predict, so each episode changes those of all others.
+    """
+
+    needs_critic: ClassVar[bool] = False
+    is_fitted: ClassVar[bool] = False
+
+    def n_features(self, space: spaces.Space) -> int:
+        """
+        :param space: The observation space
+        :return: How many numbers a step takes while predictions are made
+        """
+        return 1
+
+    @abstractmethod
+    def predict(
+        self, batch: TaskBatch | PhaseBatch, gamma: float, space: spaces.Space, values: np.ndarray | None
+    ) -> np.ndarray:
+        """
+        :param batch: The episodes of one or many tasks
+        :param gamma: The discount factor
+        :param space: The observation space
+        :param values: The critic's predictions, shape (..., n_episodes, n_steps)
+        :return: The predicted rewards-to-go, shape (..., n_episodes, n_steps), zero where nothing was played
+        """
+
+    def leave_one_out(
+        self, batch: TaskBatch, features: np.ndarray, gamma: float, space: spaces.Space, values: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """
+        Predictions from all episodes of a task, and from all but each in turn.
+
+        :param batch: The episodes of one task
+        :param features: Their :func:`baseline_features`
+        :param gamma: The discount factor
+        :param space: The observation space
+        :param values: The critic's predictions, shape (n_episodes, n_steps)
+        :return: The predictions, shape (n_episodes, n_steps), and those without each episode, shape
+            (n_episodes left out, n_episodes, n_steps)
+        """
+        predicted = self.predict(batch, gamma, space, values)
+        return predicted, np.broadcast_to(predicted, (batch.n_episodes, *predicted.shape))
+
+
+class LinearBaseline(Baseline):
+    """A ridge regression on :func:`baseline_features`, fitted per task and phase on the episodes it predicts."""
+
+    is_fitted = True
+
+    def n_features(self, space: spaces.Space) -> int:
+        return 2 * spaces.flatdim(space) + 4
+
+    def predict(
+        self, batch: TaskBatch | PhaseBatch, gamma: float, space: spaces.Space, values: np.ndarray | None
+    ) -> np.ndarray:
+        features = baseline_features(space, batch)
+        coefficients = ridge_fit(episode_gram(features).sum(-3), episode_moment(features, batch, gamma).sum(-2))
+        return (features @ coefficients[..., None, :, None])[..., 0]
+
+    def leave_one_out(
+        self, batch: TaskBatch, features: np.ndarray, gamma: float, space: spaces.Space, values: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """As :meth:`Baseline.leave_one_out`: one Gram matrix per episode is made once, and leaving j out subtracts its own."""
+        grams, moments = episode_gram(features), episode_moment(features, batch, gamma)
+        predicted = features @ ridge_fit(grams.sum(0), moments.sum(0))
+        coefficients = ridge_fit(grams.sum(0) - grams, moments.sum(0) - moments)
+        return predicted, np.moveaxis(features @ coefficients.T, -1, 0)
+
+
+class CriticBaseline(Baseline):
+    """The policy's value net, trained on earlier iterations."""
+
+    needs_critic = True
+
+    def predict(
+        self, batch: TaskBatch | PhaseBatch, gamma: float, space: spaces.Space, values: np.ndarray | None
+    ) -> np.ndarray:
+        assert values is not None, "the critic's values are needed"
+        return values * batch.mask
+
+
+class NoBaseline(Baseline):
+    """Zero."""
+
+    def predict(
+        self, batch: TaskBatch | PhaseBatch, gamma: float, space: spaces.Space, values: np.ndarray | None
+    ) -> np.ndarray:
+        return np.zeros_like(batch.rewards)
+
+
+BASELINES: dict[str, Baseline] = {"linear": LinearBaseline(), "critic": CriticBaseline(), "none": NoBaseline()}

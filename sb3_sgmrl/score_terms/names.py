@@ -1,0 +1,79 @@
+"""The names of the score terms: what ``control_variate`` may be, and the object behind each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from sb3_sgmrl.score_terms.base import ScoreTerm
+from sb3_sgmrl.score_terms.control_variates import (
+    ControlVariate,
+    TaskRegression,
+    VariateScaling,
+    leave_one_out_return,
+    leave_one_task_out,
+    none,
+)
+from sb3_sgmrl.score_terms.refitted import Linearized, Refitted, RefittedCausal
+from sb3_sgmrl.score_terms.returns import Counterfactual, Returns, TaskRegressionTerm
+
+ControlVariateName = Literal[
+    "refitted_causal",
+    "refitted",
+    "linearized",
+    "none",
+    "leave_one_task_out",
+    "leave_one_out_return",
+    "task_regression",
+    "counterfactual",
+]
+
+
+@dataclass
+class ScoreMemory:
+    """
+    What score terms keep from earlier iterations; it is saved with the model.
+
+    :param task_regression: For ``task_regression``
+    :param scaling: For ``control_variate_scaling``
+    """
+
+    task_regression: TaskRegression = field(default_factory=TaskRegression)
+    scaling: VariateScaling = field(default_factory=VariateScaling)
+
+
+@dataclass(frozen=True)
+class ScoreOptions:
+    """
+    What a score term is made with.
+
+    :param gae_lambda: κ of ``refitted_causal``
+    :param memory: From earlier iterations
+    :param scaled: Whether control variates of returns are scaled
+    """
+
+    gae_lambda: float
+    memory: ScoreMemory
+    scaled: bool = False
+
+    @property
+    def scaling(self) -> VariateScaling | None:
+        """The regression that scales control variates; None where they are not scaled."""
+        return self.memory.scaling if self.scaled else None
+
+
+def _returns(variate: ControlVariate) -> Callable[[ScoreOptions], ScoreTerm]:
+    return lambda options: Returns(variate, options.scaling)
+
+
+SCORE_TERMS: dict[str, Callable[[ScoreOptions], ScoreTerm]] = {
+    "refitted_causal": lambda options: RefittedCausal(options.gae_lambda),
+    "refitted": lambda options: Refitted(),
+    "linearized": lambda options: Linearized(),
+    "none": _returns(none),
+    "leave_one_task_out": _returns(leave_one_task_out),
+    "leave_one_out_return": _returns(leave_one_out_return),
+    "task_regression": lambda options: TaskRegressionTerm(options.memory.task_regression, options.scaling),
+    "counterfactual": lambda options: Counterfactual(options.scaling),
+}
