@@ -27,7 +27,7 @@ from threadpoolctl import threadpool_info
 
 from sb3_sgmrl import MAML, SGMRL, TaskDistEnv
 from sb3_sgmrl.common import adaptation, meta_algorithm, sampling
-from sb3_sgmrl.score_terms.control_variates import CONTROL_VARIATES
+from sb3_sgmrl.score_terms.names import SCORE_TERMS
 from sb3_sgmrl.vec_env.task_vec_env import TaskVecEnv
 
 # tasks, trajectories per task and phase
@@ -328,9 +328,7 @@ def main():
         "first order": {"algorithm": MAML, "first_order": True},
     }
     inner_steps = {f"SGMRL, ζ = {n}": {"algorithm": SGMRL, "n_inner_steps": n} for n in (1, 2, 3)}
-    score_terms = {"MAML": {"algorithm": MAML}} | {
-        name: {"algorithm": SGMRL, "control_variate": name} for name in CONTROL_VARIATES
-    }
+    score_terms = {"MAML": {"algorithm": MAML}} | {name: {"algorithm": SGMRL, "control_variate": name} for name in SCORE_TERMS}
     tables = {"algorithms": algorithms, "inner-steps": inner_steps, "score-terms": score_terms}
     for family in arguments.families:
         for table, settings in tables.items():

@@ -16,8 +16,8 @@ from sb3_sgmrl.gradient.advantages import AdvantageSettings
 from sb3_sgmrl.gradient.objective import MetaObjective
 from sb3_sgmrl.score_terms.counterfactual import counterfactual_baselines
 from sb3_sgmrl.score_terms.leave_one_out import leave_one_out_parameters
-from sb3_sgmrl.score_terms.refitted import causal_refitted_coefficients, refitted_coefficients
-from sb3_sgmrl.score_terms.returns import return_baselines, return_coefficients
+from sb3_sgmrl.score_terms.refitted import Refitted, RefittedCausal
+from sb3_sgmrl.score_terms.returns import ReturnCoefficients, return_baselines
 from sb3_sgmrl.theory import TabularMDP, exact_gradient, exact_value, expected_gradient, relative_error, softmax_policy
 
 N, SPACE, POLICY = 2, spaces.Discrete(2), softmax_policy(2, 2, seed=0)  # N episodes per inner batch
@@ -26,7 +26,7 @@ PRACTICAL = AdvantageSettings(0.9, gae_lambda=0.95, baseline="linear", normalize
 
 
 def score_term(baseline=cv.none):
-    return lambda traces: return_coefficients(traces, 0.9, return_baselines(traces, 0.9, baseline))
+    return lambda traces: ReturnCoefficients(traces, 0.9, return_baselines(traces, 0.9, baseline))
 
 
 def with_hessian_of_eq_9(traces):
@@ -43,7 +43,7 @@ def counterfactual(goal):
     def coefficients(traces):
         otherwise = return_baselines(traces, 0.9, cv.leave_one_out_return)
         found = counterfactual_baselines(POLICY, goal, SPACE, traces, otherwise)
-        return return_coefficients(traces, 0.9, found.baselines)
+        return ReturnCoefficients(traces, 0.9, found.baselines)
 
     return coefficients
 
@@ -75,8 +75,8 @@ def estimators(mdp, two, goal, zeta):
     yield "exact, task_regression", mdp, score_term(lambda outer, inner: np.full_like(inner, 0.7)), goal
     yield "exact, counterfactual", mdp, counterfactual(goal), goal
     yield "(C) with the true difference", mdp, true_difference(mdp[0], goal, zeta), goal
-    yield "(C) = refitted", mdp, lambda t: refitted_coefficients(goal.inner, SPACE), goal
-    causal = causal_refitted_coefficients(goal.inner, SPACE, 0.95)
+    yield "(C) = refitted", mdp, lambda t: Refitted().coefficients, goal
+    causal = RefittedCausal(0.95).coefficients
     yield "refitted_causal, SGMRL's default", mdp, lambda t: causal, goal
 
 

@@ -23,7 +23,7 @@ from sb3_sgmrl import EMAML, MAML, SGMRL
 from sb3_sgmrl.cli.command_line import run_command
 from sb3_sgmrl.common.saving import saved_algorithm
 from sb3_sgmrl.plots import plot_gradient_quality, plot_quality_sweep
-from sb3_sgmrl.score_terms.control_variates import CONTROL_VARIATES
+from sb3_sgmrl.score_terms.names import SCORE_TERMS
 from sb3_sgmrl.theory import (
     TabularReference,
     compare_gradients,
@@ -45,7 +45,7 @@ ESTIMATORS = {
     "emaml": (EMAML, {}),
     # a regression on earlier iterations has none here
     "sgmrl": (SGMRL, {}),
-    **{name: (SGMRL, {"control_variate": name}) for name in CONTROL_VARIATES if name != "task_regression"},
+    **{name: (SGMRL, {"control_variate": name}) for name in SCORE_TERMS if name != "task_regression"},
     "exact": (TabularReference, {}),
 }
 SCORE_COEFS = (0.0, 0.25, 0.5, 0.75, 1.0)

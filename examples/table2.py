@@ -9,9 +9,8 @@ The protocol is the paper's: 400 meta-iterations of 40 tasks with 20 episodes of
 clipping, actions in a box of ±10, and 80 fresh meta-batches for the final return. The last policy and the best validated one are
 both reported. All other settings are the defaults of the package. One run takes from half an hour to some hours.
 
-Every ten iterations a run saves a checkpoint. The same command resumes all runs after an interruption, and the results are those
-of an uninterrupted run to the bit. Runs with finished evaluations in the folder are not repeated; ``--print`` only shows their
-table.
+Every ten iterations a run saves a checkpoint. After an interruption the same command resumes all runs, and their results equal
+those of uninterrupted runs to the bit. Finished runs are not repeated. ``--print`` shows the table of the finished runs.
 """
 
 import argparse
@@ -95,12 +94,13 @@ def train(arguments, run):
         model.learn(n_iterations * per_iteration, returns, log_interval=None, reset_num_timesteps=False)
         wall, cpu = ((now - then) / n_iterations for now, then in ((time.perf_counter(), wall), (time.process_time(), cpu)))
         for iteration, (pre, post) in enumerate(returns.rows, first):
-            rows.append(dict(iteration=iteration, pre=pre, post=post, wall=wall, cpu=cpu, validation=float("nan")))
+            row = {"iteration": iteration, "pre": pre, "post": post, "wall": wall, "cpu": cpu, "validation": float("nan")}
+            rows.append(row)
         if model._iteration % VALIDATE_EVERY == 0 or model._iteration == arguments.iterations:
             rows[-1]["validation"] = validation = float(evaluate(model, VALIDATION_SEED)[-1])
             if not any(row["validation"] >= validation for row in rows[:-1]):
                 model.save(folder / "best.zip")
-        # a kill between these repeats the iterations since the last checkpoint, which gives the same rows and the same best model
+        # a kill between these repeats the iterations since the last checkpoint, with the same rows and the same best model
         write_rows(folder / ROWS, rows)
         model.save(checkpoint)
     for name, file in (("last", checkpoint), ("best", folder / "best.zip")):

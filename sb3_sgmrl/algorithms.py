@@ -1,0 +1,54 @@
+"""The registry of algorithms: the one list that RL Zoo, the commands, the plots and the searches read."""
+
+from __future__ import annotations
+
+import pathlib
+from dataclasses import dataclass
+
+from sb3_sgmrl.common.meta_algorithm import MetaOnPolicyAlgorithm
+from sb3_sgmrl.emaml import EMAML
+from sb3_sgmrl.maml import MAML
+from sb3_sgmrl.sgmrl import SGMRL
+
+_HYPERPARAMETERS = pathlib.Path(__file__).parent / "hyperparams"
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """
+    An algorithm and where its settings and its documentation are.
+
+    :param name: The name in commands, such as ``sgmrl``
+    :param cls: The class
+    """
+
+    name: str
+    cls: type[MetaOnPolicyAlgorithm]
+
+    @property
+    def hyperparameters(self) -> pathlib.Path:
+        """File of RL Zoo's hyperparameters."""
+        return _HYPERPARAMETERS / f"{self.name}.yml"
+
+    @property
+    def page(self) -> str:
+        """Page of the documentation, below ``docs/``."""
+        return f"modules/{self.name}.md"
+
+
+ALGORITHMS: dict[str, Algorithm] = {
+    name: Algorithm(name, cls) for name, cls in {"sgmrl": SGMRL, "maml": MAML, "emaml": EMAML}.items()
+}
+
+
+def algorithm_of(cls_name: str) -> Algorithm:
+    """
+    :param cls_name: The name of a class, as a saved model has it
+    :return: The algorithm
+    :raises ValueError: When no algorithm has this class
+    """
+    for algorithm in ALGORITHMS.values():
+        if algorithm.cls.__name__ == cls_name:
+            return algorithm
+    known = ", ".join(algorithm.cls.__name__ for algorithm in ALGORITHMS.values())
+    raise ValueError(f"{cls_name!r} is no algorithm of this package; there are {known}.")

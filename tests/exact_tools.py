@@ -10,7 +10,7 @@ from sb3_sgmrl.score_terms.control_variates import (
     leave_one_out_return,
 )
 from sb3_sgmrl.score_terms.counterfactual import counterfactual_baselines
-from sb3_sgmrl.score_terms.returns import return_baselines, return_coefficients
+from sb3_sgmrl.score_terms.returns import ReturnCoefficients, return_baselines
 from sb3_sgmrl.theory import (
     TabularMDP,
     softmax_policy,
@@ -43,7 +43,7 @@ def objective(rule, **kwargs):
 
 def subtracting(variate):
     """The exact form of the score term with a control variate."""
-    return lambda traces: return_coefficients(traces, GAMMA, return_baselines(traces, GAMMA, variate))
+    return lambda traces: ReturnCoefficients(traces, GAMMA, return_baselines(traces, GAMMA, variate))
 
 
 def counterfactuals(policy, goal, min_effective_sample_size=0.9):
@@ -53,6 +53,6 @@ def counterfactuals(policy, goal, min_effective_sample_size=0.9):
     def make(traces):
         otherwise = return_baselines(traces, GAMMA, leave_one_out_return)
         seen.append(counterfactual_baselines(policy, goal, SPACE, traces, otherwise, min_effective_sample_size))
-        return return_coefficients(traces, GAMMA, seen[-1].baselines)
+        return ReturnCoefficients(traces, GAMMA, seen[-1].baselines)
 
     return make, seen

@@ -21,10 +21,10 @@ from toys import (
 from sb3_sgmrl import EMAML, MAML, SGMRL, TaskDistEnv
 from sb3_sgmrl.gradient.inner import WeightedSamples
 from sb3_sgmrl.gradient.objective import InnerStep
-from sb3_sgmrl.score_terms.control_variates import CONTROL_VARIATES
+from sb3_sgmrl.score_terms.names import SCORE_TERMS
 
 
-@pytest.mark.parametrize("variate", CONTROL_VARIATES)
+@pytest.mark.parametrize("variate", SCORE_TERMS)
 def test_every_form_of_the_score_term_trains(variate):
     model = tiny(SGMRL, point_vec(3, end=0.2), control_variate=variate, score_coef=1.0, n_inner_steps=2)
     before = state(model)
@@ -45,7 +45,7 @@ class RareReward(PointEnv):
         return observation, float(observation[0] > self.goal[0] + 0.3), *rest
 
 
-@pytest.mark.parametrize("variate", CONTROL_VARIATES)
+@pytest.mark.parametrize("variate", SCORE_TERMS)
 def test_tasks_without_any_reward_say_nothing(variate):
     env = make_vec_env(lambda: TaskDistEnv(gym.wrappers.TimeLimit(RareReward(), HORIZON)), 3)
     model = tiny(SGMRL, env, control_variate=variate, score_coef=1.0, meta_batch_size=20)
@@ -63,19 +63,23 @@ def test_task_regression_remembers_iterations_after_their_gradient():
     model = tiny(SGMRL, point_vec(3), control_variate="task_regression")
     rollout = rollout_of(model)
     model.meta_gradient(rollout)
-    assert model._task_regression._targets == []
+    assert model._score_memory.task_regression._targets == []
     model.train(rollout)
     expected = [trace[-1].batch.returns(model.gamma).mean() for trace in rollout.traces]
-    np.testing.assert_allclose(model._task_regression._targets, expected)
-    np.testing.assert_allclose(np.stack(model._task_regression._features), np.stack(rollout.tasks))
+    np.testing.assert_allclose(model._score_memory.task_regression._targets, expected)
+    np.testing.assert_allclose(np.stack(model._score_memory.task_regression._features), np.stack(rollout.tasks))
     # and so predict what the coefficients are the deviation from
     following = rollout_of(model)
-    choose = model.score_coefficients(following)
-    predicted = model._task_regression.predict(np.stack(following.tasks))
+    term = model.outer_problem(following).score_term
+    predicted = model._score_memory.task_regression.predict(np.stack(following.tasks))
     for i, trace in enumerate(following.traces):
         value = (trace[-1].batch.returns(model.gamma).mean() - predicted[i]) / trace[-1].weighted.scale
         samples = WeightedSamples.make(model.functional, trace[0].batch, trace[0].weighted.weights)
-        coefficients = choose(InnerStep(i, 0, trace[0], trace[1].parameters, samples, samples.weights))
+        coefficients = term.coefficients(
+            InnerStep(
+                i, 0, trace[0], trace[1].parameters, samples, model.objective.inner, model.observation_space, samples.weights
+            )
+        )
         np.testing.assert_allclose(coefficients.numpy(), value, rtol=1e-4)
 
 

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from sb3_sgmrl.algorithms import algorithm_of
 from sb3_sgmrl.cli.command_line import PICTURES, check_output, import_env, run_command, write_figure
 
 if TYPE_CHECKING:
@@ -254,7 +255,6 @@ def _played(source: Source, options: argparse.Namespace) -> AdaptationReport:
 @contextmanager
 def _opened(source: Source, options: argparse.Namespace, n_tasks: int) -> Iterator[tuple[MetaOnPolicyAlgorithm, VecEnv | str]]:
     """A model and where it plays: workers as in the training of a run, else a new environment of the family."""
-    import sb3_sgmrl
     from sb3_sgmrl.common.saving import saved_algorithm
     from sb3_sgmrl.util.validation import check_positive
 
@@ -272,7 +272,7 @@ def _opened(source: Source, options: argparse.Namespace, n_tasks: int) -> Iterat
     elif options.env is None:
         raise ValueError(f"--env is missing: the task family to play {path} in.")
     else:
-        yield getattr(sb3_sgmrl, algorithm).load(path, device=options.device), import_env(options.env, [])
+        yield algorithm_of(algorithm).cls.load(path, device=options.device), import_env(options.env, [])
 
 
 # ---------------------------------------------------------------- pictures

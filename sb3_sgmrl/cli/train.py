@@ -7,10 +7,10 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from importlib.util import find_spec
-from pathlib import Path
 from types import SimpleNamespace
 from typing import NoReturn
 
+from sb3_sgmrl.algorithms import ALGORITHMS
 from sb3_sgmrl.cli.command_line import check_output, import_env, run_command
 
 _DESCRIPTION = """\
@@ -71,10 +71,10 @@ def run_zoo(parser: argparse.ArgumentParser, argv: Sequence[str] | None, first: 
 def _train(parser: argparse.ArgumentParser, options: argparse.Namespace, zoo_arguments: list[str]) -> None:
     import rl_zoo3.train
 
-    from sb3_sgmrl.cli.zoo.manager import META_ALGOS, MetaExperimentManager, MetaOptions
+    from sb3_sgmrl.cli.zoo.manager import MetaExperimentManager, MetaOptions
 
-    if options.algo not in META_ALGOS:
-        raise ValueError(f"--algo must be one of {', '.join(META_ALGOS)}, got {options.algo!r}.")
+    if options.algo not in ALGORITHMS:
+        raise ValueError(f"--algo must be one of {', '.join(ALGORITHMS)}, got {options.algo!r}.")
     for name in ("eval_tasks", "eval_steps", "n_timesteps"):
         if getattr(options, name) is not None and getattr(options, name) < 1:
             raise ValueError(f"--{name.replace('_', '-')} must be positive, got {getattr(options, name)}.")
@@ -140,7 +140,7 @@ def make_parser(prog: str, description: str, epilog: str) -> argparse.ArgumentPa
 
 def _defaults(options: argparse.Namespace) -> list[str]:
     """Arguments put before those given, of which RL Zoo's parser heeds the last."""
-    conf_file = options.conf_file or options.conf or str(Path(__file__).parent / "hyperparams" / f"{options.algo}.yml")
+    conf_file = options.conf_file or options.conf or str(ALGORITHMS[options.algo].hyperparameters)
     arguments = ["--algo", options.algo, "--env", options.env, "--conf-file", conf_file]
     arguments += ["--eval-freq", "0", "--eval-episodes", "0", "--n-eval-envs", "0", "--log-interval", "10"]
     arguments += ["--n-trials", "20", "--n-startup-trials", "5", "--n-evaluations", "4", "--no-optim-plots"]

@@ -15,6 +15,7 @@ import numpy as np
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.vec_env import VecEnv
 
+from sb3_sgmrl.algorithms import ALGORITHMS
 from sb3_sgmrl.cli.command_line import import_env
 from sb3_sgmrl.common.base_class import fit_to_model
 from sb3_sgmrl.util.validation import check_positive, check_seed
@@ -32,7 +33,7 @@ def make_model_parser(prog: str, description: str) -> argparse.ArgumentParser:
     """
     parser = argparse.ArgumentParser(prog, usage="%(prog)s [options]", description=description, allow_abbrev=False)
     model = parser.add_argument_group("the model")
-    model.add_argument("--algo", default="sgmrl", choices=["sgmrl", "maml", "emaml"], help="algorithm (sgmrl)")
+    model.add_argument("--algo", default="sgmrl", choices=list(ALGORITHMS), help="algorithm (sgmrl)")
     model.add_argument(
         "--env",
         default="Navigation2D-v0",
@@ -181,7 +182,7 @@ def load_model(
     :return: the model and where it plays
     :raises ValueError: for a file that is not such a model, or an environment that does not fit to it
     """
-    from sb3_sgmrl.cli.zoo.manager import META_ALGOS, MetaExperimentManager, MetaOptions
+    from sb3_sgmrl.cli.zoo.manager import MetaExperimentManager, MetaOptions
 
     hyperparams, saved_env_kwargs = _saved_settings(path.parent, env_id)
     manager = MetaExperimentManager(
@@ -195,7 +196,7 @@ def load_model(
         meta=MetaOptions(n_tasks=n_tasks),
     )
     manager.use_hyperparameters(hyperparams)
-    model = META_ALGOS[algo].load(path, device=device)
+    model = ALGORITHMS[algo].cls.load(path, device=device)
     env = manager.create_envs(0, eval_env=True)
     try:
         fit_to_model(model, env)

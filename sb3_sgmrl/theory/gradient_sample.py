@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import torch as th
 
-from sb3_sgmrl.common.meta_algorithm import MetaOnPolicyAlgorithm, MetaRollout
+from sb3_sgmrl.common.meta_algorithm import MetaOnPolicyAlgorithm
 from sb3_sgmrl.common.phases import play_and_adapt, task_phases
 from sb3_sgmrl.data.batch import PhaseBatch
 from sb3_sgmrl.data.streams import QUALITY
+from sb3_sgmrl.gradient.objective import MetaRollout
 from sb3_sgmrl.policies.functional import FunctionalPolicy, Parameters
 from sb3_sgmrl.util.progress import with_progress
 from sb3_sgmrl.util.validation import check_choice, check_positive, check_seed

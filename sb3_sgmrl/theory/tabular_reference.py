@@ -7,10 +7,10 @@ from functools import partial
 import numpy as np
 import torch as th
 
-from sb3_sgmrl.common.meta_algorithm import MetaOnPolicyAlgorithm, MetaRollout
+from sb3_sgmrl.common.meta_algorithm import MetaOnPolicyAlgorithm
 from sb3_sgmrl.gradient.inner import WeightedSamples, pull_back
 from sb3_sgmrl.gradient.meta_gradient import MetaGradient
-from sb3_sgmrl.gradient.objective import TaskPhase
+from sb3_sgmrl.gradient.objective import MetaRollout, TaskPhase
 from sb3_sgmrl.policies.functional import FunctionalPolicy, Parameters
 from sb3_sgmrl.score_terms.leave_one_out import leave_one_out_parameters
 from sb3_sgmrl.theory.tabular import TabularMDP

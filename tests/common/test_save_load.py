@@ -139,7 +139,7 @@ def test_what_is_in_the_file(tmp_path):
     model.save(tmp_path / "model", exclude=["ep_info_buffer"])
     with zipfile.ZipFile(tmp_path / "model.zip") as archive:
         data = json.loads(archive.read("data"))
-    assert {"env", "functional", "logger", "policy", "ep_info_buffer", "_baselines", "_counterfactuals"}.isdisjoint(data)
+    assert {"env", "functional", "logger", "policy", "ep_info_buffer"}.isdisjoint(data)
     assert {"inner_lr", "score_coef", "_iteration", "_entropy", "num_timesteps"} <= data.keys()
     assert (tmp_path / "model.zip").stat().st_size < 100_000
 

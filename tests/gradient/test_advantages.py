@@ -11,15 +11,9 @@ from stable_baselines3.common.buffers import RolloutBuffer
 
 from sb3_sgmrl.data.batch import PhaseBatch
 from sb3_sgmrl.gradient import advantages
-from sb3_sgmrl.gradient.advantages import (
-    RIDGE,
-    AdvantageSettings,
-    baseline_features,
-    discounted_sum,
-    episode_weights,
-    flatten_observations,
-    gae,
-)
+from sb3_sgmrl.gradient.advantages import AdvantageSettings, episode_weights, gae
+from sb3_sgmrl.gradient.baselines import RIDGE, baseline_features, flatten_observations
+from sb3_sgmrl.gradient.discounting import discounted_sum
 from sb3_sgmrl.score_terms.leave_one_out import leave_one_out
 
 SPACE = spaces.Box(-5.0, 5.0, (3,), np.float32)

@@ -11,10 +11,10 @@ from sb3_sgmrl.common.phases import task_phases
 from sb3_sgmrl.gradient.inner import WeightedSamples, adapt
 from sb3_sgmrl.gradient.meta_gradient import meta_gradient
 from sb3_sgmrl.gradient.objective import MetaObjective
-from sb3_sgmrl.score_terms.control_variates import RETURN_CONTROL_VARIATES
+from sb3_sgmrl.score_terms.control_variates import leave_one_out_return, leave_one_task_out, none
 from sb3_sgmrl.score_terms.leave_one_out import leave_one_out_parameters
-from sb3_sgmrl.score_terms.refitted import refitted_coefficients
-from sb3_sgmrl.score_terms.returns import return_baselines, return_coefficients
+from sb3_sgmrl.score_terms.refitted import Refitted
+from sb3_sgmrl.score_terms.returns import ReturnCoefficients, return_baselines
 from sb3_sgmrl.util.threads import thread_pool
 
 # --------------------------------------------------------------------------------------------------------- formula (B)
@@ -76,7 +76,7 @@ def test_maml_against_autodiff_through_the_chain(policy, n_inner_steps, first_or
 
 
 @pytest.mark.parametrize("score_coef", [1.0, 0.3])
-@pytest.mark.parametrize("variate", RETURN_CONTROL_VARIATES)
+@pytest.mark.parametrize("variate", [none, leave_one_task_out, leave_one_out_return])
 @pytest.mark.parametrize("n_inner_steps", [1, 2, 3])
 def test_exact_score_term_against_autodiff_through_the_chain(policy, n_inner_steps, variate, score_coef):
     objective = MetaObjective(INNER, OUTER, LEARNING_RATE, score_coef=score_coef)
@@ -87,13 +87,13 @@ def test_exact_score_term_against_autodiff_through_the_chain(policy, n_inner_ste
     def score_of(task):
         def coefficients(stage, v, adapted):
             inner = np.array([trace[stage].batch.returns(GAMMA) for trace in traces])
-            baseline = RETURN_CONTROL_VARIATES[variate](outer, inner)[task]
+            baseline = variate(outer, inner)[task]
             return th.as_tensor((outer[task] - baseline) / scale[task])
 
         return coefficients
 
     parts = [unrolled(policy, objective, trace, score_of(task)) for task, trace in enumerate(traces)]
-    choose = return_coefficients(traces, GAMMA, return_baselines(traces, GAMMA, RETURN_CONTROL_VARIATES[variate]))
+    choose = ReturnCoefficients(traces, GAMMA, return_baselines(traces, GAMMA, variate))
     estimate = meta_gradient(policy, objective, choose, traces)
     assert_close(estimate.gradient, {name: (parts[0][name] + parts[1][name]) / 2 for name in parts[0]})
     # the parts that are logged
@@ -118,7 +118,7 @@ def test_refitted_score_term_against_autodiff_through_the_chain(policy, n_inner_
         return coefficients
 
     parts = [unrolled(policy, objective, trace, score_of(trace)) for trace in traces]
-    estimate = meta_gradient(policy, objective, refitted_coefficients(rule, SPACE), traces)
+    estimate = meta_gradient(policy, objective, Refitted().coefficients, traces)
     assert_close(estimate.gradient, {name: (parts[0][name] + parts[1][name]) / 2 for name in parts[0]}, 1e-8)
     assert flat(estimate.score_term).norm() > 1e-3 * flat(estimate.gradient).norm()
 
@@ -126,9 +126,9 @@ def test_refitted_score_term_against_autodiff_through_the_chain(policy, n_inner_
 def test_threads_and_one_after_another_agree_to_the_bit(policy):
     objective = MetaObjective(INNER, OUTER, LEARNING_RATE)
     traces = traces_of(policy, objective, 2, n_tasks=5)
-    alone = meta_gradient(policy, objective, refitted_coefficients(INNER, SPACE), traces)
+    alone = meta_gradient(policy, objective, Refitted().coefficients, traces)
     with thread_pool(3) as pool:
-        together = meta_gradient(policy, objective, refitted_coefficients(INNER, SPACE), traces, pool)
+        together = meta_gradient(policy, objective, Refitted().coefficients, traces, pool)
     assert th.equal(flat(alone.gradient), flat(together.gradient))
     assert th.equal(flat(alone.score_term), flat(together.score_term))
 
@@ -162,7 +162,7 @@ def test_threads_are_never_many_tasks_ahead_of_the_sum(policy):
 def test_norms_that_are_logged(policy):
     objective = MetaObjective(INNER, OUTER, LEARNING_RATE, score_coef=0.3)
     traces = traces_of(policy, objective, 1)
-    estimate = meta_gradient(policy, objective, refitted_coefficients(INNER, SPACE), traces)
+    estimate = meta_gradient(policy, objective, Refitted().coefficients, traces)
     norms = estimate.norms()
     pathwise = flat(meta_gradient(policy, objective, None, traces).gradient)
     whole, term = flat(estimate.gradient), flat(estimate.score_term)

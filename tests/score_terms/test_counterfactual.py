@@ -6,7 +6,7 @@ import torch as th
 from toys import assert_same, point_vec, rollout_of, state, tiny
 
 from sb3_sgmrl import SGMRL
-from sb3_sgmrl.gradient.advantages import baseline_features
+from sb3_sgmrl.gradient.baselines import baseline_features
 from sb3_sgmrl.gradient.inner import WeightedSamples, adapt
 from sb3_sgmrl.score_terms.control_variates import leave_one_out_return
 from sb3_sgmrl.score_terms.counterfactual import MIN_EFFECTIVE_SAMPLE_SIZE, counterfactual_baselines, effective_sample_size

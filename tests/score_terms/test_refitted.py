@@ -8,17 +8,18 @@ import torch as th
 from gymnasium import spaces
 
 from sb3_sgmrl.data.batch import PhaseBatch
-from sb3_sgmrl.gradient.advantages import AdvantageSettings, baseline_features, episode_weights
+from sb3_sgmrl.gradient.advantages import AdvantageSettings, episode_weights
+from sb3_sgmrl.gradient.baselines import baseline_features
 from sb3_sgmrl.gradient.inner import WeightedSamples
 from sb3_sgmrl.gradient.objective import InnerStep, TaskPhase
 from sb3_sgmrl.score_terms.leave_one_out import leave_one_out
 from sb3_sgmrl.score_terms.refitted import (
+    Linearized,
+    Refitted,
+    RefittedCausal,
     _advantages,
-    causal_refitted_coefficients,
     contributions,
     influence,
-    linearized_coefficients,
-    refitted_coefficients,
 )
 
 SPACE = spaces.Box(-3, 3, (2,))
@@ -53,7 +54,7 @@ def inner_step(settings, lengths=(7, 7, 7, 7, 7, 7), seed=0):
     index = th.as_tensor(batch.episode_index)
     samples = WeightedSamples(None, th.zeros(n), th.as_tensor(weighted.weights[batch.mask]), index, batch.n_episodes)
     task_phase = TaskPhase({}, batch, weighted, None if values is None else values[0])
-    return InnerStep(0, 0, task_phase, {}, samples, th.as_tensor(rng.normal(size=n)))
+    return InnerStep(0, 0, task_phase, {}, samples, settings, SPACE, th.as_tensor(rng.normal(size=n)))
 
 
 def left_out(step, settings):
@@ -63,7 +64,7 @@ def left_out(step, settings):
 def differences(step, settings):
     """D_j, which the form ``refitted`` weights all steps of an episode with."""
     first = np.cumsum([0, *step.phase.batch.mask.sum(1)[:-1]])
-    return refitted_coefficients(settings, SPACE)(step).numpy()[first]
+    return Refitted().coefficients(step).numpy()[first]
 
 
 def surrogate(step, settings, weights):
@@ -139,7 +140,7 @@ def test_a_step_is_weighted_by_what_follows(settings):
     step = inner_step(settings)
     y = contributions(step, settings, left_out(step, settings), differences(step, settings))
     mask = step.phase.batch.mask
-    far, near = (causal_refitted_coefficients(settings, SPACE, k)(step).numpy().reshape(mask.shape) for k in (1.0, 0.0))
+    far, near = (RefittedCausal(k).coefficients(step).numpy().reshape(mask.shape) for k in (1.0, 0.0))
     to_go = y[:, ::-1].cumsum(1)[:, ::-1]
     b = to_go - far
     features = baseline_features(SPACE, step.phase.batch).reshape(42, -1)
@@ -153,22 +154,22 @@ def test_a_baseline_that_meets_its_targets_leaves_nothing_to_split(seed):
     """Eight features and four steps: there is no residual that anything could be a part of."""
     settings = SETTINGS["default"]
     step = inner_step(settings, (2, 2), seed)
-    left, whole = left_out(step, settings), refitted_coefficients(settings, SPACE)(step)
+    left, whole = left_out(step, settings), Refitted().coefficients(step)
     split = _advantages(contributions(step, settings, left, differences(step, settings)), left, 1.0)
     assert np.linalg.norm(split) > 100 * whole.norm()
-    np.testing.assert_allclose(causal_refitted_coefficients(settings, SPACE, 1.0)(step), whole, atol=1e-12)
+    np.testing.assert_allclose(RefittedCausal(1.0).coefficients(step), whole, atol=1e-12)
 
 
 @pytest.mark.parametrize("lengths", [(2, 2, 2), (3, 3, 3), (5, 5), (1, 2, 3, 4), (1, 7, 3, 7, 2, 5)], ids=str)
 def test_to_split_makes_no_term_much_larger(settings, lengths):
     step = inner_step(settings, lengths)
-    whole = refitted_coefficients(settings, SPACE)(step)
-    assert causal_refitted_coefficients(settings, SPACE, 0.9)(step).norm() <= 10.001 * whole.norm()
+    whole = Refitted().coefficients(step)
+    assert RefittedCausal(0.9).coefficients(step).norm() <= 10.001 * whole.norm()
 
 
 def test_linearized_form_is_formula_c_where_nothing_is_refitted(settings):
     step = inner_step(settings)
-    naive, refitted = linearized_coefficients(step), refitted_coefficients(settings, SPACE)(step)
+    naive, refitted = Linearized().coefficients(step), Refitted().coefficients(step)
     refits = settings.baseline == "linear" or settings.normalize
     assert np.allclose(naive, refitted, atol=1e-12) == (not refits)
 
@@ -178,5 +179,5 @@ def test_equal_advantages_make_no_contribution(settings):
     batch = replace(step.phase.batch, rewards=np.zeros_like(step.phase.batch.rewards))
     weighted = replace(step.phase.weighted, weights=np.zeros_like(batch.rewards))
     step = replace(step, phase=replace(step.phase, batch=batch, weighted=weighted, values=np.zeros_like(batch.rewards)))
-    for coefficients in (refitted_coefficients(settings, SPACE), causal_refitted_coefficients(settings, SPACE, 0.9)):
+    for coefficients in (Refitted().coefficients, RefittedCausal(0.9).coefficients):
         assert not coefficients(step).any()

@@ -9,19 +9,17 @@ from gymnasium.wrappers import TimeLimit
 from toys import tiny
 
 from sb3_sgmrl import SGMRL, TaskDistEnv
-from sb3_sgmrl.common.meta_algorithm import MetaRollout
-from sb3_sgmrl.gradient.objective import InnerStep, MetaObjective
+from sb3_sgmrl.gradient.objective import InnerStep, MetaObjective, MetaRollout
 from sb3_sgmrl.score_terms import counterfactual
 from sb3_sgmrl.score_terms.control_variates import (
-    CONTROL_VARIATES,
-    FIRST_ORDER,
     TaskRegression,
     leave_one_out_return,
     leave_one_task_out,
     none,
 )
 from sb3_sgmrl.score_terms.leave_one_out import leave_one_out_parameters
-from sb3_sgmrl.score_terms.refitted import refitted_coefficients
+from sb3_sgmrl.score_terms.names import SCORE_TERMS
+from sb3_sgmrl.score_terms.refitted import Refitted
 from sb3_sgmrl.theory import (
     TabularMDP,
     exact_gradient,
@@ -129,7 +127,9 @@ def test_refitted_form_with_the_true_difference_has_no_bias(policy, rule, n_inne
 
 @pytest.mark.parametrize("discounts", [(0.9, 0.9), (0.5, 0.9)], ids=str)
 @pytest.mark.parametrize("scaled", [False, True], ids=["", "scaled"])
-@pytest.mark.parametrize("variate", [name for name in CONTROL_VARIATES if name not in FIRST_ORDER])
+@pytest.mark.parametrize(
+    "variate", [name for name in SCORE_TERMS if name not in ("refitted_causal", "refitted", "linearized")]
+)
 def test_the_algorithm_itself_has_no_bias(policy, variate, scaled, discounts):
     """Through the method that ``train`` calls, with its own settings; inner and outer discount factors may differ."""
     inner, outer = discounts
@@ -145,8 +145,8 @@ def test_the_algorithm_itself_has_no_bias(policy, variate, scaled, discounts):
         control_variate_scaling=scaled,
     )
     # from earlier iterations
-    model._variate_scaling.observe(np.array([0.2, 0.9]), [np.array([[0.1, 0.5], [0.3, 0.8]])])
-    assert model._variate_scaling.factors() == pytest.approx((0.27, 0.65), abs=0.01)
+    model._score_memory.scaling.observe(np.array([0.2, 0.9]), [np.array([[0.1, 0.5], [0.3, 0.8]])])
+    assert model._score_memory.scaling.factors() == pytest.approx((0.27, 0.65), abs=0.01)
     model.policy = policy.policy
     tasks = model.env.env_method("sample_tasks", 2, 0, indices=0)[0]
     # only where an episode has two steps does leaving the other one out leave something to learn from
@@ -164,7 +164,7 @@ def test_linearised_refitted_form_is_much_less_biased_than_maml(policy, rule, n_
     goal = objective(rule)
     exact = exact_gradient(policy, [MDP], goal, 2, n_inner_steps)
     maml = relative_error(expected_gradient(policy, [MDP], goal, 2, n_inner_steps, None), exact)
-    refitted = expected_gradient(policy, [MDP], goal, 2, n_inner_steps, lambda _: refitted_coefficients(goal.inner, SPACE))
+    refitted = expected_gradient(policy, [MDP], goal, 2, n_inner_steps, lambda _: Refitted().coefficients)
     assert maml > 0.1
     assert relative_error(refitted, exact) < maml / 5
 
@@ -175,7 +175,7 @@ def test_linearisation_error_vanishes_with_the_step(policy):
     for inner_lr in (0.1, 0.01):
         goal = MetaObjective(inner=PAPER, outer=PAPER, inner_lr=inner_lr)
         exact = exact_gradient(policy, [MDP], goal, 2, 1)
-        estimate = expected_gradient(policy, [MDP], goal, 2, 1, lambda _: refitted_coefficients(PAPER, SPACE))
+        estimate = expected_gradient(policy, [MDP], goal, 2, 1, lambda _: Refitted().coefficients)
         errors.append(relative_error(estimate, exact))
     assert errors[1] < errors[0] / 50
 

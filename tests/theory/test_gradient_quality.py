@@ -13,7 +13,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 from toys import assert_same, point, point_vec, state, tiny
 
 from sb3_sgmrl import EMAML, MAML, SGMRL, TaskDistEnv
-from sb3_sgmrl.common.meta_algorithm import MetaRollout
+from sb3_sgmrl.gradient.objective import MetaRollout
 from sb3_sgmrl.plots import plot_gradient_quality, plot_quality_sweep
 from sb3_sgmrl.theory import (
     Estimate,

@@ -26,6 +26,7 @@ from stable_baselines3.common.env_util import is_wrapped
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecNormalize, sync_envs_normalization
 from tqdm.auto import tqdm
 
+from sb3_sgmrl.algorithms import ALGORITHMS
 from sb3_sgmrl.cli.command_line import free_path
 from sb3_sgmrl.cli.zoo import checks as zoo_checks
 from sb3_sgmrl.cli.zoo import tuning
@@ -38,24 +39,19 @@ from sb3_sgmrl.common.evaluation import evaluate_adaptation
 from sb3_sgmrl.common.meta_algorithm import MetaOnPolicyAlgorithm
 from sb3_sgmrl.common.progress import MetaProgressBarCallback
 from sb3_sgmrl.data.streams import EVAL_SEED, REPORT_SEED
-from sb3_sgmrl.emaml import EMAML
-from sb3_sgmrl.maml import MAML
-from sb3_sgmrl.sgmrl import SGMRL
 from sb3_sgmrl.tasks.task_dist_env import TaskDistEnv
 from sb3_sgmrl.util.validation import check_positive
 from sb3_sgmrl.vec_env.engines import DEFAULT_WORKERS, as_task_vec_env
 from sb3_sgmrl.vec_env.task_workers import find_horizon
-
-META_ALGOS: dict[str, type[MetaOnPolicyAlgorithm]] = {"sgmrl": SGMRL, "maml": MAML, "emaml": EMAML}
 
 _N_EVALUATIONS = 10
 # of a search: a trial has a quarter of the samples of a training, and says so often how it goes
 _TRIALS_PER_TRAINING = 4
 _N_EVALUATIONS_OF_A_TRIAL = 4
 
-ALGOS.update(META_ALGOS)
-HYPERPARAMS_SAMPLER.update({algo: partial(sample_params, algo) for algo in META_ALGOS})
-HYPERPARAMS_CONVERTER.update(dict.fromkeys(META_ALGOS, convert_params))
+ALGOS.update({name: algorithm.cls for name, algorithm in ALGORITHMS.items()})
+HYPERPARAMS_SAMPLER.update({algo: partial(sample_params, algo) for algo in ALGORITHMS})
+HYPERPARAMS_CONVERTER.update(dict.fromkeys(ALGORITHMS, convert_params))
 
 
 @dataclass(frozen=True)
@@ -90,7 +86,7 @@ class MetaExperimentManager(ExperimentManager):
         super().__init__(*args, **kwargs)
         zoo_checks.check_device(self.device)
         if self.continue_training:
-            check_algorithm(self.trained_agent, self.algo, META_ALGOS)
+            check_algorithm(self.trained_agent, self.algo)
         for option, count in (("--eval-episodes", self.n_eval_episodes), ("--n-eval-envs", self.n_eval_envs)):
             if count < 0:
                 raise ValueError(f"{option} must be positive, or 0 to choose, got {count}.")
@@ -114,10 +110,10 @@ class MetaExperimentManager(ExperimentManager):
         """
         if self.continue_training:
             check_changes(self._changes)
-            self.custom_hyperparams = saved_hyperparameters(self.trained_agent, META_ALGOS[self.algo]) | self._changes
+            self.custom_hyperparams = saved_hyperparameters(self.trained_agent, ALGORITHMS[self.algo].cls) | self._changes
         with zoo_checks.reading(self.config):
             hyperparams, saved = super().read_hyperparameters()
-        zoo_checks.check_hyperparameters(META_ALGOS[self.algo], hyperparams)
+        zoo_checks.check_hyperparameters(ALGORITHMS[self.algo].cls, hyperparams)
         if self.n_timesteps <= 0:
             zoo_checks.check_n_timesteps(hyperparams.get("n_timesteps"), self.config)
             if self.optimize_hyperparameters:
@@ -132,7 +128,7 @@ class MetaExperimentManager(ExperimentManager):
         n_threads = getattr(self.args, "num_threads", -1)
         if n_threads > 0 and hyperparams.get("n_threads") is None:
             hyperparams = {**hyperparams, "n_threads": n_threads}
-        defaults = inspect.signature(META_ALGOS[self.algo].__init__).parameters
+        defaults = inspect.signature(ALGORITHMS[self.algo].cls.__init__).parameters
         self._settings = {name: parameter.default for name, parameter in defaults.items()} | hyperparams
         zoo_checks.check_counts(self._settings)
         for name in ("env_wrapper", "vec_env_wrapper", "callback"):
@@ -290,7 +286,7 @@ class MetaExperimentManager(ExperimentManager):
         sampled = HYPERPARAMS_SAMPLER[self.algo](trial, self.n_actions, self.n_envs, {})
         hyperparams = tuning.merged(self._hyperparams, self._preprocess_schedules(sampled))
         env = self.create_envs(self.n_envs, no_log=True)
-        model = META_ALGOS[self.algo](
+        model = ALGORITHMS[self.algo].cls(
             env=env, seed=self.seed, verbose=max(0, self.verbose - 1), device=self.device, **hyperparams
         )
         reporter, progress = tuning.ReportToTrial(trial), tuning.TrialProgress(self._bar, self.n_timesteps)
@@ -328,7 +324,7 @@ class MetaExperimentManager(ExperimentManager):
         :raises KeyboardInterrupt: after all is written, when Ctrl-C has ended the search
         """
         check_positive(n_trials=self.n_trials, n_jobs=self.n_jobs)
-        META_ALGOS[self.algo](env=None, _init_setup_model=False, **self._hyperparams)  # checks them, before a trial fails
+        ALGORITHMS[self.algo].cls(env=None, _init_setup_model=False, **self._hyperparams)  # checks them, before a trial fails
         entry = {**self._entry, **({"env_kwargs": self.env_kwargs} if self.env_kwargs else {})}
         path = self.meta.tuned_path or free_path(self.log_path, f"tuned_{self.env_name}", ".yml")
         tuning.check_entry(entry)

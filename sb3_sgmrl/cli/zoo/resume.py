@@ -9,22 +9,21 @@ from rl_zoo3.utils import SimpleLinearSchedule
 from stable_baselines3.common.save_util import load_from_zip_file
 from stable_baselines3.common.utils import ConstantSchedule
 
+from sb3_sgmrl.algorithms import algorithm_of
 from sb3_sgmrl.common.arguments import argument_names
 from sb3_sgmrl.common.meta_algorithm import MetaOnPolicyAlgorithm
 from sb3_sgmrl.common.saving import saved_algorithm
 
 
-def check_algorithm(path: str, algo: str, algorithms: Mapping[str, type[MetaOnPolicyAlgorithm]]) -> None:
+def check_algorithm(path: str, algo: str) -> None:
     """
-    :param path: file of a model
-    :param algo: name of the algorithm in RL Zoo
-    :param algorithms: all of them by name
-    :raises ValueError: when another one saved the model, or the file is no model
+    :param path: The file of a model
+    :param algo: The name of the algorithm in RL Zoo
+    :raises ValueError: When another one saved the model, or the file is no model
     """
-    saved = saved_algorithm(path)
-    for name, algorithm in algorithms.items():
-        if algorithm.__name__ == saved and name != algo:
-            raise ValueError(f"-i {path} is a model of {saved}: --algo must be {name}, got {algo}.")
+    saved = algorithm_of(saved_algorithm(path))
+    if saved.name != algo:
+        raise ValueError(f"-i {path} is a model of {saved.cls.__name__}: --algo must be {saved.name}, got {algo}.")
 
 
 def saved_hyperparameters(path: str, algorithm: type[MetaOnPolicyAlgorithm]) -> dict[str, Any]:

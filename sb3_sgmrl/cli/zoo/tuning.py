@@ -21,6 +21,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from tqdm.auto import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from sb3_sgmrl.algorithms import ALGORITHMS
 from sb3_sgmrl.cli.zoo.checks import evaluated
 from sb3_sgmrl.util.files import replace_when_complete
 
@@ -56,7 +57,10 @@ def search_space(algo: str, is_continuous: bool) -> dict[str, BaseDistribution]:
     :param is_continuous: whether actions are
     :return: what is searched, by name of the parameter of a trial
     """
-    space = {**SEARCH_SPACE, **(SCORE_SPACE if algo == "sgmrl" else {})}
+    space = {
+        **SEARCH_SPACE,
+        **{name: values for name, values in SCORE_SPACE.items() if name in ALGORITHMS[algo].cls.arguments},
+    }
     return {**space, "log_std_init": LOG_STD_INIT} if is_continuous else space
 
 
