@@ -1,13 +1,13 @@
 """
-Train and evaluate the runs of the paper's Table 2: SG-MRL and MAML with one, two and three inner steps on two half cheetahs and
-a swimmer.
+Train and evaluate the runs of the paper's Table 2: SG-MRL and MAML with one, two and three inner steps on the half cheetah and
+the swimmer.
 
     nice python examples/table2.py --parallel 2
     python examples/table2.py --print
 
 The protocol is the paper's: 400 meta-iterations of 40 tasks with 20 episodes of 200 steps in each phase, Adam with 1e-3, no
-clipping, actions in a box of ±10, and 80 fresh meta-batches for the final return. The last policy and the best validated one are
-both reported. All other settings are the defaults of the package. One run takes from half an hour to some hours.
+clipping, actions in a box of ±10, and 80 fresh meta-batches for the final return. The script reports the last policy and the
+best validated one. All other settings are the defaults of the package. One run takes from half an hour to some hours.
 
 Every ten iterations a run saves a checkpoint. After an interruption the same command resumes all runs, and their results equal
 those of uninterrupted runs to the bit. Finished runs are not repeated. ``--print`` shows the table of the finished runs.

@@ -36,9 +36,8 @@ class Algorithm:
         return f"modules/{self.name}.md"
 
 
-ALGORITHMS: dict[str, Algorithm] = {
-    name: Algorithm(name, cls) for name, cls in {"sgmrl": SGMRL, "maml": MAML, "emaml": EMAML}.items()
-}
+_ALL = (Algorithm("sgmrl", SGMRL), Algorithm("maml", MAML), Algorithm("emaml", EMAML))
+ALGORITHMS: dict[str, Algorithm] = {algorithm.name: algorithm for algorithm in _ALL}
 
 
 def algorithm_of(cls_name: str) -> Algorithm:

@@ -261,18 +261,18 @@ def _opened(source: Source, options: argparse.Namespace, n_tasks: int) -> Iterat
     check_positive(n_episodes=1 if options.n_episodes is None else options.n_episodes)
     settings = _zoo_settings(source.path if source.path.is_dir() else source.path.absolute().parent)
     path = _file(source, f"{settings.name}.zip" if settings else "model.zip", "a model")
-    algorithm = saved_algorithm(path)
+    algorithm = algorithm_of(saved_algorithm(path))
     if settings is not None:
         from sb3_sgmrl.cli.trained_model import load_model, saved_arguments  # needs RL Zoo, as the run did
 
         env_id = import_env(options.env or saved_arguments(settings)["env"], [])
         arguments = {"n_tasks": n_tasks, "n_episodes": options.n_episodes, "device": options.device}
-        with load_model(path, algorithm.lower(), env_id, **arguments) as trained:
+        with load_model(path, algorithm.name, env_id, **arguments) as trained:
             yield trained.model, trained.env
     elif options.env is None:
         raise ValueError(f"--env is missing: the task family to play {path} in.")
     else:
-        yield algorithm_of(algorithm).cls.load(path, device=options.device), import_env(options.env, [])
+        yield algorithm.cls.load(path, device=options.device), import_env(options.env, [])
 
 
 # ---------------------------------------------------------------- pictures
@@ -361,7 +361,7 @@ def _plot_gradient(sources: Sequence[Source], options: argparse.Namespace) -> Fi
 
 
 def _plot_trajectories(sources: Sequence[Source], options: argparse.Namespace) -> Figure:
-    from sb3_sgmrl.common.base_class import env_to_adapt_in
+    from sb3_sgmrl.common.adaptation import env_to_adapt_in
     from sb3_sgmrl.common.evaluation import draw_test_tasks
     from sb3_sgmrl.plots import navigation_trajectories, plot_trajectories
     from sb3_sgmrl.util.validation import check_positive, check_seed

@@ -71,7 +71,8 @@ def run_zoo(parser: argparse.ArgumentParser, argv: Sequence[str] | None, first: 
 def _train(parser: argparse.ArgumentParser, options: argparse.Namespace, zoo_arguments: list[str]) -> None:
     import rl_zoo3.train
 
-    from sb3_sgmrl.cli.zoo.manager import MetaExperimentManager, MetaOptions
+    from sb3_sgmrl.cli.zoo.manager import MetaOptions
+    from sb3_sgmrl.cli.zoo.search import SearchManager
 
     if options.algo not in ALGORITHMS:
         raise ValueError(f"--algo must be one of {', '.join(ALGORITHMS)}, got {options.algo!r}.")
@@ -86,7 +87,7 @@ def _train(parser: argparse.ArgumentParser, options: argparse.Namespace, zoo_arg
         if options.output is not None:
             check_output(options.output, (".yml", ".yaml"), options.overwrite)
     meta = MetaOptions(options.eval_tasks, options.eval_steps, options.vec_env is not None, options.output)
-    rl_zoo3.train.ExperimentManager = partial(MetaExperimentManager, meta=meta)  # type: ignore[misc, assignment]
+    rl_zoo3.train.ExperimentManager = partial(SearchManager, meta=meta)  # type: ignore[misc, assignment]
     rl_zoo3.train.argparse = SimpleNamespace(ArgumentParser=_ZooParser)  # type: ignore[assignment]
     sys.argv = [parser.prog, *_defaults(options), *zoo_arguments]
     rl_zoo3.train.train()

@@ -17,7 +17,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_sgmrl.algorithms import ALGORITHMS
 from sb3_sgmrl.cli.command_line import import_env
-from sb3_sgmrl.common.base_class import fit_to_model
+from sb3_sgmrl.common.adaptation import fit_to_model
 from sb3_sgmrl.util.validation import check_positive, check_seed
 
 if TYPE_CHECKING:
@@ -153,10 +153,10 @@ class Run(TrainedModel):
         return self.options.n_episodes or self.model.n_episodes
 
     def policies(self) -> Iterator[tuple[int, ActorCriticPolicy]]:
-        """The number of inner steps, from 0, and the policy after them; each goes on from the one before."""
-        yield 0, self.model.policy
-        for k in range(1, (self.options.adapt_steps or self.model.n_inner_steps) + 1):
-            yield k, self.model.adapt(self.env, self.task, k, self.n_episodes, seed=self.options.seed)
+        """The number of inner steps, from 0, and the policy after them."""
+        n_steps = self.options.adapt_steps or self.model.n_inner_steps
+        adapted = self.model.adapt_stepwise(self.env, self.task, n_steps, self.n_episodes, self.options.seed)
+        yield from enumerate([self.model.policy, *adapted])
 
 
 @contextmanager

@@ -1,16 +1,12 @@
-"""A policy that adapts: its arguments, its environment, its saving. What training adds is in ``meta_algorithm.py``."""
+"""The base of all algorithms: arguments, environment, network, objective. Adapting and training are built on it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
 import torch as th
 from gymnasium import spaces
-from gymnasium.utils.env_checker import data_equivalence
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.policies import (
     ActorCriticCnnPolicy,
@@ -20,7 +16,7 @@ from stable_baselines3.common.policies import (
 )
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from stable_baselines3.common.utils import check_for_correct_spaces
-from stable_baselines3.common.vec_env import VecEnv, VecNormalize, unwrap_vec_normalize
+from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 
 from sb3_sgmrl.common.arguments import (
     ARGUMENTS,
@@ -30,12 +26,9 @@ from sb3_sgmrl.common.arguments import (
     check_policy,
     with_arguments,
 )
-from sb3_sgmrl.common.phases import adapt_tasks, play_and_adapt, task_phases
 from sb3_sgmrl.common.saving import SafelySaved
-from sb3_sgmrl.data.batch import PhaseBatch, check_episodes
-from sb3_sgmrl.data.streams import ADAPTATION
 from sb3_sgmrl.gradient.advantages import AdvantageSettings, DiscountStart, TimeReduction
-from sb3_sgmrl.gradient.baselines import BASELINES, BaselineName
+from sb3_sgmrl.gradient.baselines import BaselineName
 from sb3_sgmrl.gradient.inner import InnerSurrogateName
 from sb3_sgmrl.gradient.objective import MetaObjective
 from sb3_sgmrl.gradient.score_weight import ScoreWeights
@@ -43,17 +36,15 @@ from sb3_sgmrl.gradient.step_sizes import StepSizes
 from sb3_sgmrl.policies.functional import FunctionalPolicy
 from sb3_sgmrl.policies.initialization import initialize
 from sb3_sgmrl.score_terms.base import ScoreTerm
-from sb3_sgmrl.util.validation import check_positive, check_seed
-from sb3_sgmrl.vec_env.borrowing import borrowed_workers
-from sb3_sgmrl.vec_env.engines import EngineName, as_task_vec_env, close_task_env, make_task_env
+from sb3_sgmrl.vec_env.engines import EngineName, as_task_vec_env
 from sb3_sgmrl.vec_env.normalization import check_normalization
-from sb3_sgmrl.vec_env.task_workers import check_task_workers, check_tasks, find_horizon
+from sb3_sgmrl.vec_env.task_workers import check_task_workers, find_horizon
 
 
 @with_arguments
 class MetaModel(SafelySaved):
     """
-    A policy that adapts to tasks by policy-gradient steps.
+    A policy with all that decides how it adapts: the arguments, the environment, the network and the objective.
     """
 
     arguments: ClassVar[dict[str, Argument]] = ARGUMENTS
@@ -286,117 +277,3 @@ class MetaModel(SafelySaved):
     def episodes_per_phase(self) -> list[int]:
         """Episodes of a task in each phase of a meta-iteration: ζ inner batches and the outer one."""
         return [*[self.n_episodes] * self.n_inner_steps, self.n_outer_episodes or self.n_episodes]
-
-    def adapt(
-        self,
-        env: GymEnv | str | None = None,
-        task: Any = None,
-        n_steps: int = 1,
-        n_episodes: int | None = None,
-        episodes: PhaseBatch | None = None,
-        seed: int = 0,
-    ) -> ActorCriticPolicy:
-        """
-        Adapt to a task and return an ordinary SB3 policy; the model itself stays as it is.
-
-        :param env: where to play; the model's environment when None
-        :param task: the task; the environment's own pinned task, or else a random one when None
-        :param n_steps: number of inner steps, also more than in training
-        :param n_episodes: episodes per inner step; as in training when None
-        :param episodes: given episodes of one task, played with the model's policy, instead of playing; one inner step
-        :param seed: seed of the episodes and of a random task
-        :return: the adapted policy
-        :raises ValueError: for non-positive counts, a task outside the space, workers that :meth:`learn` is playing a phase
-            with, or parameters that become non-finite
-        """
-        check_positive(n_steps=n_steps, n_episodes=self.n_episodes if n_episodes is None else n_episodes)
-        check_seed(seed)
-        # all phases are weighed for an inner step: nothing is played after the last one
-        objective = replace(self.objective, outer=self.objective.inner)
-        if episodes is not None:
-            if env is not None or task is not None or n_steps != 1 or n_episodes is not None:
-                raise ValueError(
-                    "`episodes` are all there is to adapt to: leave out `env`, `task` and `n_episodes`, and `n_steps` at 1."
-                )
-            check_episodes(episodes, self.observation_space, self.action_space)
-            last = task_phases(self.functional, objective.inner, episodes, [self.functional.parameters()])
-        else:
-            n_episodes = n_episodes or self.n_episodes
-            with env_to_adapt_in(self, env, n_episodes) as vec_env:
-                task = self._task_of(vec_env, seed) if task is None else task
-                check_tasks(vec_env, [task])
-                counts = [n_episodes] * n_steps
-                with borrowed_workers(vec_env):
-                    traces = play_and_adapt(
-                        vec_env, self.functional, objective, [task], counts, [seed, ADAPTATION, 1], self.n_threads
-                    )
-            assert traces is not None
-            last = [traces[0][-1]]
-        adapted = adapt_tasks(self.functional, objective, last, [task], self.n_threads)[0]
-        return self.functional.policy_with(adapted)
-
-    @staticmethod
-    def _task_of(env: VecEnv, seed: int) -> Any:
-        pinned = env.env_method("get_pinned_task")
-        if not all(data_equivalence(task, pinned[0], exact=True) for task in pinned):
-            raise ValueError("`task` must be given: the workers of `env` have different tasks pinned.")
-        if pinned[0] is not None:
-            return pinned[0]
-        return env.env_method("sample_tasks", 1, [seed, ADAPTATION, 0], indices=0)[0][0]
-
-
-def fit_to_model(model: MetaModel, vec_env: VecEnv) -> VecEnv:
-    """
-    :param model: a model
-    :param vec_env: workers that take tasks
-    :return: the same in the wrapper for images that the model needs
-    :raises ValueError: when its spaces are not those of the model, or observations, or rewards where they matter, are
-        normalised in one of the two only
-    """
-    vec_env = model._wrap_env(vec_env)
-    for name in ("observation_space", "action_space"):
-        wanted, found = getattr(model, name), getattr(vec_env, name)
-        if wanted != found:
-            raise ValueError(f"`env` must have the {name} of the model, {_one_line(wanted)}, but has {_one_line(found)}.")
-    training, here = model.get_vec_normalize_env(), unwrap_vec_normalize(vec_env)
-    if training is not None and (here is None or here.norm_obs != training.norm_obs):
-        raise ValueError(
-            "`env` must be in a VecNormalize as the environment of the model is, with the same norm_obs: the policy does not "
-            "know observations that are not normalised as in training."
-        )
-    scale_matters = not model.normalize_advantage or BASELINES[model.baseline].needs_critic
-    if model.env is not None and scale_matters and _normalizes_rewards(training) != _normalizes_rewards(here):
-        raise ValueError(
-            "`env` must have the norm_reward of the model's environment: with normalize_advantage=False or baseline='critic' "
-            "an inner step depends on the scale of rewards."
-        )
-    return vec_env
-
-
-def _normalizes_rewards(normalizer: VecNormalize | None) -> bool:
-    return normalizer is not None and normalizer.norm_reward
-
-
-def _one_line(space: Any) -> str:
-    return " ".join(str(space).split())
-
-
-@contextmanager
-def env_to_adapt_in(model: MetaModel, env: GymEnv | str | None, n_columns: int | None = None) -> Iterator[VecEnv]:
-    """
-    Workers to adapt the model in, for a ``with`` statement. At its end those are closed that were made for it.
-
-    :param model: a model
-    :param env: as for the algorithms; the model's environment when None
-    :param n_columns: episodes that can be played side by side
-    :return: workers that take tasks, with the spaces and the normalisation of the model
-    :raises ValueError: for an environment without tasks or time limit, with other spaces, or not normalised as in training
-    """
-    env = model.env if env is None else env
-    if env is None:
-        raise ValueError("`env` is missing, and the model has no environment of its own.")
-    vec_env = make_task_env(env, n_columns)
-    try:
-        yield fit_to_model(model, vec_env)
-    finally:
-        close_task_env(vec_env, env)

@@ -16,7 +16,7 @@ from stable_baselines3.common.callbacks import BaseCallback, EventCallback
 from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.vec_env import unwrap_vec_normalize
 
-from sb3_sgmrl.common.base_class import MetaModel, fit_to_model
+from sb3_sgmrl.common.adaptation import AdaptiveModel, fit_to_model
 from sb3_sgmrl.common.evaluation import AdaptationReport, draw_test_tasks, evaluate_adaptation
 from sb3_sgmrl.util.files import replace_when_complete
 from sb3_sgmrl.util.validation import check_positive, check_seed
@@ -57,7 +57,7 @@ class MetaEvalCallback(EventCallback):
         that cannot be continued
     """
 
-    model: MetaModel
+    model: AdaptiveModel
 
     def __init__(
         self,

@@ -15,7 +15,7 @@ import numpy as np
 from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_sgmrl.common.base_class import MetaModel, env_to_adapt_in
+from sb3_sgmrl.common.adaptation import AdaptiveModel, env_to_adapt_in
 from sb3_sgmrl.common.phases import play_and_adapt
 from sb3_sgmrl.data.batch import PhaseBatch
 from sb3_sgmrl.data.streams import EVALUATION
@@ -165,7 +165,7 @@ def draw_test_tasks(env: VecEnv, n_tasks: int, seed: int) -> list[Any]:
 
 
 def play_inner_steps(
-    model: MetaModel,
+    model: AdaptiveModel,
     env: VecEnv,
     tasks: Sequence[Any],
     n_steps: int,
@@ -212,7 +212,7 @@ def play_inner_steps(
 
 
 def evaluate_adaptation(
-    model: MetaModel,
+    model: AdaptiveModel,
     env: GymEnv | str | None = None,
     n_tasks: int = 40,
     n_steps: int = 1,

@@ -13,8 +13,8 @@ from stable_baselines3.common.type_aliases import MaybeCallback
 from stable_baselines3.common.utils import safe_mean
 from stable_baselines3.common.vec_env import VecEnv
 
+from sb3_sgmrl.common.adaptation import AdaptiveModel
 from sb3_sgmrl.common.arguments import with_arguments
-from sb3_sgmrl.common.base_class import MetaModel
 from sb3_sgmrl.common.outer_step import OptimizerStep, OuterProblem, OuterStep
 from sb3_sgmrl.common.phases import play_and_adapt
 from sb3_sgmrl.common.progress import MetaProgressBarCallback
@@ -33,7 +33,7 @@ SelfMetaAlgorithm = TypeVar("SelfMetaAlgorithm", bound="MetaOnPolicyAlgorithm")
 
 
 @with_arguments
-class MetaOnPolicyAlgorithm(MetaModel):
+class MetaOnPolicyAlgorithm(AdaptiveModel):
     """
     Base of the gradient-based meta-RL algorithms. A meta-iteration samples tasks, plays ``n_episodes`` episodes of each with
     the meta-parameters θ, adapts to each task by ``n_inner_steps`` policy-gradient steps with fresh episodes, and moves θ
@@ -52,6 +52,7 @@ class MetaOnPolicyAlgorithm(MetaModel):
         :param callback: called after every step of the workers
         :return: the data of the iteration; None when the callback asked to stop
         """
+        callback.update_locals({"env": env})
         callback.on_rollout_start()
         seed = [self._entropy, self._iteration]
         tasks = env.env_method("sample_tasks", self.meta_batch_size, [*seed, 0], indices=0)[0]

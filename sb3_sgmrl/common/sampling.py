@@ -6,11 +6,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 
 from sb3_sgmrl.data.batch import Observations, PhaseBatch, index_observations
-from sb3_sgmrl.data.buffers import TaskDictRolloutBuffer, TaskRolloutBuffer
+from sb3_sgmrl.data.buffers import TaskRolloutBuffer
 from sb3_sgmrl.policies.actions import draw_noise, env_actions, sample_actions
 from sb3_sgmrl.policies.functional import FunctionalPolicy, Parameters
 from sb3_sgmrl.policies.inference import ParallelPolicies
@@ -47,10 +46,7 @@ def collect_phase(
     """
     seats = _Seats(tasks, n_episodes, env.num_envs)
     n_total, n_workers, current = seats.n_total, env.num_envs, seats.current
-    buffer_class: type[TaskRolloutBuffer] = (
-        TaskDictRolloutBuffer if isinstance(env.observation_space, spaces.Dict) else TaskRolloutBuffer
-    )
-    buffer = buffer_class(find_horizon(env), env.observation_space, env.action_space, device="cpu", n_envs=n_total)
+    buffer = TaskRolloutBuffer(find_horizon(env), env.observation_space, env.action_space, n_total)
     policies = ParallelPolicies(policy, parameter_sets, len(tasks), n_episodes)
     seeds = np.random.SeedSequence([*entropy, 0]).generate_state(n_total)
     noise: dict[int, np.ndarray] = {}

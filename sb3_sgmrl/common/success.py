@@ -10,7 +10,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_sgmrl.common.base_class import MetaModel, env_to_adapt_in
+from sb3_sgmrl.common.adaptation import AdaptiveModel, env_to_adapt_in
 from sb3_sgmrl.common.evaluation import AdaptationReport, check_task_list, draw_test_tasks
 from sb3_sgmrl.data import streams
 from sb3_sgmrl.util.validation import check_positive, check_seed
@@ -21,7 +21,7 @@ _KEYS = ("success", "is_success")
 
 
 def evaluate_success(
-    model: MetaModel,
+    model: AdaptiveModel,
     env: GymEnv | str | None = None,
     n_tasks: int = 40,
     n_steps: int = 1,
@@ -58,9 +58,7 @@ def evaluate_success(
         check_tasks(vec_env, tasks)
         for i, task in enumerate(tasks):
             seeds = np.random.SeedSequence([seed, streams.SUCCESS, i]).generate_state(n_eval_episodes).tolist()
-            policies = [model.policy]
-            for k in range(1, n_steps + 1):
-                policies.append(model.adapt(vec_env, task=task, n_steps=k, n_episodes=n_episodes, seed=seed + i))
+            policies = [model.policy, *model.adapt_stepwise(vec_env, task, n_steps, n_episodes, seed + i)]
             with borrowed_workers(vec_env):
                 rates.append([_success_rate(policy, vec_env, task, seeds) for policy in policies])
     return AdaptationReport(list(tasks), np.array(rates), measure="success rate")

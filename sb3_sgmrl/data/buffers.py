@@ -1,19 +1,40 @@
-"""Storage of one phase: SB3's rollout buffers with one column per episode."""
+"""Storage of one phase: a buffer with one column per episode."""
 
 from __future__ import annotations
 
+from typing import Any, NoReturn
+
 import numpy as np
 from gymnasium import spaces
-from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
+from stable_baselines3.common.buffers import BaseBuffer
 
 from sb3_sgmrl.data.batch import Observations, PhaseBatch
 
 
-class TaskRolloutBuffer(RolloutBuffer):
+class TaskRolloutBuffer(BaseBuffer):
     """
-    A rollout buffer of complete episodes. Row t of column e is step t of episode e, whichever worker played it; the columns
-    are ordered by task, then by trajectory. ``buffer_size`` is the horizon.
+    A buffer of complete episodes. Row t of column e is step t of episode e, whichever worker played it. Columns are ordered
+    by task, then by trajectory.
+
+    :param buffer_size: The horizon, in steps
+    :param observation_space: The observation space
+    :param action_space: The action space
+    :param n_episodes: The number of columns
     """
+
+    def __init__(self, buffer_size: int, observation_space: spaces.Space, action_space: spaces.Space, n_episodes: int) -> None:
+        super().__init__(buffer_size, observation_space, action_space, device="cpu", n_envs=n_episodes)
+
+        def zeros(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+            return np.zeros((buffer_size, n_episodes, *shape), dtype=dtype)
+
+        self.observations: Observations
+        if isinstance(observation_space, spaces.Dict):
+            self.observations = {key: zeros(part.shape or (), part.dtype) for key, part in observation_space.spaces.items()}
+        else:
+            self.observations = zeros(observation_space.shape or (), observation_space.dtype)
+        self.actions = zeros(action_space.shape or (), action_space.dtype)
+        self.rewards = zeros((), np.float32)
 
     def record(
         self, steps: np.ndarray, episodes: np.ndarray, observations: Observations, actions: np.ndarray, rewards: np.ndarray
@@ -21,52 +42,48 @@ class TaskRolloutBuffer(RolloutBuffer):
         """
         Store one step of several episodes.
 
-        :param steps: time step of each within its episode, shape (n,)
-        :param episodes: column of each, shape (n,)
-        :param observations: what the actions were chosen on, shape (n, \\*obs_shape), or such an array per key
-        :param actions: unclipped actions, shape (n, \\*action_shape)
-        :param rewards: shape (n,)
+        :param steps: The time step of each within its episode, shape (n,)
+        :param episodes: The column of each, shape (n,)
+        :param observations: What the actions were chosen on, shape (n, \\*obs_shape), or such an array per key
+        :param actions: The unclipped actions, shape (n, \\*action_shape)
+        :param rewards: The rewards, shape (n,)
         """
         if isinstance(observations, dict):
+            assert isinstance(self.observations, dict)
             for key, value in observations.items():
-                self.observations[key][steps, episodes] = value.reshape(len(steps), *self.obs_shape[key])  # type: ignore
+                self.observations[key][steps, episodes] = value
         else:
-            self.observations[steps, episodes] = observations.reshape(len(steps), *self.obs_shape)
-        self.actions[steps, episodes] = actions.reshape(len(steps), self.action_dim)
+            assert isinstance(self.observations, np.ndarray)
+            self.observations[steps, episodes] = observations
+        self.actions[steps, episodes] = actions
         self.rewards[steps, episodes] = rewards
 
     def phase(self, n_tasks: int, lengths: np.ndarray, episode_returns: np.ndarray) -> PhaseBatch:
         """
         The phase, as views of the storage cut to the longest episode.
 
-        :param n_tasks: number of tasks
-        :param lengths: steps of each episode, shape (n_columns,)
-        :param episode_returns: undiscounted return of each episode, shape (n_columns,)
-        :return: the episodes of every task
+        :param n_tasks: The number of tasks
+        :param lengths: The steps of each episode, shape (n_columns,)
+        :param episode_returns: The undiscounted return of each episode, shape (n_columns,)
+        :return: The episodes of every task
         """
         n_steps = int(lengths.max())
 
-        def by_task(x: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-            x = x[:n_steps].reshape(n_steps, n_tasks, -1, *shape)
+        def by_task(x: np.ndarray) -> np.ndarray:
+            x = x[:n_steps].reshape(n_steps, n_tasks, -1, *x.shape[2:])
             return np.moveaxis(x, 0, 2)
 
-        observations: Observations
-        if isinstance(self.observation_space, spaces.Dict):
-            observations = {
-                key: by_task(self.observations[key], space.shape or ())  # type: ignore[call-overload]
-                for key, space in self.observation_space.spaces.items()
-            }
+        if isinstance(self.observations, dict):
+            observations: Observations = {key: by_task(value) for key, value in self.observations.items()}
         else:
-            observations = by_task(self.observations, self.observation_space.shape or ())
-        mask = np.arange(n_steps)[:, None] < lengths
+            observations = by_task(self.observations)
         return PhaseBatch(
             observations,
-            by_task(self.actions, self.action_space.shape or ()),
-            by_task(self.rewards, ()).astype(np.float64),
-            by_task(mask, ()),
+            by_task(self.actions),
+            by_task(self.rewards).astype(np.float64),
+            by_task(np.arange(n_steps)[:, None] < lengths),
             episode_returns.reshape(n_tasks, -1),
         )
 
-
-class TaskDictRolloutBuffer(TaskRolloutBuffer, DictRolloutBuffer):
-    """The same for dictionary observations."""
+    def _get_samples(self, *args: Any, **kwargs: Any) -> NoReturn:
+        raise NotImplementedError("Episodes are taken as a whole: call `phase`.")

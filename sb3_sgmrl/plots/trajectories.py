@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 
-from sb3_sgmrl.common.base_class import MetaModel, env_to_adapt_in
+from sb3_sgmrl.common.adaptation import AdaptiveModel, env_to_adapt_in
 from sb3_sgmrl.common.evaluation import after, check_task_list, play_inner_steps
 from sb3_sgmrl.data.streams import EVALUATION
 from sb3_sgmrl.envs.navigation import ARENA, Navigation2DEnv
@@ -39,7 +39,7 @@ class Trajectories:
 
 
 def navigation_trajectories(
-    model: MetaModel,
+    model: AdaptiveModel,
     env: GymEnv | str,
     tasks: Sequence[Any],
     n_steps: int = 1,

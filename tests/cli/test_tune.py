@@ -16,9 +16,9 @@ from toys import error_of
 from zoo_tools import FOLDER, SMALL, make_manager, run_train, zoo_process  # noqa: F401
 
 from sb3_sgmrl import SGMRL, evaluate_adaptation
+from sb3_sgmrl.algorithms import ALGORITHMS
 from sb3_sgmrl.cli import tune
 from sb3_sgmrl.cli.zoo import tuning
-from sb3_sgmrl.cli.zoo.manager import META_ALGOS
 
 STUDY = "logs/sgmrl/tuned_Navigation2D-v0_1"
 PARAMS: dict[str, Any] = {
@@ -40,7 +40,7 @@ def test_search_spaces_hold_arguments_of_the_algorithm(algo: str, is_continuous:
         trial = study.ask()
         sampled = tuning.sample_params(algo, trial, 2 * is_continuous, 1, {})
         assert sampled == tuning.convert_params(trial.params)
-        model = META_ALGOS[algo]("MlpPolicy", "Navigation2D-v0" if is_continuous else "BernoulliBandit-v0", **sampled)
+        model = ALGORITHMS[algo].cls("MlpPolicy", "Navigation2D-v0" if is_continuous else "BernoulliBandit-v0", **sampled)
         assert model.gamma == sampled["gamma"] < 1 and model.meta_batch_size == sampled["meta_batch_size"]
         assert ("log_std_init" in sampled["policy_kwargs"]) == is_continuous
 

@@ -21,9 +21,10 @@ from toys import error_of
 from zoo_tools import FOLDER, make_manager, run_train, zoo_process  # noqa: F401
 
 from sb3_sgmrl import MAML, SGMRL, TaskDistEnv, evaluate_adaptation
+from sb3_sgmrl.algorithms import ALGORITHMS
 from sb3_sgmrl.cli import enjoy, plot, train
 from sb3_sgmrl.cli.zoo.checks import check_hyperparameters
-from sb3_sgmrl.cli.zoo.manager import META_ALGOS, MetaOptions
+from sb3_sgmrl.cli.zoo.manager import MetaOptions
 from sb3_sgmrl.plots.runs import logged, read_progress
 from sb3_sgmrl.vec_env.engines import DEFAULT_WORKERS
 from sb3_sgmrl.vec_env.task_vec_env import TaskVecEnv
@@ -35,7 +36,7 @@ OWN_FAMILIES = [id for id, spec in gym.registry.items() if str(spec.entry_point)
 def test_hyperparameters_for_every_family(algo: str) -> None:
     entries = yaml.safe_load((FOLDER / f"{algo}.yml").read_text())
     assert set(entries) == {"default", *OWN_FAMILIES}
-    algorithm = META_ALGOS[algo]
+    algorithm = ALGORITHMS[algo].cls
     for params in entries.values():
         check_hyperparameters(algorithm, params)
         arguments = {name: value for name, value in params.items() if name not in ("n_timesteps", "policy", "policy_kwargs")}

@@ -11,29 +11,22 @@ import shutil
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import gymnasium as gym
-import optuna
 from rl_zoo3.callbacks import SaveVecNormalizeCallback
 from rl_zoo3.exp_manager import ExperimentManager
-from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
-from rl_zoo3.utils import ALGOS, get_callback_list
+from rl_zoo3.utils import ALGOS
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback, EveryNTimesteps, ProgressBarCallback
 from stable_baselines3.common.env_util import is_wrapped
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecNormalize, sync_envs_normalization
-from tqdm.auto import tqdm
 
 from sb3_sgmrl.algorithms import ALGORITHMS
-from sb3_sgmrl.cli.command_line import free_path
 from sb3_sgmrl.cli.zoo import checks as zoo_checks
-from sb3_sgmrl.cli.zoo import tuning
 from sb3_sgmrl.cli.zoo.interrupt import CtrlC
 from sb3_sgmrl.cli.zoo.report import ProgressTable, close_all, write_report
 from sb3_sgmrl.cli.zoo.resume import check_algorithm, check_changes, saved_hyperparameters
-from sb3_sgmrl.cli.zoo.tuning import convert_params, sample_params
 from sb3_sgmrl.common.callbacks import MetaEvalCallback
 from sb3_sgmrl.common.evaluation import evaluate_adaptation
 from sb3_sgmrl.common.meta_algorithm import MetaOnPolicyAlgorithm
@@ -50,8 +43,6 @@ _TRIALS_PER_TRAINING = 4
 _N_EVALUATIONS_OF_A_TRIAL = 4
 
 ALGOS.update({name: algorithm.cls for name, algorithm in ALGORITHMS.items()})
-HYPERPARAMS_SAMPLER.update({algo: partial(sample_params, algo) for algo in ALGORITHMS})
-HYPERPARAMS_CONVERTER.update(dict.fromkeys(ALGORITHMS, convert_params))
 
 
 @dataclass(frozen=True)
@@ -98,7 +89,6 @@ class MetaExperimentManager(ExperimentManager):
         self._changes: dict[str, Any] = self.custom_hyperparams or {}
         self._settings: dict[str, Any] = {}
         self._entry: dict[str, Any] = {}
-        self._bar: tqdm | None = None
 
     # ---------------------------------------------------------------- hyperparameters
 
@@ -274,85 +264,6 @@ class MetaExperimentManager(ExperimentManager):
 
     def _n_eval_episodes(self) -> int:
         return self.n_eval_episodes or self._settings["n_episodes"]
-
-    def objective(self, trial: optuna.Trial) -> float:
-        """
-        Train with sampled hyperparameters.
-
-        :param trial: a trial of Optuna
-        :return: return after adaptation at the end
-        :raises optuna.TrialPruned: when it is not promising, or its numbers overflow
-        """
-        sampled = HYPERPARAMS_SAMPLER[self.algo](trial, self.n_actions, self.n_envs, {})
-        hyperparams = tuning.merged(self._hyperparams, self._preprocess_schedules(sampled))
-        env = self.create_envs(self.n_envs, no_log=True)
-        model = ALGORITHMS[self.algo].cls(
-            env=env, seed=self.seed, verbose=max(0, self.verbose - 1), device=self.device, **hyperparams
-        )
-        reporter, progress = tuning.ReportToTrial(trial), tuning.TrialProgress(self._bar, self.n_timesteps)
-        folder = self.optimization_log_path and os.path.join(self.optimization_log_path, f"trial_{trial.number}")
-        evaluation = self._meta_eval_callback(
-            self.n_timesteps // self.n_evaluations,
-            hyperparams["meta_batch_size"],
-            callback_after_eval=reporter,
-            best_model_save_path=folder,
-            log_path=folder,
-        )
-        try:
-            model.learn(self.n_timesteps, [*get_callback_list({"callback": self.specified_callbacks}), progress, evaluation])
-        except ValueError as error:
-            print(f"Trial {trial.number} is pruned: {error}")
-            raise optuna.TrialPruned from error
-        except KeyboardInterrupt:
-            self.interrupted = True
-            raise
-        finally:
-            env.close()
-            evaluation.eval_env.close()
-            progress.finish()
-        if reporter.is_pruned:
-            raise optuna.TrialPruned
-        assert evaluation.last_report is not None
-        return float(evaluation.last_report.mean_returns[-1])
-
-    def hyperparameters_optimization(self) -> None:
-        """
-        Search as RL Zoo does, in a study that is kept in a file and begins with the settings there are, and write the best
-        settings as an entry for ``--conf-file``.
-
-        :raises ValueError: when no trial was finished
-        :raises KeyboardInterrupt: after all is written, when Ctrl-C has ended the search
-        """
-        check_positive(n_trials=self.n_trials, n_jobs=self.n_jobs)
-        ALGORITHMS[self.algo].cls(env=None, _init_setup_model=False, **self._hyperparams)  # checks them, before a trial fails
-        entry = {**self._entry, **({"env_kwargs": self.env_kwargs} if self.env_kwargs else {})}
-        path = self.meta.tuned_path or free_path(self.log_path, f"tuned_{self.env_name}", ".yml")
-        tuning.check_entry(entry)
-        if self.optimization_log_path:
-            zoo_checks.check_folder("--optimization-log-path", self.optimization_log_path)
-        if self.storage is None:  # a study of its own, also where an older one was called so
-            stem, log = os.path.splitext(path)[0], ".log"
-            self.storage = free_path(*os.path.split(stem), log) if os.path.exists(stem + log) else stem + log
-        self.study_name = self.study_name or self.env_name
-        self.tensorboard_log = None  # RL Zoo would only warn that there is none
-        settings = {**self._settings, "policy_kwargs": self._hyperparams.get("policy_kwargs")}
-        guess = tuning.first_guess(self.algo, settings, self.n_actions > 0)
-        searched_with = {"--algo": self.algo, "--env": self.env_name.gym_id, "-n": self.n_timesteps}
-        study = tuning.open_study(self.storage, self.study_name, guess, searched_with)
-        with tuning.trials_bar(self.show_progress, self.n_trials, self.n_timesteps) as self._bar:
-            try:
-                super().hyperparameters_optimization()
-            except ValueError as error:
-                if tuning.has_best(study):
-                    raise
-                if not self.interrupted:
-                    raise ValueError(f"No trial was finished: all in {self.storage} were pruned or failed.") from error
-        go_on = f"the same command with --storage {self.storage} --study-name {self.study_name} goes on with this study."
-        if tuning.has_best(study):
-            tuning.write_entry(path, self.env_name.gym_id, entry, study.best_trial, self.n_timesteps)
-            print(f"Wrote {path}, for --conf-file; {go_on}")
-        if self.interrupted:
-            raise KeyboardInterrupt(f"The best settings so far are in {path}; " * tuning.has_best(study) + go_on)
 
     # ---------------------------------------------------------------- running
 

@@ -1,0 +1,164 @@
+"""Adapting a model to a task, and the environments to adapt in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+from gymnasium.utils.env_checker import data_equivalence
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.type_aliases import GymEnv
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize, unwrap_vec_normalize
+
+from sb3_sgmrl.common.arguments import with_arguments
+from sb3_sgmrl.common.base_class import MetaModel
+from sb3_sgmrl.common.phases import adapt_tasks, play_and_adapt, task_phases
+from sb3_sgmrl.data.batch import PhaseBatch, check_episodes
+from sb3_sgmrl.data.streams import ADAPTATION
+from sb3_sgmrl.gradient.baselines import BASELINES
+from sb3_sgmrl.util.validation import check_positive, check_seed
+from sb3_sgmrl.vec_env.borrowing import borrowed_workers
+from sb3_sgmrl.vec_env.engines import close_task_env, make_task_env
+from sb3_sgmrl.vec_env.task_workers import check_tasks
+
+
+def fit_to_model(model: MetaModel, vec_env: VecEnv) -> VecEnv:
+    """
+    :param model: a model
+    :param vec_env: workers that take tasks
+    :return: the same in the wrapper for images that the model needs
+    :raises ValueError: when its spaces are not those of the model, or observations, or rewards where they matter, are
+        normalised in one of the two only
+    """
+    vec_env = model._wrap_env(vec_env)
+    for name in ("observation_space", "action_space"):
+        wanted, found = getattr(model, name), getattr(vec_env, name)
+        if wanted != found:
+            raise ValueError(f"`env` must have the {name} of the model, {_one_line(wanted)}, but has {_one_line(found)}.")
+    training, here = model.get_vec_normalize_env(), unwrap_vec_normalize(vec_env)
+    if training is not None and (here is None or here.norm_obs != training.norm_obs):
+        raise ValueError(
+            "`env` must be in a VecNormalize as the environment of the model is, with the same norm_obs: the policy does not "
+            "know observations that are not normalised as in training."
+        )
+    scale_matters = not model.normalize_advantage or BASELINES[model.baseline].needs_critic
+    if model.env is not None and scale_matters and _normalizes_rewards(training) != _normalizes_rewards(here):
+        raise ValueError(
+            "`env` must have the norm_reward of the model's environment: with normalize_advantage=False or baseline='critic' "
+            "an inner step depends on the scale of rewards."
+        )
+    return vec_env
+
+
+def _normalizes_rewards(normalizer: VecNormalize | None) -> bool:
+    return normalizer is not None and normalizer.norm_reward
+
+
+def _one_line(space: Any) -> str:
+    return " ".join(str(space).split())
+
+
+@contextmanager
+def env_to_adapt_in(model: MetaModel, env: GymEnv | str | None, n_columns: int | None = None) -> Iterator[VecEnv]:
+    """
+    Workers to adapt the model in, for a ``with`` statement. At its end those are closed that were made for it.
+
+    :param model: a model
+    :param env: as for the algorithms; the model's environment when None
+    :param n_columns: episodes that can be played side by side
+    :return: workers that take tasks, with the spaces and the normalisation of the model
+    :raises ValueError: for an environment without tasks or time limit, with other spaces, or not normalised as in training
+    """
+    env = model.env if env is None else env
+    if env is None:
+        raise ValueError("`env` is missing, and the model has no environment of its own.")
+    vec_env = make_task_env(env, n_columns)
+    try:
+        yield fit_to_model(model, vec_env)
+    finally:
+        close_task_env(vec_env, env)
+
+
+@with_arguments
+class AdaptiveModel(MetaModel):
+    """A policy that adapts to tasks by policy-gradient steps."""
+
+    def adapt(
+        self,
+        env: GymEnv | str | None = None,
+        task: Any = None,
+        n_steps: int = 1,
+        n_episodes: int | None = None,
+        episodes: PhaseBatch | None = None,
+        seed: int = 0,
+    ) -> ActorCriticPolicy:
+        """
+        Adapt to a task and return an ordinary SB3 policy; the model itself stays as it is.
+
+        :param env: where to play; the model's environment when None
+        :param task: the task; the environment's own pinned task, or else a random one when None
+        :param n_steps: number of inner steps, also more than in training
+        :param n_episodes: episodes per inner step; as in training when None
+        :param episodes: given episodes of one task, played with the model's policy, instead of playing; one inner step
+        :param seed: seed of the episodes and of a random task
+        :return: the adapted policy
+        :raises ValueError: for non-positive counts, a task outside the space, workers that :meth:`learn` is playing a phase
+            with, or parameters that become non-finite
+        """
+        if episodes is None:
+            return self.adapt_stepwise(env, task, n_steps, n_episodes, seed)[-1]
+        if env is not None or task is not None or n_steps != 1 or n_episodes is not None:
+            raise ValueError(
+                "`episodes` are all there is to adapt to: leave out `env`, `task` and `n_episodes`, and `n_steps` at 1."
+            )
+        check_seed(seed)
+        check_episodes(episodes, self.observation_space, self.action_space)
+        policy, objective = self.functional, self.objective
+        phases = task_phases(policy, objective.inner, episodes, [policy.parameters()])
+        return policy.policy_with(adapt_tasks(policy, objective, phases, [task], self.n_threads)[0])
+
+    def adapt_stepwise(
+        self,
+        env: GymEnv | str | None = None,
+        task: Any = None,
+        n_steps: int = 1,
+        n_episodes: int | None = None,
+        seed: int = 0,
+    ) -> list[ActorCriticPolicy]:
+        """
+        Adapt to a task as :meth:`adapt` does, and return the policy after each inner step. The episodes are played once.
+
+        :param env: The environment to play in; the model's environment when None
+        :param task: The task; the environment's own pinned task, or else a random one when None
+        :param n_steps: The number of inner steps, also more than in training
+        :param n_episodes: The number of episodes per inner step; as in training when None
+        :param seed: The seed of the episodes and of a random task
+        :return: The adapted policies after 1, …, ``n_steps`` inner steps
+        :raises ValueError: As in :meth:`adapt`
+        """
+        check_positive(n_steps=n_steps, n_episodes=self.n_episodes if n_episodes is None else n_episodes)
+        check_seed(seed)
+        # all phases are weighed for an inner step: nothing is played after the last one
+        policy, objective = self.functional, replace(self.objective, outer=self.objective.inner)
+        n_episodes = n_episodes or self.n_episodes
+        with env_to_adapt_in(self, env, n_episodes) as vec_env:
+            task = self._task_of(vec_env, seed) if task is None else task
+            check_tasks(vec_env, [task])
+            with borrowed_workers(vec_env):
+                traces = play_and_adapt(
+                    vec_env, policy, objective, [task], [n_episodes] * n_steps, [seed, ADAPTATION, 1], self.n_threads
+                )
+        assert traces is not None
+        last = adapt_tasks(policy, objective, [traces[0][-1]], [task], self.n_threads)
+        return [policy.policy_with(parameters) for parameters in (*(phase.parameters for phase in traces[0][1:]), *last)]
+
+    @staticmethod
+    def _task_of(env: VecEnv, seed: int) -> Any:
+        pinned = env.env_method("get_pinned_task")
+        if not all(data_equivalence(task, pinned[0], exact=True) for task in pinned):
+            raise ValueError("`task` must be given: the workers of `env` have different tasks pinned.")
+        if pinned[0] is not None:
+            return pinned[0]
+        return env.env_method("sample_tasks", 1, [seed, ADAPTATION, 0], indices=0)[0][0]
