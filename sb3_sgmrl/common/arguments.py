@@ -108,6 +108,16 @@ def _max_norm(name: str, value: Any) -> None:
         raise ValueError(f"`{name}` must be positive, or None for no clipping, got {value!r}.")
 
 
+def _clip_range(name: str, value: Any) -> None:
+    if not callable(value) and not is_positive_and_finite(value):
+        raise ValueError(f"`{name}` must be positive and finite, or a function, got {value!r}.")
+
+
+def _target_kl(name: str, value: Any) -> None:
+    if not is_positive_and_finite(value):
+        raise ValueError(f"`{name}` must be positive and finite, or None for no limit, got {value!r}.")
+
+
 def _advantage_settings(name: str, value: Any) -> None:
     settings = tuple(setting.name for setting in fields(AdvantageSettings))
     for key in value:
@@ -158,6 +168,19 @@ ARGUMENTS: dict[str, Argument] = {
     "inner_surrogate": Argument("The inner surrogate: ``pathwise``, ``lvc`` or ``dice``", one_of(InnerSurrogateName)),
     "first_order": Argument("Whether to leave out second derivatives"),
     "max_grad_norm": Argument("The norm the meta-gradient is clipped at; None does not clip", optional(_max_norm)),
+    "n_epochs": Argument(
+        "The number of outer steps on the episodes of a meta-iteration; later steps follow a clipped local "
+        "surrogate, see :class:`~sb3_sgmrl.common.clipped_epochs.ClippedEpochs`",
+        positive,
+    ),
+    "clip_range": Argument(
+        "The clip range ε of likelihood ratios, with ``n_epochs`` above 1: a number or a function of the remaining progress",
+        _clip_range,
+    ),
+    "target_kl": Argument(
+        "The KL divergence of the adapted policies at which the epochs end early, as in SB3's PPO; None sets no limit",
+        optional(_target_kl),
+    ),
     "vf_epochs": Argument(
         'The number of gradient steps on the value loss per meta-iteration, with ``baseline="critic"``', positive
     ),

@@ -77,6 +77,9 @@ class MetaModel(SafelySaved):
         inner_surrogate: InnerSurrogateName = "pathwise",
         first_order: bool = False,
         max_grad_norm: float | None = 0.5,
+        n_epochs: int = 1,
+        clip_range: float | Schedule = 0.2,
+        target_kl: float | None = None,
         vf_epochs: int = 10,
         n_envs: int | None = None,
         engine: EngineName = "auto",
@@ -106,6 +109,9 @@ class MetaModel(SafelySaved):
         self.inner_surrogate = inner_surrogate
         self.first_order = first_order
         self.max_grad_norm = max_grad_norm
+        self.n_epochs = n_epochs
+        self.clip_range = clip_range
+        self.target_kl = target_kl
         self.vf_epochs = vf_epochs
         self.n_threads = n_threads
         self.learning_rate = learning_rate
@@ -223,6 +229,11 @@ class MetaModel(SafelySaved):
         self.objective  # noqa: B018  # checks its own settings
         if self.score_term is not None:
             self.score_term.check(self)
+        if self.n_epochs > 1 and not self.objective.surrogate.has_local_form:
+            raise ValueError(
+                f"`n_epochs` must be 1 with `inner_surrogate={self.inner_surrogate!r}`, which has no local surrogate, "
+                f"got {self.n_epochs!r}."
+            )
         if hasattr(self, "policy"):  # which the step sizes and their optimiser were made with
             made_with = None if self.step_sizes is None else self.step_sizes.learning_rate
             if self.inner_lr_learning_rate != made_with:

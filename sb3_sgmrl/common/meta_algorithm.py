@@ -15,6 +15,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_sgmrl.common.adaptation import AdaptiveModel
 from sb3_sgmrl.common.arguments import with_arguments
+from sb3_sgmrl.common.clipped_epochs import ClippedEpochs
 from sb3_sgmrl.common.outer_step import OptimizerStep, OuterProblem, OuterStep
 from sb3_sgmrl.common.phases import play_and_adapt
 from sb3_sgmrl.common.progress import MetaProgressBarCallback
@@ -39,8 +40,6 @@ class MetaOnPolicyAlgorithm(AdaptiveModel):
     the meta-parameters θ, adapts to each task by ``n_inner_steps`` policy-gradient steps with fresh episodes, and moves θ
     along an estimate of the gradient of the post-adaptation return.
     """
-
-    outer_step: OuterStep = OptimizerStep()
 
     # ---------------------------------------------------------------- sampling
 
@@ -93,6 +92,16 @@ class MetaOnPolicyAlgorithm(AdaptiveModel):
 
     # ---------------------------------------------------------------- training
 
+    @property
+    def outer_step(self) -> OuterStep:
+        """How the meta-parameters move; an algorithm with an outer step of its own overrides this."""
+        if self.n_epochs == 1:
+            return OptimizerStep()
+        clip_range = self.clip_range
+        if callable(clip_range):
+            clip_range = clip_range(self._current_progress_remaining)
+        return ClippedEpochs(self.n_epochs, clip_range, self.target_kl)
+
     def outer_problem(self, rollout: MetaRollout, executor: ThreadPoolExecutor | None = None) -> OuterProblem:
         """
         What the outer step has to go by.
@@ -107,7 +116,10 @@ class MetaOnPolicyAlgorithm(AdaptiveModel):
                 features = [self.env.env_method("task_features", task, indices=0)[0] for task in rollout.tasks]
                 rollout = replace(rollout, task_features=np.stack(features))
             term = term.prepare(rollout, TermContext(self.functional, objective, executor))
-        return OuterProblem(self.policy, self.functional, objective, rollout, term, self.max_grad_norm, executor)
+        return OuterProblem(self.policy, self.functional, objective, rollout, term, self.max_grad_norm, executor, self._record)
+
+    def _record(self, name: str, value: float) -> None:
+        self.logger.record(f"train/{name}", value)
 
     def meta_gradient(self, rollout: MetaRollout) -> MetaGradient:
         """
@@ -153,7 +165,7 @@ class MetaOnPolicyAlgorithm(AdaptiveModel):
         """
         if problem.score_term is not None:
             for key, value in problem.score_term.observe(problem.rollout, estimate).items():
-                self.logger.record(f"train/{key}", value)
+                self._record(key, value)
 
     def _learn_step_sizes(self, step_sizes: StepSizes, estimate: MetaGradient) -> None:
         self.logger.record("train/inner_lr_clamped", step_sizes.ascend(estimate.relative_lr))

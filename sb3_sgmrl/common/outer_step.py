@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -27,6 +28,7 @@ class OuterProblem:
     :param score_term: The score term, prepared for this iteration; None leaves it out
     :param max_grad_norm: The norm the meta-gradient is clipped at; None leaves it alone
     :param executor: Threads over tasks; None computes them one after another
+    :param record: Takes the names and values of numbers for the log
     """
 
     policy: ActorCriticPolicy
@@ -36,12 +38,15 @@ class OuterProblem:
     score_term: ScoreTerm | None = None
     max_grad_norm: float | None = None
     executor: ThreadPoolExecutor | None = None
+    record: Callable[[str, float], None] = lambda name, value: None
 
-    def gradient(self) -> MetaGradient:
+    def gradient(self, score_term: ScoreTerm | None = None) -> MetaGradient:
         """
+        :param score_term: A term to use in place of the problem's own; None uses its own
         :return: The estimate of ∇V at the parameters that have played the iteration, formula (B)
         """
-        coefficients = None if self.score_term is None else self.score_term.coefficients
+        score_term = self.score_term if score_term is None else score_term
+        coefficients = None if score_term is None else score_term.coefficients
         return meta_gradient(self.functional, self.objective, coefficients, self.rollout.traces, self.executor)
 
 

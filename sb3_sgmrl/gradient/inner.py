@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -11,7 +11,7 @@ import torch as th
 
 from sb3_sgmrl.data.batch import TaskBatch
 from sb3_sgmrl.policies.functional import FunctionalPolicy, Parameters
-from sb3_sgmrl.policies.likelihood import log_likelihood
+from sb3_sgmrl.policies.likelihood import LogLikelihood, log_likelihood
 
 InnerSurrogateName = Literal["pathwise", "lvc", "dice"]
 
@@ -50,6 +50,13 @@ class WeightedSamples:
             th.as_tensor(batch.episode_index, device=policy.device),
             batch.n_episodes,
         )
+
+    def reweighted(self, weights: th.Tensor) -> WeightedSamples:
+        """
+        :param weights: Other weights, shape (n_samples,)
+        :return: The same samples with them
+        """
+        return replace(self, weights=weights)
 
     def per_sample(self, per_episode: th.Tensor) -> th.Tensor:
         """
@@ -137,10 +144,12 @@ class InnerSurrogate:
         function of the samples and of x = ∇log π ᵀv of each, shape (n_samples,), that returns u, shape (n_samples,), or None
         for zero
     :param counts_sampling: Whether it holds the derivative of the sampling distribution, which a score term counts too
+    :param has_local_form: Whether likelihood ratios of single samples carry it over to other parameters, for several epochs
     """
 
     curvature_weights: Callable[[WeightedSamples, th.Tensor], th.Tensor | None]
     counts_sampling: bool
+    has_local_form: bool
 
 
 def pathwise_curvature(samples: WeightedSamples, x: th.Tensor) -> None:
@@ -182,9 +191,9 @@ def dice_curvature(samples: WeightedSamples, x: th.Tensor) -> th.Tensor:
 
 
 INNER_SURROGATES: dict[str, InnerSurrogate] = {
-    "pathwise": InnerSurrogate(pathwise_curvature, counts_sampling=False),
-    "lvc": InnerSurrogate(lvc_curvature, counts_sampling=True),
-    "dice": InnerSurrogate(dice_curvature, counts_sampling=True),
+    "pathwise": InnerSurrogate(pathwise_curvature, counts_sampling=False, has_local_form=True),
+    "lvc": InnerSurrogate(lvc_curvature, counts_sampling=True, has_local_form=True),
+    "dice": InnerSurrogate(dice_curvature, counts_sampling=True, has_local_form=False),
 }
 
 
@@ -199,6 +208,31 @@ class PullBack:
 
     pathwise: Parameters
     score_term: Parameters | None = None
+
+
+def transposed_jacobian(
+    likelihood: LogLikelihood,
+    samples: WeightedSamples,
+    v: Parameters,
+    inner_lr: float,
+    relative_lr: Parameters | None,
+    kind: InnerSurrogateName,
+) -> tuple[Parameters, th.Tensor]:
+    """
+    The product of the transposed Jacobian of an inner step with a vector.
+
+    :param likelihood: The log-likelihoods of the samples at θ
+    :param samples: D with its weights
+    :param v: The gradient at ψ by name
+    :param inner_lr: The step size α
+    :param relative_lr: r, the step sizes of the parameters in units of α; None for 1
+    :param kind: The inner surrogate
+    :return: Mᵀv by name, and ∇log π ᵀ(r ⊙ v) of each sample, shape (n_samples,)
+    """
+    second, x = likelihood.hessian_product(samples.weights, scaled(v, relative_lr))
+    scores = INNER_SURROGATES[kind].curvature_weights(samples, x)
+    parts = [second] if scores is None else [second, likelihood.gradient(scores)]
+    return {name: value + inner_lr * sum(part[name] for part in parts) for name, value in v.items()}, x
 
 
 def pull_back(
@@ -235,14 +269,10 @@ def pull_back(
     if first_order and score_coefficients is None:
         return PullBack({name: v[name] for name in parameters})
     likelihood = log_likelihood(policy, parameters, samples.observations, samples.actions)
-    direction = scaled(v, relative_lr)
     if first_order:
-        pathwise, x = {name: v[name] for name in parameters}, likelihood.directional(direction)
+        pathwise, x = {name: v[name] for name in parameters}, likelihood.directional(scaled(v, relative_lr))
     else:
-        second, x = likelihood.hessian_product(samples.weights, direction)
-        scores = INNER_SURROGATES[kind].curvature_weights(samples, x)
-        parts = [second] if scores is None else [second, likelihood.gradient(scores)]
-        pathwise = {name: v[name] + inner_lr * sum(part[name] for part in parts) for name in parameters}
+        pathwise, x = transposed_jacobian(likelihood, samples, v, inner_lr, relative_lr, kind)
     if score_coefficients is None:
         return PullBack(pathwise)
     return PullBack(pathwise, likelihood.gradient(score_coefficients(inner_lr * x)))

@@ -104,7 +104,7 @@ def task_gradient(
         v = back.pathwise
         if back.score_term is not None:
             scores.insert(0, back.score_term)
-            weighted = _weighted(objective, stage, back.score_term)
+            weighted = weighted_term(objective, stage, back.score_term)
             v = {name: value + weighted[name] for name, value in v.items()}
     return v, scores, by_relative_lr
 
@@ -115,8 +115,13 @@ def _choose(
     return score_coefficients(describe(sensitivity))
 
 
-def _weighted(objective: MetaObjective, stage: int, score_term: Parameters) -> Parameters:
-    """λ times a score term."""
+def weighted_term(objective: MetaObjective, stage: int, score_term: Parameters) -> Parameters:
+    """
+    :param objective: Gives the weights λ
+    :param stage: Which inner step
+    :param score_term: Its score term, by name
+    :return: λ times the score term, by name
+    """
     coef = objective.score_coef
     return {
         name: (coef if isinstance(coef, (int, float)) else coef[stage].get(name, 0.0)) * s for name, s in score_term.items()
@@ -152,7 +157,7 @@ def meta_gradient(
         unweighted = unweighted or [{} for _ in scores]
         for mean, score in zip(unweighted, scores, strict=True):
             _add(mean, score, 1 / n_tasks)
-    score_term = _weighted(objective, 0, unweighted[0]) if unweighted else None
+    score_term = weighted_term(objective, 0, unweighted[0]) if unweighted else None
     return MetaGradient(total, score_term, unweighted, by_relative_lr)
 
 

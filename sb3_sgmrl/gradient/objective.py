@@ -12,7 +12,7 @@ from gymnasium import spaces
 
 from sb3_sgmrl.data.batch import TaskBatch
 from sb3_sgmrl.gradient.advantages import AdvantageSettings, WeightedEpisodes
-from sb3_sgmrl.gradient.inner import InnerSurrogateName, WeightedSamples
+from sb3_sgmrl.gradient.inner import INNER_SURROGATES, InnerSurrogate, InnerSurrogateName, WeightedSamples
 from sb3_sgmrl.gradient.score_weight import ScoreWeights
 from sb3_sgmrl.policies.functional import Parameters
 
@@ -100,6 +100,11 @@ class MetaObjective:
     inner_surrogate: InnerSurrogateName = "pathwise"
     first_order: bool = False
     score_coef: float | ScoreWeights = 1.0
+
+    @property
+    def surrogate(self) -> InnerSurrogate:
+        """What ``inner_surrogate`` names."""
+        return INNER_SURROGATES[self.inner_surrogate]
 
     @property
     def needs_critic(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +21,12 @@ _Arrays = dict[str, np.ndarray]
 
 class LogLikelihood(ABC):
     """log π(a|s; θ) of each sample as a function of θ, near one θ. Gradients and vectors v are parameters by name."""
+
+    @abstractmethod
+    def log_prob(self) -> th.Tensor:
+        """
+        :return: log π of each sample, shape (n_samples,)
+        """
 
     @abstractmethod
     def gradient(self, weights: th.Tensor) -> Parameters:
@@ -65,6 +72,9 @@ class AutogradLikelihood(LogLikelihood):
     def __init__(self, policy: FunctionalPolicy, parameters: Parameters, observations: Any, actions: th.Tensor) -> None:
         self._leaves = {name: value.detach().requires_grad_() for name, value in parameters.items()}
         self._log_prob = policy.log_prob(self._leaves, observations, actions)
+
+    def log_prob(self) -> th.Tensor:
+        return self._log_prob.detach()
 
     def gradient(self, weights: th.Tensor) -> Parameters:
         total = (weights * self._log_prob).sum()
@@ -152,6 +162,9 @@ class MlpLikelihood(LogLikelihood):
             errors.append(error)
         self._errors = errors[::-1]
 
+    def log_prob(self) -> th.Tensor:
+        return th.from_numpy(self._head.log_prob())
+
     def gradient(self, weights: th.Tensor) -> Parameters:
         w = weights.numpy()
         found = self._head.gradient(w)
@@ -213,6 +226,10 @@ class _Normal:
         self.error = self._standardised / self._std
         # derivative by log σ
         self._spread = self._standardised**2 - 1
+        self._log_std = log_std
+
+    def log_prob(self) -> np.ndarray:
+        return (-0.5 * self._standardised**2 - self._log_std - 0.5 * math.log(2 * math.pi)).sum(1)
 
     def gradient(self, weights: np.ndarray) -> _Arrays:
         return {"log_std": weights @ self._spread}
@@ -234,6 +251,10 @@ class _Categorical:
         self._probabilities = np.exp(logits - logits.max(1, keepdims=True))
         self._probabilities /= self._probabilities.sum(1, keepdims=True)
         self.error = np.eye(logits.shape[1], dtype=logits.dtype)[actions] - self._probabilities
+        self._actions = actions
+
+    def log_prob(self) -> np.ndarray:
+        return np.log(self._probabilities[np.arange(len(self._actions)), self._actions])
 
     def gradient(self, weights: np.ndarray) -> _Arrays:
         return {}

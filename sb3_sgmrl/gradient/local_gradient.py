@@ -1,0 +1,136 @@
+"""
+The gradient of a local surrogate of V near the parameters that played a meta-iteration: for several steps on its episodes.
+
+At the parameters θ_old that played, it is the estimate of formula (B). At other θ the episodes stay, and likelihood ratios say
+how much more likely θ would have played them. Inner steps are recomputed from θ with the same episodes. The outer samples are
+weighted by the clipped ratio at the re-adapted parameters, as in PPO (Schulman et al. 2017). The score term keeps its
+coefficients at θ_old, times the clipped ratio of the inner samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch as th
+
+from sb3_sgmrl.gradient.inner import WeightedSamples, ascend, transposed_jacobian
+from sb3_sgmrl.gradient.meta_gradient import weighted_term
+from sb3_sgmrl.gradient.objective import MetaObjective, TaskPhase
+from sb3_sgmrl.policies.functional import FunctionalPolicy, Parameters
+from sb3_sgmrl.policies.likelihood import LogLikelihood, log_likelihood
+
+
+@dataclass(frozen=True)
+class PlayedPhase:
+    """
+    A phase of one task, with the log-likelihoods under the parameters that played it.
+
+    :param samples: The episodes with their weights
+    :param log_prob: log π(a|s) of each sample, shape (n_samples,)
+    """
+
+    samples: WeightedSamples
+    log_prob: th.Tensor
+
+    @classmethod
+    def make(cls, policy: FunctionalPolicy, phase: TaskPhase) -> PlayedPhase:
+        """
+        :param policy: The policy as a function
+        :param phase: A phase of one task
+        :return: The same with log-likelihoods
+        """
+        samples = WeightedSamples.make(policy, phase.batch, phase.weighted.weights)
+        likelihood = log_likelihood(policy, phase.parameters, samples.observations, samples.actions)
+        return cls(samples, likelihood.log_prob())
+
+
+@dataclass(frozen=True)
+class LocalGradient:
+    """
+    The gradient of one task's local surrogate, and how far the policies have moved.
+
+    :param gradient: The gradient by θ, by name
+    :param clip_fraction: The part of the outer samples whose ratio is outside the clip range
+    :param approx_kl: The estimated KL divergence of the adapted policy from the one that played the outer episodes
+    :param inner_approx_kl: The same of θ from the parameters that played the first inner episodes
+    """
+
+    gradient: Parameters
+    clip_fraction: float
+    approx_kl: float
+    inner_approx_kl: float
+
+
+def clipped_weights(weights: th.Tensor, ratio: th.Tensor, clip_range: float) -> th.Tensor:
+    """
+    Derivative of Σ min(w ρ, w clip(ρ, 1 − ε, 1 + ε)) by log π, the surrogate of PPO.
+
+    :param weights: w, shape (n_samples,)
+    :param ratio: ρ, shape (n_samples,)
+    :param clip_range: ε
+    :return: w ρ where the minimum depends on ρ, and zero elsewhere, shape (n_samples,)
+    """
+    is_clipped = th.where(weights > 0, ratio > 1 + clip_range, ratio < 1 - clip_range)
+    return th.where(is_clipped, th.zeros_like(weights), weights * ratio)
+
+
+def local_task_gradient(
+    policy: FunctionalPolicy,
+    objective: MetaObjective,
+    theta: Parameters,
+    played: Sequence[PlayedPhase],
+    coefficients: Sequence[th.Tensor] | None,
+    clip_range: float,
+) -> LocalGradient:
+    """
+    The gradient of the local surrogate of one task.
+
+    :param policy: The policy as a function
+    :param objective: Which gradient
+    :param theta: θ by name
+    :param played: The ζ + 1 phases of the task
+    :param coefficients: The score coefficients at θ_old of each inner step, shape (n_samples,) each; None leaves the term out
+    :param clip_range: ε
+    :return: The gradient
+    """
+    *inner, outer = played
+    parameters, stages = theta, []
+    for phase in inner:
+        likelihood, samples = _at(policy, parameters, phase.samples), phase.samples
+        ratio = _ratio(likelihood, phase)
+        if objective.surrogate.counts_sampling:  # the surrogate is a function of the ratio
+            samples = samples.reweighted(samples.weights * ratio)
+        stages.append((likelihood, samples, ratio))
+        step = likelihood.gradient(samples.weights)
+        parameters = ascend(parameters, step, objective.inner_lr, objective.relative_lr)
+    likelihood = _at(policy, parameters, outer.samples)
+    ratio = _ratio(likelihood, outer)
+    v = likelihood.gradient(clipped_weights(outer.samples.weights, ratio, clip_range))
+    for stage in range(len(inner) - 1, -1, -1):
+        of_stage, samples, inner_ratio = stages[stage]
+        back = v
+        if not objective.first_order:
+            kind, relative_lr = objective.inner_surrogate, objective.relative_lr
+            back, _ = transposed_jacobian(of_stage, samples, v, objective.inner_lr, relative_lr, kind)
+        if coefficients is not None:
+            score = of_stage.gradient(clipped_weights(coefficients[stage], inner_ratio, clip_range))
+            weighted = weighted_term(objective, stage, score)
+            back = {name: value + weighted[name] for name, value in back.items()}
+        v = back
+    outside = float(((ratio - 1).abs() > clip_range).double().mean())
+    return LocalGradient(v, outside, _approx_kl(ratio), _approx_kl(stages[0][2]))
+
+
+def _at(policy: FunctionalPolicy, parameters: Parameters, samples: WeightedSamples) -> LogLikelihood:
+    return log_likelihood(policy, parameters, samples.observations, samples.actions)
+
+
+def _ratio(likelihood: LogLikelihood, phase: PlayedPhase) -> th.Tensor:
+    return (likelihood.log_prob() - phase.log_prob).exp()
+
+
+def _approx_kl(ratio: th.Tensor) -> float:
+    """Schulman's estimate mean(ρ − 1 − log ρ), which is not negative, as in SB3's PPO."""
+    return float(np.mean((ratio - 1 - ratio.log()).double().numpy(force=True)))
