@@ -4,11 +4,15 @@ LINT_PATHS=sb3_sgmrl/ tests/ examples/ docs/conf.py
 pytest:
 	python -m pytest -n 2
 
+test-long:
+	python -m pytest -m slow
+
 type:
 	mypy
 
 lint:
 	ruff check ${LINT_PATHS}
+	lint-imports
 
 format:
 	# Sort imports
@@ -30,4 +34,4 @@ doc:
 clean:
 	rm -rf docs/_build
 
-.PHONY: pytest type lint format check-codestyle commit-checks doc clean
+.PHONY: pytest test-long type lint format check-codestyle commit-checks doc clean
