@@ -1,6 +1,7 @@
 """Meta-iterations of SGMRL, MAML and EMAML."""
 
 import weakref
+from copy import deepcopy
 from itertools import pairwise
 
 import gymnasium as gym
@@ -29,7 +30,6 @@ from toys import (
 )
 
 from sb3_sgmrl import MAML, SGMRL, TaskDistEnv
-from sb3_sgmrl.gradient.inner import WeightedSamples, adapt
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
@@ -73,19 +73,60 @@ def test_samples_of_episodes_that_end_early_are_counted_too():
     assert len(rollout.tasks) == len(rollout.traces) == 3
 
 
+def distribution(model, parameters, batch):
+    """SB3's policy with the parameters, and its distribution of the actions."""
+    policy = deepcopy(model.policy)
+    policy.load_state_dict({**policy.state_dict(), **parameters})
+    return policy, policy.get_distribution(th.as_tensor(batch.observations.reshape(-1, 3))).distribution
+
+
+def noise_of(model, phase):
+    """The random numbers that made the actions of a phase."""
+    actions = distribution(model, phase.parameters, phase.batch)[1]
+    return ((th.as_tensor(phase.batch.actions.reshape(-1, 2)) - actions.mean) / actions.stddev).detach().numpy()
+
+
+def after_a_step_of_sgd(model, phase, gamma=0.8):
+    """The parameters after a step on SB3's policy along Σ A log π / n, A the discounted rewards to go, normalised."""
+    rewards = phase.batch.rewards
+    to_go = np.stack([(rewards[:, t:] * gamma ** np.arange(HORIZON - t)).sum(1) for t in range(HORIZON)], axis=1)
+    advantages = th.as_tensor((to_go - to_go.mean()) / to_go.std(), dtype=th.float32).flatten()
+    policy, actions = distribution(model, phase.parameters, phase.batch)
+    optimiser = th.optim.SGD(policy.parameters(), lr=model.inner_lr)
+    log_prob = actions.log_prob(th.as_tensor(phase.batch.actions.reshape(-1, 2))).sum(1)
+    (-(advantages * log_prob).mean()).backward()
+    optimiser.step()
+    return {name: value.detach() for name, value in policy.named_parameters() if name in phase.parameters}
+
+
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_phases_are_played_with_the_adapted_parameters(algorithm):
     """Each phase by the parameters that an inner step on the one before it gives."""
-    model = tiny(algorithm, point_vec(3), n_inner_steps=2, n_episodes=3, n_outer_episodes=5, baseline="none")
-    for trace in rollout_of(model).traces:
-        assert [phase.batch.n_episodes for phase in trace] == [3, 3, 5]
-        th.testing.assert_close(vector(trace[0].parameters), vector(model.functional.parameters()), rtol=0, atol=0)
-        for phase, following in pairwise(trace):
-            samples = WeightedSamples.make(model.functional, phase.batch, phase.weighted.weights)
-            adapted = adapt(model.functional, phase.parameters, samples, model.inner_lr)
-            th.testing.assert_close(vector(following.parameters), vector(adapted), rtol=0, atol=0)
-            # the actions were drawn from them: their likelihood is what such a policy gives on average
-            assert not th.equal(vector(following.parameters), vector(phase.parameters))
+    settings = {
+        "n_inner_steps": 2,
+        "n_episodes": 3,
+        "n_outer_episodes": 5,
+        "baseline": "none",
+        "gamma": 0.8,
+        "gae_lambda": 1.0,
+    }
+    models = [tiny(algorithm, point_vec(3), inner_lr=inner_lr, **settings) for inner_lr in (0.1, 0.4)]
+    noise = []
+    for model in models:
+        noise.append([])
+        for trace in rollout_of(model).traces:
+            assert [phase.batch.n_episodes for phase in trace] == [3, 3, 5]
+            th.testing.assert_close(vector(trace[0].parameters), vector(model.functional.parameters()), rtol=0, atol=0)
+            for phase, following in pairwise(trace):
+                expected = after_a_step_of_sgd(model, phase)
+                assert expected.keys() == following.parameters.keys()
+                for name, value in expected.items():
+                    th.testing.assert_close(following.parameters[name], value, rtol=1e-4, atol=1e-6)
+            noise[-1] += [noise_of(model, phase) for phase in trace]
+    # the random numbers of an action depend on the seed only: from other adapted parameters they make other actions
+    for one, other in zip(*noise, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-4)
+    assert abs(np.concatenate(noise[0]).std() - 1) < 0.1
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)

@@ -36,9 +36,16 @@ def test_a_vec_env_has_its_own_number_of_workers():
     refuses("`n_envs` applies to a single environment", tiny, SGMRL, witness(), n_envs=3)
 
 
-def test_numpy_integers_are_integers():
-    model = tiny(SGMRL, point_vec(2), meta_batch_size=np.int64(2), n_episodes=np.int32(2))
-    model.learn(1)
+@pytest.mark.parametrize("kind", [np.int64, np.int16])
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_numpy_integers_are_integers(algorithm, kind):
+    """They count as many episodes, and seed the same ones."""
+    counts = {"meta_batch_size": 2, "n_episodes": 3, "n_outer_episodes": 4, "n_inner_steps": 2, "n_threads": 1, "seed": 7}
+    model, expected = (tiny(algorithm, point_vec(2), **{name: of(n) for name, n in counts.items()}) for of in (kind, int))
+    model.learn(kind(1))
+    assert model.num_timesteps == 2 * (3 + 3 + 4) * HORIZON
+    assert_same(state(model), state(expected.learn(1)))
+    assert evaluate_adaptation(model, n_tasks=kind(2), n_steps=kind(1), n_episodes=kind(3)).returns.shape == (2, 2)
 
 
 @pytest.mark.parametrize(

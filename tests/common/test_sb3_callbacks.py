@@ -1,5 +1,6 @@
 """SB3's callbacks work as with its own algorithms."""
 
+import csv
 from functools import partial
 
 import numpy as np
@@ -13,6 +14,7 @@ from stable_baselines3.common.callbacks import (
     StopTrainingOnNoModelImprovement,
 )
 from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.logger import configure
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import (
     VecNormalize,
@@ -221,7 +223,19 @@ def test_workers_are_lent_again_after_an_error_in_a_phase():
 
 
 @pytest.mark.filterwarnings("ignore:rich is experimental")
-def test_progress_bar():
+def test_progress_bar(monkeypatch, capsys, tmp_path):
+    """The bar as it is drawn: it ends at the total, although the last meta-iteration goes beyond it."""
     pytest.importorskip("tqdm")
     pytest.importorskip("rich")
-    tiny(SGMRL, point_vec(4)).learn(1, progress_bar=True)
+    monkeypatch.setenv("COLUMNS", "200")
+    model = tiny(SGMRL, point_vec(4))
+    model.set_logger(configure(str(tmp_path), ["csv"]))
+    model.learn(SAMPLES + 1, progress_bar=True)
+    model.logger.close()
+    shown = " ".join(capsys.readouterr().out.split())
+    assert model.num_timesteps == 2 * SAMPLES
+    *_, last = csv.DictReader((tmp_path / "progress.csv").read_text().splitlines())
+    returns = [float(last[f"rollout/ep_rew_mean_{name}"]) for name in ("pre", "post")]
+    assert "iteration 2, return {:.1f} → {:.1f}: 100%".format(*returns) in shown
+    assert f" {SAMPLES + 1}/{SAMPLES + 1} " in shown
+    assert_same(state(model), state(tiny(SGMRL, point_vec(4)).learn(SAMPLES + 1)))
