@@ -135,18 +135,54 @@ def test_without_a_fit_contributions_know_nothing_of_what_comes_later():
     assert np.abs(difference[2, 4:]).max() > 0.01
 
 
-def test_a_step_is_weighted_by_what_follows(settings):
-    """κ = 1: Y_t = Σ_{u≥t} y_u − b_t; κ = 0: y_t + b_{t+1} − b_t."""
+def contributions_by_hand(step):
+    """
+    Those of ``paper``, where f_j = Σ_t Σ_{u≥t} γ^u r_u x_t of every episode counts as 1/n: D_j = (f_j − f̄)/(n − 1). Step u
+    makes γ^u r_u Σ_{t≤u} x_t / n known, the first takes f̄/n away, and the last has the remainder.
+    """
+    rewards = step.phase.batch.rewards
+    n = len(rewards)
+    x = step.sensitivity.numpy().reshape(rewards.shape)
+    parts = np.array([[0.9**u * rewards[j, u] * x[j, : u + 1].sum() for u in range(7)] for j in range(n)])
+    f = parts.sum(1)
+    y = parts / n
+    y[:, 0] -= f.mean() / n
+    y[:, -1] += (f - f.mean()) * (1 / (n - 1) - 1 / n)
+    return y
+
+
+def test_contributions_by_hand():
+    settings = SETTINGS["paper"]
     step = inner_step(settings)
+    expected = contributions_by_hand(step)
     y = contributions(step, settings, left_out(step, settings), differences(step, settings))
-    mask = step.phase.batch.mask
-    far, near = (RefittedCausal(k).coefficients(step).numpy().reshape(mask.shape) for k in (1.0, 0.0))
-    to_go = y[:, ::-1].cumsum(1)[:, ::-1]
-    b = to_go - far
-    features = baseline_features(SPACE, step.phase.batch).reshape(42, -1)
-    gram = features.T @ features + 1e-5 * np.eye(features.shape[1])
-    np.testing.assert_allclose(b.ravel(), features @ np.linalg.solve(gram, features.T @ to_go.ravel()), atol=1e-9)
-    np.testing.assert_allclose(near[:, :-1], (y - b)[:, :-1] + b[:, 1:], atol=1e-12)
+    np.testing.assert_allclose(y, expected, atol=1e-12)
+    f = np.array([row.sum() for row in expected])
+    np.testing.assert_allclose(differences(step, settings), f, atol=1e-12)
+
+
+@pytest.mark.parametrize("k", [0.0, 0.5, 1.0])
+def test_a_step_is_weighted_by_what_follows(settings, k):
+    """Y_t = Σ_{u≥t} κ^{u−t} (y_u + b_{u+1} − b_u), b the ridge regression of Σ_{u≥t} y_u on observations and time."""
+    step = inner_step(settings)
+    batch = step.phase.batch
+    if settings == SETTINGS["paper"]:
+        y = contributions_by_hand(step)
+    else:
+        y = contributions(step, settings, left_out(step, settings), differences(step, settings))
+    observations = batch.observations.reshape(42, 2)
+    t = np.tile(np.arange(7) / 100, 6)
+    features = np.column_stack([observations, observations**2, t, t**2, t**3, np.ones(42)])
+    to_go = np.array([[y[j, u:].sum() for u in range(7)] for j in range(6)])
+    gram = features.T @ features + 1e-5 * np.eye(8)
+    b = (features @ np.linalg.solve(gram, features.T @ to_go.ravel())).reshape(6, 7)
+    b = np.column_stack([b, np.zeros(6)])
+    expected = [
+        [sum(k ** (u - t) * (y[j, u] + b[j, u + 1] - b[j, u]) for u in range(t, 7)) for t in range(7)] for j in range(6)
+    ]
+    found = RefittedCausal(k).coefficients(step).numpy().reshape(6, 7)
+    np.testing.assert_allclose(found, expected, atol=1e-9)
+    assert np.abs(found).max() > 0.01
 
 
 @pytest.mark.parametrize("seed", range(3))
