@@ -20,6 +20,8 @@ from sb3_sgmrl.algorithms import ALGORITHMS
 from sb3_sgmrl.cli import tune
 from sb3_sgmrl.cli.zoo import tuning
 
+pytestmark = pytest.mark.usefixtures("short_episodes")
+
 STUDY = "logs/sgmrl/tuned_Navigation2D-v0_1"
 PARAMS: dict[str, Any] = {
     **{"inner_lr": 0.2, "learning_rate": 0.01, "one_minus_gamma": 0.05, "one_minus_gae_lambda": 0.1},

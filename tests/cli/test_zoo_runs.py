@@ -18,6 +18,8 @@ from sb3_sgmrl import SGMRL, AdaptationReport, evaluate_adaptation, plots
 from sb3_sgmrl.cli import enjoy, plot, train, tune
 from sb3_sgmrl.data.streams import REPORT_SEED
 
+pytestmark = pytest.mark.usefixtures("short_episodes")
+
 
 def test_enjoy(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_train(params=["n_inner_steps:2"]) == 0
