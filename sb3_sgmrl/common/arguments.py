@@ -170,7 +170,7 @@ ARGUMENTS: dict[str, Argument] = {
     "max_grad_norm": Argument("The norm the meta-gradient is clipped at; None does not clip", optional(_max_norm)),
     "n_epochs": Argument(
         "The number of outer steps on the episodes of a meta-iteration; later steps follow a clipped local "
-        "surrogate, see :class:`~sb3_sgmrl.common.clipped_epochs.ClippedEpochs`",
+        "surrogate, see :class:`~sb3_sgmrl.outer_steps.clipped_epochs.ClippedEpochs`",
         positive,
     ),
     "clip_range": Argument(

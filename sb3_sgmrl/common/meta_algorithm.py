@@ -15,8 +15,6 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_sgmrl.common.adaptation import AdaptiveModel
 from sb3_sgmrl.common.arguments import with_arguments
-from sb3_sgmrl.common.clipped_epochs import ClippedEpochs
-from sb3_sgmrl.common.outer_step import OptimizerStep, OuterProblem, OuterStep
 from sb3_sgmrl.common.phases import play_and_adapt
 from sb3_sgmrl.common.progress import MetaProgressBarCallback
 from sb3_sgmrl.data.batch import PhaseBatch
@@ -24,6 +22,8 @@ from sb3_sgmrl.gradient.critic import fit_critic
 from sb3_sgmrl.gradient.meta_gradient import MetaGradient
 from sb3_sgmrl.gradient.objective import MetaRollout
 from sb3_sgmrl.gradient.step_sizes import StepSizes
+from sb3_sgmrl.outer_steps.base import OptimizerStep, OuterProblem, OuterStep
+from sb3_sgmrl.outer_steps.clipped_epochs import ClippedEpochs
 from sb3_sgmrl.score_terms.base import TermContext
 from sb3_sgmrl.util.threads import thread_pool
 from sb3_sgmrl.util.validation import check_positive

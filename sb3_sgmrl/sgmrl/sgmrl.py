@@ -8,12 +8,12 @@ from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
 from sb3_sgmrl.common.arguments import Argument, fraction, with_arguments
 from sb3_sgmrl.common.meta_algorithm import MetaOnPolicyAlgorithm
-from sb3_sgmrl.common.outer_step import OuterProblem
 from sb3_sgmrl.gradient.advantages import DiscountStart, TimeReduction
 from sb3_sgmrl.gradient.baselines import BaselineName
 from sb3_sgmrl.gradient.inner import InnerSurrogateName
 from sb3_sgmrl.gradient.meta_gradient import MetaGradient
 from sb3_sgmrl.gradient.score_weight import ScoreWeights, SignalWeights
+from sb3_sgmrl.outer_steps.base import OuterProblem
 from sb3_sgmrl.score_terms.base import ScoreTerm
 from sb3_sgmrl.score_terms.names import SCORE_TERMS, ControlVariateName, ScoreMemory, ScoreOptions
 from sb3_sgmrl.score_terms.returns import ReturnTerm

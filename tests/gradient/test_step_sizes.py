@@ -9,9 +9,9 @@ from exact_tools import MDP, RULES, counterfactuals, objective, subtracting
 from toys import ALGORITHMS, assert_same, differ, point, point_vec, rollout_of, state, tiny
 
 from sb3_sgmrl import MAML, SGMRL, evaluate_adaptation
-from sb3_sgmrl.common.outer_step import OuterProblem
 from sb3_sgmrl.gradient.meta_gradient import meta_gradient
 from sb3_sgmrl.gradient.step_sizes import StepSizes
+from sb3_sgmrl.outer_steps.base import OuterProblem
 from sb3_sgmrl.score_terms.control_variates import leave_one_out_return, none
 from sb3_sgmrl.theory import (
     TabularReference,

@@ -7,7 +7,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from toys import HORIZON, SAMPLES, differ, point_vec, state, tiny
 
 from sb3_sgmrl import MAML, SGMRL
-from sb3_sgmrl.common.outer_step import OuterStep, check_finite
+from sb3_sgmrl.outer_steps.base import OuterStep, check_finite
 from sb3_sgmrl.score_terms.base import ScoreTerm
 
 

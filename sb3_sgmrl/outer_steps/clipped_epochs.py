@@ -10,10 +10,10 @@ from typing import Any, TypeVar
 import numpy as np
 import torch as th
 
-from sb3_sgmrl.common.outer_step import OuterProblem, OuterStep, ascend, check_finite
 from sb3_sgmrl.gradient.local_gradient import LocalGradient, PlayedPhase, local_task_gradient
 from sb3_sgmrl.gradient.meta_gradient import MetaGradient
 from sb3_sgmrl.gradient.objective import InnerStep, TaskPhase
+from sb3_sgmrl.outer_steps.base import OuterProblem, OuterStep, ascend, check_finite
 from sb3_sgmrl.policies.functional import FunctionalPolicy
 from sb3_sgmrl.score_terms.base import ScoreTerm
 
