@@ -14,7 +14,8 @@ from rl_zoo3.gym_patches import PatchedTimeLimit
 
 import sb3_sgmrl
 from sb3_sgmrl.cli import train
-from sb3_sgmrl.cli.zoo.manager import MetaExperimentManager, MetaOptions
+from sb3_sgmrl.cli.zoo.manager import MetaOptions
+from sb3_sgmrl.cli.zoo.search import SearchManager
 
 FOLDER = Path(sb3_sgmrl.__file__).parent / "hyperparams"
 SMALL = ["meta_batch_size:2", "n_episodes:3"]
@@ -51,8 +52,8 @@ def make_manager(
     meta: MetaOptions | None = None,
     vec_env_type: str = "dummy",
     **params: Any,
-) -> MetaExperimentManager:
-    manager = MetaExperimentManager(
+) -> SearchManager:
+    manager = SearchManager(
         *(Namespace(), algo, env_id, "logs"),
         config=str(FOLDER / f"{algo}.yml"),
         hyperparams={"meta_batch_size": 2, "n_episodes": 3, **params},
