@@ -6,7 +6,9 @@ import difflib
 import importlib
 import os
 import pathlib
+import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -40,6 +42,8 @@ def run_command(command: Callable[[], None], show_traceback: bool = False) -> in
     try:
         command()
     except KeyboardInterrupt as interrupt:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # the next one would only end the farewell by a traceback
         print(f"Interrupted. {interrupt}".rstrip(), file=sys.stderr)
         return INTERRUPTED
     except _PERSONS_ERRORS as error:

@@ -97,7 +97,7 @@ class MetaEvalCallback(EventCallback):
         self.last_report: AdaptationReport | None = None
         self._timesteps: list[int] = []
         self._results: list[np.ndarray] = []
-        self._n_rollouts = 0
+        self._first_iteration = 0
         self._go_on = True
 
     @property
@@ -125,7 +125,8 @@ class MetaEvalCallback(EventCallback):
             self.callback_on_new_best.init_callback(self.model)
 
     def _start_anew(self) -> None:
-        self._timesteps, self._results, self._n_rollouts = [], [], 0
+        self._timesteps, self._results = [], []
+        self._first_iteration = self.model._iteration
         self.best_mean_reward = -np.inf
         if self._file is not None:
             _move_aside(self._file)
@@ -174,9 +175,8 @@ class MetaEvalCallback(EventCallback):
             )
 
     def _on_rollout_start(self) -> None:
-        if self._n_rollouts % self.eval_freq == 0:
+        if (self.model._iteration - self._first_iteration) % self.eval_freq == 0:
             self._evaluate()
-        self._n_rollouts += 1
 
     def _on_step(self) -> bool:
         return self._go_on

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ConvertCallback
@@ -15,8 +17,10 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_sgmrl.common.adaptation import AdaptiveModel
 from sb3_sgmrl.common.arguments import with_arguments
+from sb3_sgmrl.common.boundary import Boundary
 from sb3_sgmrl.common.phases import play_and_adapt
 from sb3_sgmrl.common.progress import MetaProgressBarCallback
+from sb3_sgmrl.common.saving import SavePath
 from sb3_sgmrl.data.batch import PhaseBatch
 from sb3_sgmrl.gradient.critic import fit_critic
 from sb3_sgmrl.gradient.meta_gradient import MetaGradient
@@ -40,6 +44,13 @@ class MetaOnPolicyAlgorithm(AdaptiveModel):
     the meta-parameters θ, adapts to each task by ``n_inner_steps`` policy-gradient steps with fresh episodes, and moves θ
     along an estimate of the gradient of the post-adaptation return.
     """
+
+    # attributes besides the parameters that a meta-iteration changes
+    changed_by_iterations: ClassVar[tuple[str, ...]] = (
+        *("num_timesteps", "_iteration", "_n_updates", "_episode_num", "_current_progress_remaining"),
+        *("ep_info_buffer", "ep_success_buffer"),
+    )
+    _boundary: Boundary | None = None
 
     # ---------------------------------------------------------------- sampling
 
@@ -173,6 +184,42 @@ class MetaOnPolicyAlgorithm(AdaptiveModel):
         self.logger.record("train/inner_lr_min", min(of_parameters))
         self.logger.record("train/inner_lr_max", max(of_parameters))
 
+    # ---------------------------------------------------------------- whole iterations
+
+    def _present(self) -> Boundary:
+        return Boundary.of(self, self.changed_by_iterations)
+
+    @contextmanager
+    def _whole_iterations(self) -> Iterator[None]:
+        """A meta-iteration that does not end, for whatever reason, leaves the model as it was before it began."""
+        self._boundary = self._present()
+        try:
+            yield
+        finally:
+            boundary, self._boundary = self._boundary, None
+            boundary.restore(self)
+
+    def save(self, path: SavePath, exclude: Iterable[str] | None = None, include: Iterable[str] | None = None) -> None:
+        """
+        Save the model. In the middle of a meta-iteration, as in a callback, it saves the model at the beginning, so that
+        training resumes with the whole iteration.
+
+        :param path: The file
+        :param exclude: The attributes left out
+        :param include: The attributes kept although they would be left out
+        """
+        if self._boundary is None:
+            return super().save(path, exclude, include)
+        present = self._present()
+        self._boundary.restore(self)
+        try:
+            super().save(path, exclude, include)
+        finally:
+            present.restore(self)
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "_boundary"]
+
     def _init_callback(self, callback: MaybeCallback, progress_bar: bool = False) -> BaseCallback:
         if progress_bar:
             given = CallbackList(callback) if isinstance(callback, list) else callback
@@ -240,17 +287,19 @@ class MetaOnPolicyAlgorithm(AdaptiveModel):
                     total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar
                 )
             callback.on_training_start(locals(), globals())
-            while self.num_timesteps < total_timesteps:
-                rollout = self.collect_rollouts(self.env, callback)
-                if rollout is None:
-                    break
-                iteration += 1
-                self._update_current_progress_remaining(self.num_timesteps, total_timesteps)
-                self.train(rollout)
-                # or they would take memory while the next ones are played
-                del rollout
-                callback.update_locals({"traces": None})
-                if log_interval is not None and iteration % log_interval == 0:
-                    self.dump_logs(iteration)
+            with self._whole_iterations():
+                while self.num_timesteps < total_timesteps:
+                    rollout = self.collect_rollouts(self.env, callback)
+                    if rollout is None:
+                        break
+                    iteration += 1
+                    self._update_current_progress_remaining(self.num_timesteps, total_timesteps)
+                    self.train(rollout)
+                    self._boundary = self._present()
+                    # or they would take memory while the next ones are played
+                    del rollout
+                    callback.update_locals({"traces": None})
+                    if log_interval is not None and iteration % log_interval == 0:
+                        self.dump_logs(iteration)
         callback.on_training_end()
         return self

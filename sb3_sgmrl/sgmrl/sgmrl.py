@@ -70,6 +70,7 @@ class SGMRL(MetaOnPolicyAlgorithm):
     """
 
     arguments: ClassVar[dict[str, Argument]] = {**MetaOnPolicyAlgorithm.arguments, **SCORE_ARGUMENTS}
+    changed_by_iterations = (*MetaOnPolicyAlgorithm.changed_by_iterations, "_signal_weights", "_score_memory")
 
     def __init__(
         self,

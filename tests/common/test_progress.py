@@ -11,8 +11,8 @@ from stable_baselines3.common.logger import configure
 from toys import assert_same, point, state, tiny
 
 from sb3_sgmrl import MAML, SGMRL, evaluate_adaptation
-from sb3_sgmrl.common import progress
 from sb3_sgmrl.common.progress import MetaProgressBarCallback
+from sb3_sgmrl.util.progress import with_progress
 
 PER_ITERATION = 3 * 2 * 4 * 5  # tasks, phases, episodes, steps
 
@@ -101,4 +101,4 @@ def test_evaluation_counts_episodes(bars: list[Bar], n_envs: int) -> None:
     assert bar.n == 2 * 3 * 3 and bar.closed
     np.testing.assert_array_equal(shown.returns, evaluate_adaptation(model, n_tasks=2, n_steps=2, n_episodes=3).returns)
     assert len(bars) == 1
-    assert progress.with_progress(range(3), "", False) == range(3)
+    assert with_progress(range(3), "", False) == range(3)
