@@ -120,7 +120,7 @@ def test_checkpoints_in_the_middle_of_a_phase_hold_the_meta_parameters(tmp_path)
     for steps in (40, 80, 120):  # of the first iteration
         assert_same(state(SGMRL.load(tmp_path / f"rl_model_{steps}_steps")), first)
     loaded = SGMRL.load(tmp_path / "rl_model_160_steps")
-    assert differ(state(loaded), first) and loaded.num_timesteps == 160
+    assert differ(state(loaded), first) and loaded.num_timesteps == SAMPLES
     assert VecNormalize.load(tmp_path / "rl_model_vecnormalize_160_steps.pkl", point_vec(2)).obs_rms.count > 100
 
 
