@@ -13,9 +13,9 @@ import numpy as np
 import torch as th
 from gymnasium import spaces
 
-from sb3_sgmrl.common import control_variates as cv
 from sb3_sgmrl.gradient.advantages import AdvantageSettings
 from sb3_sgmrl.gradient.objective import MetaObjective
+from sb3_sgmrl.score_terms import control_variates as cv
 from sb3_sgmrl.score_terms.counterfactual import counterfactual_baselines
 from sb3_sgmrl.score_terms.leave_one_out import leave_one_out_parameters
 from sb3_sgmrl.score_terms.refitted import Refitted, RefittedCausal
