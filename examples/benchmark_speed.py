@@ -28,7 +28,7 @@ import numpy as np
 from threadpoolctl import threadpool_info
 
 from sb3_sgmrl import MAML, SGMRL, TaskDistEnv
-from sb3_sgmrl.common import adaptation, meta_algorithm, sampling
+from sb3_sgmrl.common import outer_step, phases, sampling
 from sb3_sgmrl.score_terms.names import SCORE_TERMS
 from sb3_sgmrl.vec_env.task_vec_env import TaskVecEnv
 
@@ -64,10 +64,10 @@ class Stopwatch:
         places = [
             (vector_env, "_step_columns", "physics"),
             (sampling.ParallelPolicies, "distributions", "inference"),
-            (adaptation, "collect_phase", "sampling"),
-            (adaptation, "task_phases", "advantages"),
-            (adaptation, "adapt_tasks", "inner step"),
-            (meta_algorithm, "meta_gradient", "meta-gradient"),
+            (phases, "collect_phase", "sampling"),
+            (phases, "task_phases", "advantages"),
+            (phases, "adapt_tasks", "inner step"),
+            (outer_step, "meta_gradient", "meta-gradient"),
         ]
         with contextlib.ExitStack() as stack:
             for owner, name, part in places:
@@ -268,11 +268,11 @@ def measure(family, n_tasks, n_episodes, horizon, width, n_inner_steps):
         batch.append(collect_phase(*args, **kwargs))
         return batch[-1]
 
-    idle, collect_phase = peak_memory(), adaptation.collect_phase
+    idle, collect_phase = peak_memory(), phases.collect_phase
     iterate(model)
     seconds, _ = iterate(model)
     peak = peak_memory() - idle
-    with mock.patch.object(adaptation, "collect_phase", collect):
+    with mock.patch.object(phases, "collect_phase", collect):
         iterate(model)
     stored = sum(phase.observations.nbytes + phase.actions.nbytes + phase.rewards.nbytes for phase in batch)
     print(peak, stored / 2**20, seconds)
