@@ -105,7 +105,7 @@ def train(arguments, run):
             rows[-1]["validation"] = validation = float(evaluate(model, VALIDATION_SEED)[-1])
             if not any(row["validation"] >= validation for row in rows[:-1]):
                 model.save(folder / "best.zip")
-        # a kill between these repeats the iterations since the last checkpoint, with the same rows and the same best model
+        # after a kill in between, the repeated iterations give the same rows and the same best model
         write_rows(folder / ROWS, rows)
         model.save(checkpoint)
     for name, file in (("last", checkpoint), ("best", folder / "best.zip")):
