@@ -28,7 +28,8 @@ import numpy as np
 from threadpoolctl import threadpool_info
 
 from sb3_sgmrl import MAML, SGMRL, TaskDistEnv
-from sb3_sgmrl.common import outer_step, phases, sampling
+from sb3_sgmrl.common import phases, sampling
+from sb3_sgmrl.outer_steps import base as outer_steps
 from sb3_sgmrl.score_terms.names import SCORE_TERMS
 from sb3_sgmrl.vec_env.task_vec_env import TaskVecEnv
 
@@ -67,7 +68,7 @@ class Stopwatch:
             (phases, "collect_phase", "sampling"),
             (phases, "task_phases", "advantages"),
             (phases, "adapt_tasks", "inner step"),
-            (outer_step, "meta_gradient", "meta-gradient"),
+            (outer_steps, "meta_gradient", "meta-gradient"),
         ]
         with contextlib.ExitStack() as stack:
             for owner, name, part in places:
