@@ -1,12 +1,14 @@
 """
-What a meta-iteration costs, beside its physics alone, in one interleaved run.
+Measure the time of a meta-iteration beside its pure physics, in one interleaved run.
 
-    python examples/benchmark_speed.py                # navigation, in a minute; other families and tables when named
+    python examples/benchmark_speed.py
     python examples/benchmark_speed.py --families HalfCheetahDir-v0 --tables algorithms --repeats 3
 
-Ratios are medians over interleaved repeats; the machine's clock may drift, the ratios hardly do. The step size of the
-meta-optimiser is 0, so that all settings play the same episodes: robots that fall cost more physics than robots that run.
-Tables and a picture of where the time goes are written to a folder.
+The first command measures navigation in about a minute. Ratios are medians over interleaved repeats. The clock of the machine
+may drift, and the ratios hardly do.
+
+The step size of the meta-optimiser is 0, so all settings play the same episodes. Otherwise robots that fall would cost more
+physics than robots that run. The script writes tables and a picture of all parts of the time to a folder.
 """
 
 import argparse
@@ -26,7 +28,8 @@ import numpy as np
 from threadpoolctl import threadpool_info
 
 from sb3_sgmrl import MAML, SGMRL, TaskDistEnv
-from sb3_sgmrl.common import adaptation, meta_algorithm, sampling
+from sb3_sgmrl.common import phases, sampling
+from sb3_sgmrl.outer_steps import base as outer_steps
 from sb3_sgmrl.score_terms.names import SCORE_TERMS
 from sb3_sgmrl.vec_env.task_vec_env import TaskVecEnv
 
@@ -42,7 +45,7 @@ PARTS = ("physics", "inference", "rest of sampling", "advantages", "inner step",
 
 
 class Stopwatch:
-    """Seconds spent in functions of the package, by part."""
+    """Measures the seconds spent in functions of the package, by part."""
 
     def __init__(self):
         self.seconds = defaultdict(float)
@@ -62,10 +65,10 @@ class Stopwatch:
         places = [
             (vector_env, "_step_columns", "physics"),
             (sampling.ParallelPolicies, "distributions", "inference"),
-            (adaptation, "collect_phase", "sampling"),
-            (adaptation, "task_phases", "advantages"),
-            (adaptation, "adapt_tasks", "inner step"),
-            (meta_algorithm, "meta_gradient", "meta-gradient"),
+            (phases, "collect_phase", "sampling"),
+            (phases, "task_phases", "advantages"),
+            (phases, "adapt_tasks", "inner step"),
+            (outer_steps, "meta_gradient", "meta-gradient"),
         ]
         with contextlib.ExitStack() as stack:
             for owner, name, part in places:
@@ -90,14 +93,14 @@ def make_model(algorithm, family, n_inner_steps=1, size=None, horizon=None, net_
 
 
 def iterate(model):
-    """One meta-iteration: seconds and samples."""
+    """Run one meta-iteration; return its seconds and samples."""
     before, start = model.num_timesteps, time.perf_counter()
     model.learn(1, reset_num_timesteps=False, log_interval=None)
     return time.perf_counter() - start, model.num_timesteps - before
 
 
 def pure_physics(model, n_samples):
-    """Seconds the batched physics takes for as many samples, with actions drawn beforehand from an untrained policy."""
+    """Measure the seconds of the batched physics for this many samples, with actions drawn in advance."""
     assert isinstance(model.env, TaskVecEnv)
     vector_env = model.env.vector_env
     n_columns = vector_env.num_envs
@@ -121,11 +124,11 @@ def pure_physics(model, n_samples):
 
 
 def compare(family, settings, repeats):
-    """Interleaved meta-iterations of several settings, in turning order, and the pure physics of as many samples."""
+    """Time interleaved meta-iterations of several settings in rotating order, and the pure physics of as many samples."""
     models = {name: make_model(family=family, **setting) for name, setting in settings.items()}
     times = {name: defaultdict(list) for name in models}
     names = list(models)
-    for model in models.values():  # the physics of one batch may be faster than that of another, by its place in memory
+    for model in models.values():  # share one batch: its place in memory changes the speed of the physics
         model.set_env(models[names[0]].env)
     for repeat in range(repeats + 1):
         turn = repeat % len(names)
@@ -151,7 +154,7 @@ def compare(family, settings, repeats):
 
 
 class Report:
-    """Tables that are printed and, with a picture, written to a folder."""
+    """Prints tables and writes them to a folder, with a picture."""
 
     def __init__(self, folder):
         self.folder = Path(folder)
@@ -180,7 +183,7 @@ class Report:
         self.write("\n".join([f"{title}\n", line(header), rule, *map(line, rows)]) + "\n")
 
     def plot(self):
-        """Seconds of every part, stacked, and those of the physics alone."""
+        """Draw the stacked seconds of all parts beside the pure physics."""
         import matplotlib.pyplot as plt
 
         figure, axes = plt.subplots(1, len(self.parts), figsize=(3.2 * len(self.parts) + 2, 4), squeeze=False)
@@ -223,7 +226,7 @@ def show(report, family, times):
 
 
 def vec_env_alone(report, family, repeats):
-    """A step of all columns through the VecEnv beside that of the physics alone."""
+    """Compare a step of all columns through the VecEnv with the pure physics."""
     model = make_model(MAML, family)
     env, n_steps = model.env, 50
     env.reset()
@@ -245,13 +248,13 @@ def vec_env_alone(report, family, repeats):
 
 
 def memory_and_time(family, n_tasks, n_episodes, horizon, width, n_inner_steps):
-    """Of the second meta-iteration, in a process of its own: peak MiB above the idle process, MiB of the batch, seconds."""
+    """Measure the second meta-iteration in a separate process: peak MiB above idle, MiB of the batch, seconds."""
     command = [sys.executable, __file__, "--measure", family, *map(str, (n_tasks, n_episodes, horizon, width, n_inner_steps))]
     return tuple(map(float, subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-3:]))
 
 
 def peak_memory():
-    """MiB; what getrusage says would include the process that started this one."""
+    """Return the peak memory in MiB. The value of getrusage would include the parent process."""
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
     return int(line.split()[1]) / 1024
 
@@ -266,11 +269,11 @@ def measure(family, n_tasks, n_episodes, horizon, width, n_inner_steps):
         batch.append(collect_phase(*args, **kwargs))
         return batch[-1]
 
-    idle, collect_phase = peak_memory(), adaptation.collect_phase
+    idle, collect_phase = peak_memory(), phases.collect_phase
     iterate(model)
     seconds, _ = iterate(model)
     peak = peak_memory() - idle
-    with mock.patch.object(adaptation, "collect_phase", collect):
+    with mock.patch.object(phases, "collect_phase", collect):
         iterate(model)
     stored = sum(phase.observations.nbytes + phase.actions.nbytes + phase.rewards.nbytes for phase in batch)
     print(peak, stored / 2**20, seconds)
@@ -304,17 +307,18 @@ def growth(report):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--families", nargs="+", default=list(SIZES)[:1], choices=list(SIZES), help="which families")
-    parser.add_argument("--repeats", type=int, default=5, help="interleaved repeats after one warm-up")
+    parser.add_argument("--families", nargs="+", default=list(SIZES)[:1], choices=list(SIZES), help="task families to measure")
+    parser.add_argument("--repeats", type=int, default=5, help="number of interleaved repeats after one warm-up")
     parser.add_argument(
         "--tables",
         nargs="+",
         default=["algorithms"],
         choices=["algorithms", "inner-steps", "score-terms", "vec-env", "growth"],
-        help="what to compare: algorithms; numbers of inner steps; SGMRL's control variates; the environment without a "
-        "policy; growth of time and memory with tasks, episodes, steps and parameters (on Linux)",
+        help="tables to make. algorithms: MAML and SGMRL. inner-steps: one to three. score-terms: control variates of SGMRL. "
+        "vec-env: the environment without a policy. growth: time and memory against tasks, episodes, steps and parameters "
+        "(Linux only)",
     )
-    parser.add_argument("--folder", default="logs/speed", help="where tables and picture are written")
+    parser.add_argument("--folder", default="logs/speed", help="folder for tables and picture")
     parser.add_argument("--measure", nargs=6, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.repeats < 1:

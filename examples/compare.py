@@ -1,14 +1,20 @@
 """
-Train algorithms side by side with paired seeds, then print a table and draw the learning curves.
+Train algorithms side by side with paired seeds, then print tables and draw the learning curves.
 
     python examples/compare.py
     python examples/compare.py --env Navigation2D-v0 --timesteps 8e6 40e6 --seeds 0 1 2 --folder logs/navigation_8e6
 
-The first takes a minute or two. Each of the ``--timesteps`` gets a table; training goes on from one to the next. A run whose
-reports are in the folder is not trained again, so the same command with more seeds adds them, and with other settings it is
-refused. Settings are RL Zoo's of the package (``hyperparams/*.yml``); ``--set inner_lr=0.2`` changes them for every algorithm,
-and ``learning_rate=lin_0.001`` is a rate that decays to 0, as in RL Zoo. ``--in-training 51-100`` also compares what these
-iterations of training returned. With ``--parallel 2`` two runs share two processors, one thread each.
+The first command takes a minute or two. Each value of ``--timesteps`` gets a table, and training continues from one value to
+the next.
+
+The script does not repeat a run whose reports are in the folder. To add seeds, run the same command with more seeds. The
+script refuses a folder that has runs with other settings.
+
+The defaults are the hyperparameters of the package (``hyperparams/*.yml``). Pass ``--set inner_lr=0.2`` to change a setting
+of every algorithm. As in RL Zoo, ``learning_rate=lin_0.001`` is a rate that decays to 0.
+
+Pass ``--in-training 51-100`` to compare the returns of these iterations of training as well. With ``--parallel 2`` two runs
+share two processors, one thread each.
 """
 
 import argparse
@@ -37,7 +43,7 @@ from sb3_sgmrl.common.evaluation import after
 from sb3_sgmrl.util.processes import process_pool
 from sb3_sgmrl.util.validation import check_names, check_positive
 
-# class, hyperparameter file, arguments beyond those
+# class, hyperparameter file, additional arguments
 ALGORITHMS = {
     "sgmrl": (SGMRL, "sgmrl", {}),
     "maml": (MAML, "maml", {}),
@@ -49,12 +55,12 @@ STEPS = "time/total_timesteps"
 
 
 SETTINGS = "settings.json"
-# what a report depends on besides the arguments of the algorithm
+# options that change a report, besides the arguments of the algorithm
 CONDITIONS = ("env", "horizon", "n_tasks", "n_steps", "validate_every")
 
 
 def settings_of(algorithm, env_id):
-    """Arguments of the algorithm from the package's hyperparameter file."""
+    """Read the arguments of the algorithm from the hyperparameter file of the package."""
     file = pathlib.Path(sb3_sgmrl.__file__).parent / "hyperparams" / f"{algorithm}.yml"
     families = yaml.safe_load(file.read_text())
     check_names([env_id], families, f"is not a family in {file}")
@@ -66,7 +72,7 @@ def settings_of(algorithm, env_id):
 
 
 def arguments_of(arguments, algorithm):
-    """What the runs of an algorithm are made with."""
+    """Return the arguments for the runs of an algorithm."""
     _, file, own = ALGORITHMS[algorithm]
     return {**settings_of(file, arguments.env), **own, **dict(map(setting, arguments.set))}
 
@@ -80,13 +86,13 @@ def run_folder(folder, algorithm, seed):
 
 
 def conditions(arguments, algorithm):
-    """All that the runs of an algorithm depend on but seed and length, for :data:`SETTINGS`."""
+    """Return everything except seed and length that changes the runs of an algorithm, for :data:`SETTINGS`."""
     given = {name: getattr(arguments, name) for name in CONDITIONS}
     return json.loads(json.dumps({**given, **arguments_of(arguments, algorithm)}))
 
 
 def check(arguments):
-    """Raises before anything is trained what would come up after it, and where runs of another kind would be mixed in."""
+    """Raise all errors before training starts, also for runs in the folder with other settings."""
     counts = {name: getattr(arguments, name) for name in ("parallel", "n_tasks", "n_steps")}
     check_positive(**counts, timesteps=arguments.timesteps[0], validate_every=arguments.validate_every or 1)
     if pathlib.Path(arguments.folder).is_file():
@@ -106,13 +112,13 @@ def check(arguments):
 
 
 def check_set(arguments, algorithm):
-    """Raises for a name in ``--set`` that is no argument of the class."""
+    """Raise if a name in ``--set`` is no argument of the class."""
     names = [setting(text)[0] for text in arguments.set]
     check_names(names, argument_names(algorithm), f"is not an argument of {algorithm.__name__}")
 
 
 def check_same(folder, settings):
-    """Raises where something was trained with other settings in the folder."""
+    """Raise if the folder has a run with other settings."""
     file = folder / SETTINGS
     old = json.loads(file.read_text()) if file.exists() else settings
     others = [name for name in {**old, **settings} if old.get(name) != settings.get(name)]
@@ -134,7 +140,7 @@ def model_of(arguments, algorithm, seed):
 
 
 def schedule(rate):
-    """The linear decay to 0 that RL Zoo's ``lin_0.001`` stands for; other values as they are."""
+    """Convert RL Zoo's ``lin_0.001`` to a linear decay to 0; return other values unchanged."""
     start = re.fullmatch(r"lin_(\d*\.?\d+(e-?\d+)?)", str(rate))
     return LinearSchedule(float(start[1]), 0.0, 1.0) if start else rate
 
@@ -151,7 +157,7 @@ def train(arguments, algorithm, seed):
     model.set_logger(configure(str(folder), ["csv"]))
     callback = None
     if arguments.validate_every:
-        # tasks of its own: those of the final report choose nothing
+        # validation tasks differ from the tasks of the final report
         callback = MetaEvalCallback(
             family(arguments), eval_freq=arguments.validate_every, n_tasks=100, seed=1, best_model_save_path=str(folder)
         )
@@ -185,14 +191,14 @@ def iterations(text):
 
 
 def read(folder, algorithm, seed):
-    """Steps, return before and return after adaptation of each iteration."""
+    """Read the steps and the returns before and after adaptation of each iteration."""
     with open(run_folder(folder, algorithm, seed) / "progress.csv") as file:
         rows = [row for row in csv.DictReader(file) if row[POST]]
     return np.array([[float(row[key]) for key in (STEPS, PRE, POST)] for row in rows]).T
 
 
 def read_report(folder, algorithm, seed, name):
-    """Returns on unseen tasks, shape (n_tasks, n_steps + 1)."""
+    """Read the returns on unseen tasks, shape (n_tasks, n_steps + 1)."""
     with open(run_folder(folder, algorithm, seed) / name) as file:
         return np.array([list(map(float, row[1:])) for row in list(csv.reader(file))[1:]])
 
@@ -202,7 +208,7 @@ def smooth(x, window):
 
 
 def half_width(x):
-    """Half the width of a 95 % confidence interval of the mean."""
+    """Return half the width of a 95 % confidence interval of the mean."""
     return scipy.stats.t.ppf(0.975, len(x) - 1) * scipy.stats.sem(x) if len(x) > 1 else float("nan")
 
 
@@ -220,13 +226,13 @@ def table(arguments, timesteps, best=False):
             print(f"{algorithm:10}{seed:>6}" + "".join(f"{x:10.2f}" for x in row))
         print(f"{algorithm:10}{'mean':>6}" + "".join(f"{x:10.2f}" for x in returns.mean(0)))
         print(f"{algorithm:10}{'±':>6}" + "".join(f"{half_width(x):10.2f}" for x in returns.T))
-    k = min(arguments_of(arguments, arguments.algos[0])["n_inner_steps"], arguments.n_steps)  # as trained for
+    k = min(arguments_of(arguments, arguments.algos[0])["n_inner_steps"], arguments.n_steps)  # as in training
     paired({algorithm: returns[:, k] for algorithm, returns in means.items()}, after(k))
     print("±: 95 % confidence interval over seeds (Student's t)")
 
 
 def paired(returns, when):
-    """How much more the first algorithm returns than the others, (n_seeds,) each."""
+    """Print the paired differences of the first algorithm to the others, (n_seeds,) each."""
     (first, own), *others = returns.items()
     for other, theirs in others:
         difference = own - theirs
@@ -234,7 +240,7 @@ def paired(returns, when):
 
 
 def in_training(arguments, window):
-    """Returns after adaptation in training, which many iterations tell more exactly than the last policy alone."""
+    """Print returns after adaptation in training. A mean over many iterations has less noise than the last policy alone."""
     first, last = iterations(window)
     print(f"\n{arguments.env} in training, iterations {first} to {last}: mean return in the last phase")
     posts = {a: [read(arguments.folder, a, seed)[2] for seed in arguments.seeds] for a in arguments.algos}
@@ -286,27 +292,27 @@ def compare(arguments):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--env", default="Navigation2D-v0", help="id of a registered family")
-    parser.add_argument("--algos", nargs="+", default=["sgmrl", "maml"], choices=list(ALGORITHMS), help="algorithms")
+    parser.add_argument("--algos", nargs="+", default=["sgmrl", "maml"], choices=list(ALGORITHMS), help="algorithms to train")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1], help="seeds, the same for every algorithm")
     parser.add_argument(
         "--timesteps",
         nargs="+",
         type=lambda x: int(float(x)),
         default=[2_000_000],
-        help="environment steps when a run is measured",
+        help="environment steps at which each run is measured",
     )
-    parser.add_argument("--horizon", type=int, help="steps of an episode; as registered when not given")
-    parser.add_argument("--n-tasks", type=int, default=200, help="unseen tasks of the final report")
-    parser.add_argument("--n-steps", type=int, default=3, help="inner steps of the final report")
+    parser.add_argument("--horizon", type=int, help="steps of an episode (default: as registered)")
+    parser.add_argument("--n-tasks", type=int, default=200, help="number of unseen tasks in the final report")
+    parser.add_argument("--n-steps", type=int, default=3, help="number of inner steps in the final report")
     parser.add_argument(
-        "--validate-every", type=int, metavar="ITERATIONS", help="also report the policy that did best on 100 other tasks"
+        "--validate-every", type=int, metavar="ITERATIONS", help="also report the best policy on 100 other tasks"
     )
     parser.add_argument(
-        "--in-training", nargs="+", default=[], metavar="FIRST-LAST", help="iterations of training to compare as well"
+        "--in-training", nargs="+", default=[], metavar="FIRST-LAST", help="also compare these iterations of training"
     )
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="arguments of the algorithms")
-    parser.add_argument("--parallel", type=int, default=1, help="runs at the same time")
-    parser.add_argument("--folder", default="logs/compare", help="where logs, models, table and picture go")
+    parser.add_argument("--parallel", type=int, default=1, help="number of parallel runs")
+    parser.add_argument("--folder", default="logs/compare", help="folder for logs, models and picture")
     arguments = parser.parse_args()
     arguments.timesteps = sorted(set(arguments.timesteps))
     sys.exit(run_command(lambda: check(arguments)) or run_command(lambda: compare(arguments), show_traceback=True))

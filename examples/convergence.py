@@ -1,12 +1,14 @@
 """
-Theorem 1 and Corollary 1 as an experiment: how small does the exact ‖∇V(θ_k)‖ become under SG-MRL, MAML and first-order MAML,
-and how many episodes does that take? Three tabular tasks that want different actions, plain stochastic gradient ascent.
+Test Theorem 1 and Corollary 1 with exact gradients: measure ‖∇V(θ_k)‖ under SG-MRL, MAML and first-order MAML.
 
     python examples/convergence.py
     python examples/convergence.py --quick
 
-Prints tables and draws a figure. Gradients are those of ``meta_gradient``, the function that training calls, on episodes that
-are drawn from the table of all trajectories; ∇V is exact.
+The script shows how small ‖∇V‖ becomes and how many episodes that takes. There are three tabular tasks that need different
+actions, and updates are plain stochastic gradient ascent.
+
+Gradients come from ``meta_gradient``, the function that training calls. Episodes come from the table of all trajectories, and
+∇V is exact. The script prints tables and draws a figure.
 """
 
 import argparse
@@ -26,13 +28,13 @@ from sb3_sgmrl.theory.statistics import align, with_interval
 from sb3_sgmrl.util.processes import process_pool
 
 GAMMA, INNER_LR, N_EPISODES, LEARNING_RATE = 0.9, 2.0, 2, 1.0
-# rewards r(s, a) of the tasks; from state 0 every action leads to state 1, where the episode ends after one more step
+# rewards r(s, a) of the tasks; every action leads from state 0 to state 1, and the episode ends after one more step
 REWARDS = ([[1.0, 0.0], [1.0, 0.0]], [[0.75, 0.0], [0.5, 0.0]], [[0.0, 0.75], [0.0, 0.75]])
 START = (0.1, 0.5)  # probabilities of action 0 in the two states
 NAMES = {"sgmrl": "SG-MRL", "maml": "MAML", "fo-maml": "FO-MAML"}
-N_ITERATIONS, N_LAST = 50, 15  # with the constant step; ‖∇V‖ is averaged over the last ones
+N_ITERATIONS, N_LAST = 50, 15  # with the constant step; ‖∇V‖ is averaged over the last N_LAST
 SMALL_BATCH = 4  # B of regime (ii)
-OUTER_BATCH = 16  # B of the runs with more and more outer episodes
+OUTER_BATCH = 16  # B of the runs with a growing number of outer episodes
 
 
 @functools.cache
@@ -48,7 +50,7 @@ def problem():
 
 
 def start():
-    """The logits of action 0; all other parameters are zero."""
+    """Return parameters with the logits of action 0; all others are zero."""
     theta = np.zeros(6)
     theta[:2] = np.log(START) - np.log1p(-np.array(START))
     return theta
@@ -60,7 +62,7 @@ def exact_norms(thetas):
 
 @dataclass(frozen=True)
 class Run:
-    """Stochastic gradient ascent; ‖∇V‖ is looked at every ``every`` iterations."""
+    """Run stochastic gradient ascent and compute ‖∇V‖ every ``every`` iterations."""
 
     algorithm: str
     batch_size: int
@@ -90,7 +92,7 @@ def constant_step(epsilon):
 
 
 def small_batch(epsilon):
-    """Regime (ii): B constant, β = B ε²/4; as many iterations as cover the same way as 12 with β = 1."""
+    """Regime (ii): B constant, β = B ε²/4; the iterations cover the same distance as 12 with β = 1."""
     learning_rate = SMALL_BATCH * epsilon**2 / 4
     n_iterations = round(12 / learning_rate)
     return Run("sgmrl", SMALL_BATCH, 1, learning_rate, n_iterations, max(1, n_iterations // 200))
@@ -105,7 +107,7 @@ def play(job):
 
 
 def play_all(runs, n_seeds, n_workers):
-    """‖∇V(θ_k)‖ of every run, shape (n_seeds, n_checkpoints). Nothing depends on the number of processes."""
+    """Compute ‖∇V(θ_k)‖ of every run, shape (n_seeds, n_checkpoints), for any number of processes."""
     jobs = sorted(((run, seed) for run in runs for seed in range(n_seeds)), key=lambda job: -job[0].n_iterations)
     with process_pool(n_workers) as pool:
         results = pool.map(play, jobs)
@@ -114,30 +116,30 @@ def play_all(runs, n_seeds, n_workers):
 
 
 def floor(norms):
-    """Mean of ‖∇V‖ over the last iterations; the error is over seeds."""
+    """Return the mean of ‖∇V‖ over the last iterations, with an interval over seeds."""
     return Estimate.of_mean(norms[:, -N_LAST:].mean(1))
 
 
 def reached(run, norms, epsilon):
-    """The iteration from which on the mean of ‖∇V‖ over seeds stays at most ε, NaN if there is none."""
+    """Find the iteration after which the mean of ‖∇V‖ over seeds stays at most ε; NaN if there is none."""
     above = np.flatnonzero(norms.mean(0) > epsilon)
     first = above[-1] + 1 if len(above) else 0
     return float(run.iterations[first]) if first < norms.shape[1] else np.nan
 
 
 def episodes_needed(run, norms, epsilon):
-    """Episodes of all tasks, inner and outer, until ‖∇V‖ stays at most ε."""
+    """Count the inner and outer episodes of all tasks until ‖∇V‖ stays at most ε."""
     return reached(run, norms, epsilon) * run.batch_size * (N_EPISODES + run.n_outer)
 
 
 def slope(numbers):
-    """Of log episodes by log ε, least squares; NaN unless all were reached, and not at once."""
+    """Fit the slope of log episodes against log ε; NaN if some ε was not reached, or was reached at once."""
     needed = np.array(list(numbers.values()))
     return float(np.polyfit(np.log(list(numbers)), np.log(needed), 1)[0]) if (needed > 0).all() else np.nan
 
 
 def bootstrap(statistic, samples, n_resamples=1000):
-    """95 % interval of a statistic of {ε: (run, norms)}, seeds resampled."""
+    """Return the 95 % interval of a statistic of {ε: (run, norms)} over resampled seeds."""
     rng = np.random.default_rng(0)
     values = []
     for _ in range(n_resamples):
@@ -146,7 +148,7 @@ def bootstrap(statistic, samples, n_resamples=1000):
 
 
 def follow_expectations(n_iterations=400):
-    """Where the three go with batches of infinite size, from the start; ‖∇V‖ on the way, (n_iterations + 1, 3)."""
+    """Follow the mean gradients of the three algorithms; return the limits and ‖∇V‖, (n_iterations + 1, 3)."""
     thetas, norms = th.as_tensor(start()).repeat(3, 1), []
     for _ in range(n_iterations + 1):
         gradients = problem().expected_gradients(thetas)
@@ -181,7 +183,7 @@ def report_floors(title, label, floors):
 
 
 def report_regimes(samples):
-    """The table of Corollary 1. Returns by regime {ε: (episodes, interval)} and a label with the slope."""
+    """Print the table of Corollary 1; return by regime {ε: (episodes, interval)} and a label with the slope."""
     rows, curves = [["", "ε", "B", "β", "iterations", "episodes"]], {}
     for regime, by_epsilon in samples.items():
         needed = {}
@@ -263,10 +265,10 @@ def draw(expected, norms, floors, outer, curves):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=6, help="runs of each setting")
-    parser.add_argument("--quick", action="store_true", help="small batches and few of them: seconds instead of minutes")
-    parser.add_argument("--workers", type=int, default=2, help="processes; results do not depend on it")
-    parser.add_argument("--folder", default="logs/convergence", help="where the figure goes")
+    parser.add_argument("--seeds", type=int, default=6, help="number of runs of each setting")
+    parser.add_argument("--quick", action="store_true", help="use a few small batches: seconds instead of minutes")
+    parser.add_argument("--workers", type=int, default=2, help="number of processes; it does not change results")
+    parser.add_argument("--folder", default="logs/convergence", help="folder for the figure")
     arguments = parser.parse_args()
     if arguments.seeds < 2 or arguments.workers < 1:
         parser.error("--seeds must be at least 2 and --workers at least 1")

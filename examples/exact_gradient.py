@@ -1,6 +1,8 @@
 """
-How far is the expectation of each estimator of the meta-gradient from ∇V? Exactly: the function that training calls, averaged
-over every batch of a small tabular MDP in float64. Prints relative errors after a few minutes; ``--horizon 1`` is faster.
+Compute the exact relative error of the expectation of each estimator of ∇V.
+
+The script averages the function that training calls over every batch of a small tabular MDP in float64. It prints relative
+errors after a few minutes. Pass ``--horizon 1`` for a faster run.
 """
 
 import argparse
@@ -11,9 +13,9 @@ import numpy as np
 import torch as th
 from gymnasium import spaces
 
-from sb3_sgmrl.common import control_variates as cv
 from sb3_sgmrl.gradient.advantages import AdvantageSettings
 from sb3_sgmrl.gradient.objective import MetaObjective
+from sb3_sgmrl.score_terms import control_variates as cv
 from sb3_sgmrl.score_terms.counterfactual import counterfactual_baselines
 from sb3_sgmrl.score_terms.leave_one_out import leave_one_out_parameters
 from sb3_sgmrl.score_terms.refitted import Refitted, RefittedCausal
@@ -30,7 +32,7 @@ def score_term(baseline=cv.none):
 
 
 def with_hessian_of_eq_9(traces):
-    """Eq. (9) adds α/N Σ_j ∇ν_j (∇log q_jᵀ v) to the pathwise part. Here transposed; for horizon 1 that is the same."""
+    """Eq. (9) adds α/N Σ_j ∇ν_j (∇log q_jᵀ v) to the pathwise part. Here it is transposed, which for horizon 1 is the same."""
 
     def coefficients(step):
         own = step.samples.per_episode(step.samples.weights * step.sensitivity)
@@ -49,7 +51,7 @@ def counterfactual(goal):
 
 
 def true_difference(mdp, goal, zeta):
-    """Formula (C) before linearisation: what the remaining steps make of ψ, minus what they make of U(θ, D without τ_j)."""
+    """Formula (C) before linearisation: the return after the remaining steps from ψ, minus the return from U(θ, D∖τ_j)."""
 
     def coefficients(step):
         adapted = [step.adapted, *leave_one_out_parameters(POLICY, step.phase, goal, SPACE)]
@@ -81,8 +83,8 @@ def estimators(mdp, two, goal, zeta):
 
 
 parser = argparse.ArgumentParser(description=__doc__)
-parser.add_argument("--horizon", type=int, default=2, help="steps per episode")
-parser.add_argument("--seed", type=int, default=0, help="which MDP")
+parser.add_argument("--horizon", type=int, default=2, help="number of steps per episode")
+parser.add_argument("--seed", type=int, default=0, help="seed of the MDP")
 args = parser.parse_args()
 if args.horizon < 1 or args.seed < 0:
     parser.error("--horizon must be at least 1 and --seed not negative")

@@ -1,14 +1,16 @@
 """
-How good is each estimator of the meta-gradient at a given policy? Bias against a reference, variance, signal-to-noise ratio,
-cost, and the change of V along each mean direction. Prints tables and draws figures.
+Measure how good each estimator of the meta-gradient is at a given policy.
 
     python examples/gradient_quality.py --env Navigation2D-v0 --train 400_000 4_000_000 --batches 100 --directions 1000
     python examples/gradient_quality.py --env HalfCheetahDir-v0 --model logs/model.zip --estimators maml sgmrl
     python examples/gradient_quality.py --env TabularMDP-v0 --reference exact --plain --episodes 5 20 80
 
-Settings are those of the model, or with ``--train`` RL Zoo's of the package for MAML (``hyperparams/maml.yml``), as which
-policies are trained, one per number of steps; one that is already in the folder is not trained again. ``--set inner_lr=0.2``
-changes them. ``--reference exact`` is for TabularMDP-v0, where returns can be computed.
+The script reports bias against a reference, variance, signal-to-noise ratio and cost. With ``--directions`` it adds the
+change of V along each mean direction. It prints tables and draws figures.
+
+With ``--model`` the settings come from the model. With ``--train`` the script trains one MAML policy per number of steps,
+with the hyperparameters of the package (``hyperparams/maml.yml``). It reuses policies that are in the folder. Pass ``--set
+inner_lr=0.2`` to change a setting. ``--reference exact`` needs TabularMDP-v0, where returns can be computed.
 """
 
 import argparse
@@ -71,13 +73,13 @@ def training_settings(arguments):
 
 
 def conditions(arguments):
-    """All that the trained policies depend on but their length."""
+    """Return everything except the length that changes the trained policies."""
     given = {name: getattr(arguments, name) for name in ("env", "horizon", "seed")}
     return json.loads(json.dumps({**given, **training_settings(arguments)}))
 
 
 def check(arguments):
-    """Raises before anything is trained or sampled what would come up after it."""
+    """Raise all errors before training and sampling start."""
     check_positive(**{f"episodes {n}": n for n in arguments.episodes})
     for name, least in (("batches", 3), ("directions", 0), ("train", 0)):
         value = np.min(getattr(arguments, name))
@@ -92,7 +94,7 @@ def check(arguments):
 
 
 def policies(arguments):
-    """Names and models: the one given, or MAML after each number of steps."""
+    """Yield names and models: ``--model``, or MAML after each number of steps."""
     if arguments.model:
         yield pathlib.Path(arguments.model).stem, load(arguments, arguments.model)
         return
@@ -109,13 +111,13 @@ def policies(arguments):
 
 
 def estimator(arguments, name):
-    """Class and arguments; what follows from earlier iterations in training, the weight of the score term, is given here."""
+    """Return class and arguments. The weight of the score term is fixed, because there are no earlier iterations."""
     algorithm, own = ESTIMATORS[name]
     return algorithm, {**own, "score_coef": arguments.score_coef} if algorithm is SGMRL else own
 
 
 def measure(arguments, model, settings, **shared):
-    """Sample and quality of estimators, the reference among them."""
+    """Return the sample and the quality of the estimators, including the reference."""
     reference = {arguments.reference: estimator(arguments, arguments.reference)}
     estimators = make_estimators(model, {**settings, **reference}, **shared)
     sample = sample_gradients(
@@ -130,7 +132,7 @@ def measure(arguments, model, settings, **shared):
 
 
 class Report:
-    """Text that is printed and written to a folder, beside figures."""
+    """Prints text and writes it to a folder, with figures."""
 
     def __init__(self, folder):
         self.folder = pathlib.Path(folder)
@@ -148,7 +150,7 @@ class Report:
 
 
 def compare_estimators(arguments, report, policy, model):
-    """The main table, and the change of V along the mean directions."""
+    """Report the main table and the change of V along the mean directions."""
     sample, quality = measure(arguments, model, {name: estimator(arguments, name) for name in arguments.estimators})
     report.write(
         f"{arguments.env}, policy {policy}: {arguments.batches} meta-batches of {model.meta_batch_size} tasks, reference "
@@ -168,7 +170,7 @@ def compare_estimators(arguments, report, policy, model):
 
 
 def compare_episodes(arguments, report, policy, model):
-    """Quality against the number of inner episodes; that of outer episodes stays."""
+    """Report quality against the number of inner episodes, with a fixed number of outer episodes."""
     n_outer = model.episodes_per_phase[-1]
     settings = {name: estimator(arguments, name) for name in arguments.estimators}
     by_number = {
@@ -186,7 +188,7 @@ def compare_episodes(arguments, report, policy, model):
 
 
 def compare_score_coefs(arguments, report, policy, model):
-    """Bias and variance between MAML and SG-MRL."""
+    """Report bias and variance between MAML and SG-MRL."""
     forms = {name: ESTIMATORS[name] for name in arguments.estimators if ESTIMATORS[name][0] is SGMRL}
     labels = {(name, coef): f"{name}, {coef:g}" for name in forms for coef in SCORE_COEFS}
     settings = {label: (SGMRL, {**forms[name][1], "score_coef": coef}) for (name, coef), label in labels.items()}
@@ -199,11 +201,11 @@ def compare_score_coefs(arguments, report, policy, model):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--env", default="Navigation2D-v0", help="id of a registered family")
-    parser.add_argument("--horizon", type=int, help="steps of an episode; as registered when not given")
+    parser.add_argument("--horizon", type=int, help="steps of an episode (default: as registered)")
     source = parser.add_mutually_exclusive_group()
-    source.add_argument("--model", help="a saved model of any algorithm of the package, whose policy and settings are taken")
+    source.add_argument("--model", help="saved model of any algorithm of the package; supplies policy and settings")
     source.add_argument(
-        "--train", nargs="+", type=integer, default=[0], help="train MAML for so many steps; 0 is the untrained policy"
+        "--train", nargs="+", type=integer, default=[0], help="train MAML for this many steps; 0 is the untrained policy"
     )
     parser.add_argument(
         "--estimators",
@@ -211,19 +213,19 @@ def main():
         default=["maml", "lvc", "sgmrl", "leave_one_out_return", "none"],
         choices=list(ESTIMATORS),
         metavar="NAME",
-        help=f"what is measured: {', '.join(ESTIMATORS)}. Names of control variates are SGMRL with that; "
-        "none is eq. (13) of the paper literally; exact is for TabularMDP-v0",
+        help=f"estimators to measure: {', '.join(ESTIMATORS)}. The name of a control variate is SGMRL with this control "
+        "variate. none is eq. (13) of the paper literally. exact needs TabularMDP-v0",
     )
     parser.add_argument(
         "--reference",
         choices=list(ESTIMATORS),
         metavar="NAME",
-        help="the estimator whose mean the others are compared with; exact on TabularMDP-v0, else sgmrl unless given",
+        help="estimator to compare the others with (default: exact on TabularMDP-v0, sgmrl elsewhere)",
     )
-    parser.add_argument("--batches", type=int, default=40, help="independent meta-batches for each estimator")
-    parser.add_argument("--reference-batches", type=int, help="meta-batches of the reference, if more")
+    parser.add_argument("--batches", type=int, default=40, help="number of independent meta-batches for each estimator")
+    parser.add_argument("--reference-batches", type=int, help="meta-batches of the reference (default: as --batches)")
     parser.add_argument(
-        "--directions", type=int, default=0, help="tasks for the change of V along the mean directions; 0 leaves it out"
+        "--directions", type=int, default=0, help="tasks for the change of V along the mean directions; 0 skips this test"
     )
     parser.add_argument("--step-sizes", nargs="+", type=float, default=[0.01, 0.02], help="lengths of steps along directions")
     parser.add_argument(
@@ -233,7 +235,7 @@ def main():
         "--score-coef",
         type=float,
         default=1.0,
-        help="weight of the score term of SGMRL, which in training follows from earlier iterations unless given",
+        help="weight of the score term of SGMRL (in training the default depends on earlier iterations)",
     )
     parser.add_argument(
         "--score-coefs", action="store_true", help=f"also measure SGMRL with score_coef {', '.join(map(str, SCORE_COEFS))}"
@@ -241,13 +243,13 @@ def main():
     parser.add_argument(
         "--plain",
         action="store_true",
-        help="no baseline, normalisation or discounting from the step in the outer surrogate, so that estimates are in the "
-        "units of the return and those with an exact score term have no bias; needed by --reference exact",
+        help="switch off the baseline, normalisation and discounting from the step in the outer surrogate. "
+        "Estimates then have the units of the return, and exact score terms have no bias. --reference exact needs this option",
     )
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="arguments of the algorithms")
-    parser.add_argument("--seed", type=int, default=0, help="of training, meta-batches and directions")
-    parser.add_argument("--threads", type=int, help="for gradients; one per processor unless given")
-    parser.add_argument("--folder", default="logs/quality", help="where models, tables and figures go")
+    parser.add_argument("--seed", type=int, default=0, help="seed of training, meta-batches and directions")
+    parser.add_argument("--threads", type=int, help="threads for gradients (default: one per processor)")
+    parser.add_argument("--folder", default="logs/quality", help="folder for models, tables and figures")
     arguments = parser.parse_args()
     tabular = arguments.env == "TabularMDP-v0"
     arguments.reference = arguments.reference or ("exact" if tabular else "sgmrl")

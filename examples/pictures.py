@@ -3,8 +3,8 @@ Train SG-MRL and MAML on 2-D navigation with two seeds each, then draw every pic
 
     python examples/pictures.py
 
-makes the pictures of ``docs/guide/pictures.md``, in a few minutes per run. Each run leaves ``progress.csv``,
-``evaluations.npz``, ``adaptation.csv`` and ``model.zip`` in its folder; a run that is there is not trained again.
+This command makes the pictures of ``docs/guide/pictures.md``. A run takes a few minutes. Its folder gets ``progress.csv``,
+``evaluations.npz``, ``adaptation.csv`` and ``model.zip``. The script does not repeat a run that is in the folder.
 """
 
 import argparse
@@ -37,7 +37,7 @@ GOALS = [np.array(goal) for goal in ([0.4, 0.3], [-0.3, 0.4], [0.1, -0.4])]
 
 
 def train(folder, algorithm, seed, arguments):
-    """One run, with ten evaluations and five measurements of the variance of the meta-gradient."""
+    """Train one run, with ten evaluations and five measurements of the variance of the meta-gradient."""
     own = {name: getattr(arguments, name) for name in ("timesteps", "batch_size", "n_tasks")}
     check_same(folder, own)
     if (folder / "adaptation.csv").exists():
@@ -63,7 +63,7 @@ def train(folder, algorithm, seed, arguments):
 
 
 def draw(folders):
-    """Every picture by its name; ``folders`` are those of each algorithm, a folder per seed."""
+    """Draw every picture and return it by name; ``folders`` has one folder per seed for each algorithm."""
     reports = {name: [AdaptationReport.from_csv(run / "adaptation.csv") for run in runs] for name, runs in folders.items()}
     yield "adaptation", plot_adaptation(reports)
     meta_iterations = {name: [LearningCurve.from_progress(run) for run in runs] for name, runs in folders.items()}
@@ -87,10 +87,10 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--timesteps", type=int, default=3_200_000, help="environment steps of a run (3200000)")
     parser.add_argument("--batch-size", type=int, default=20, help="tasks, and episodes of each, in a meta-iteration (20)")
-    parser.add_argument("--n-tasks", type=int, default=40, help="tasks of an evaluation (40)")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="a run of each algorithm per seed (0 1)")
-    parser.add_argument("--folder", default="logs/pictures", help="where runs go (logs/pictures)")
-    parser.add_argument("--images", default="docs/images/pictures", help="where pictures go (docs/images/pictures)")
+    parser.add_argument("--n-tasks", type=int, default=40, help="number of tasks in an evaluation (40)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="seeds, one run of each algorithm (0 1)")
+    parser.add_argument("--folder", default="logs/pictures", help="folder for runs (logs/pictures)")
+    parser.add_argument("--images", default="docs/images/pictures", help="folder for pictures (docs/images/pictures)")
     parser.add_argument("--progress", action="store_true", help="show progress bars")
     arguments = parser.parse_args()
     if min(arguments.timesteps, arguments.batch_size - 1, arguments.n_tasks) < 1:

@@ -1,16 +1,21 @@
 """
-Train and evaluate the runs of the paper's Table 2: SG-MRL and MAML with one, two and three inner steps on the half cheetah and
-the swimmer.
+Train and evaluate the runs of the paper's Table 2.
 
     nice python examples/table2.py --parallel 2
     python examples/table2.py --print
 
-The protocol is the paper's: 400 meta-iterations of 40 tasks with 20 episodes of 200 steps in each phase, Adam with 1e-3, no
-clipping, actions in a box of ±10, and 80 fresh meta-batches for the final return. The script reports the last policy and the
-best validated one. All other settings are the defaults of the package. One run takes from half an hour to some hours.
+The runs are SG-MRL and MAML with one, two and three inner steps on two half cheetahs and a swimmer. One run takes from half
+an hour to some hours. The protocol is the paper's:
 
-Every ten iterations a run saves a checkpoint. After an interruption the same command resumes all runs, and their results equal
-those of uninterrupted runs to the bit. Finished runs are not repeated. ``--print`` shows the table of the finished runs.
+- 400 meta-iterations of 40 tasks, with 20 episodes of 200 steps in each phase;
+- Adam with 1e-3, no clipping, actions in a box of ±10;
+- 80 fresh meta-batches for the final return.
+
+The script reports the last policy and the best validated one. All other settings are the defaults of the package.
+
+Every ten iterations a run saves a checkpoint. Repeat the command to resume all runs after an interruption. The results equal
+an uninterrupted run to the bit. The script does not repeat runs with finished evaluations. ``--print`` only shows their
+table.
 """
 
 import argparse
@@ -41,13 +46,13 @@ PAPER = {
     "SwimmerVelPaper-v0": [((118.8, 10), (104.5, 24)), ((134.6, 1.7), (108.5, 23)), ((110.9, 13), (90.6, 15))],
 }
 CHECKPOINT_EVERY, VALIDATE_EVERY = 10, 20
-# seeds of evaluations: tasks that validate choose a policy, so they are not those that measure it
+# seeds of evaluations: validation tasks choose a policy, so other tasks must measure it
 VALIDATION_SEED, FIRST_EVALUATION_SEED = 1, 1000
 ROWS, EVALUATED = "iterations.csv", "evaluation_{}.csv"
 
 
 class Returns(BaseCallback):
-    """Keeps the mean returns of each iteration, before and after adaptation."""
+    """Records the mean returns of each iteration before and after adaptation."""
 
     def __init__(self):
         super().__init__()
@@ -71,7 +76,7 @@ def family(arguments, env_id):
 
 
 def make_or_load(arguments, run, checkpoint):
-    """The model of a run, where its checkpoint has it."""
+    """Load the checkpoint of a run, or make a new model."""
     env_id, n_inner_steps, algorithm, seed = run
     env = family(arguments, env_id)
     if checkpoint.exists():
@@ -81,7 +86,7 @@ def make_or_load(arguments, run, checkpoint):
 
 
 def train(arguments, run):
-    """Train and evaluate a run, from where its files are."""
+    """Train and evaluate a run, or resume it from its files."""
     folder = run_folder(arguments, run)
     checkpoint = folder / "checkpoint.zip"
     model = make_or_load(arguments, run, checkpoint)
@@ -100,7 +105,7 @@ def train(arguments, run):
             rows[-1]["validation"] = validation = float(evaluate(model, VALIDATION_SEED)[-1])
             if not any(row["validation"] >= validation for row in rows[:-1]):
                 model.save(folder / "best.zip")
-        # a kill between these repeats the iterations since the last checkpoint, with the same rows and the same best model
+        # after a kill in between, the repeated iterations give the same rows and the same best model
         write_rows(folder / ROWS, rows)
         model.save(checkpoint)
     for name, file in (("last", checkpoint), ("best", folder / "best.zip")):
@@ -108,7 +113,7 @@ def train(arguments, run):
 
 
 def measure(arguments, run, model_file, path):
-    """Returns after 0, 1, … inner steps on fresh meta-batches, one row each."""
+    """Measure returns after 0, 1, … inner steps on fresh meta-batches, one row each."""
     model = make_or_load(arguments, run, model_file)
     rows = read_rows(path)
     for i in range(len(rows), arguments.evaluations):
@@ -140,7 +145,7 @@ def write_rows(path, rows):
 
 
 def measured(arguments, run, name):
-    """Mean return after the last inner step, once a run is finished; else None."""
+    """Return the mean return after the last inner step; None until the run is finished."""
     rows = read_rows(run_folder(arguments, run) / EVALUATED.format(name))
     if len(rows) < arguments.evaluations:
         return None
@@ -178,7 +183,7 @@ def print_table(arguments):
 
 
 def clock(arguments):
-    """Median processor time of an iteration, SG-MRL over MAML, of each pair of runs in the folder."""
+    """Return SG-MRL's median processor time of an iteration over MAML's, for each pair of runs in the folder."""
     times = {}
     for run in runs_of(arguments):
         if rows := read_rows(run_folder(arguments, run) / ROWS):
@@ -191,7 +196,7 @@ def clock(arguments):
 
 
 def runs_of(arguments):
-    """Environment, inner steps, algorithm and seed of each run: pairs side by side, first seeds and few steps first."""
+    """List environment, inner steps, algorithm and seed of each run: pairs together, first seeds and few steps first."""
     return [
         (env_id, n_inner_steps, algorithm, seed)
         for n_inner_steps in arguments.inner_steps
@@ -203,7 +208,7 @@ def runs_of(arguments):
 
 
 def check(arguments):
-    """Raises before anything is trained; runs in a folder must have been made with the same settings."""
+    """Raise all errors before training starts, also for runs in the folder with other settings."""
     names = ("iterations", "evaluations", "parallel")
     check_positive(**{name: getattr(arguments, name) for name in names}, horizon=arguments.horizon or 200)
     folder = pathlib.Path(arguments.folder)
@@ -231,15 +236,15 @@ def main():
     parser.add_argument("--inner-steps", nargs="+", type=int, default=[1, 2, 3], choices=[1, 2, 3], help="inner steps")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="seeds, the same for both algorithms")
     parser.add_argument(
-        "--all-seeds", action="store_true", help="all seeds for two and three inner steps as well, not the first only"
+        "--all-seeds", action="store_true", help="use all seeds for two and three inner steps too (default: first seed only)"
     )
-    parser.add_argument("--iterations", type=int, default=400, help="meta-iterations of a run")
-    parser.add_argument("--evaluations", type=int, default=80, help="fresh meta-batches of the final return")
-    parser.add_argument("--horizon", type=int, help="steps of an episode; 200 as registered when not given")
+    parser.add_argument("--iterations", type=int, default=400, help="number of meta-iterations of a run")
+    parser.add_argument("--evaluations", type=int, default=80, help="number of fresh meta-batches for the final return")
+    parser.add_argument("--horizon", type=int, help="steps of an episode (default: 200, as registered)")
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="arguments of both algorithms")
-    parser.add_argument("--parallel", type=int, default=1, help="runs at the same time, one thread each")
-    parser.add_argument("--folder", default="logs/table2", help="where checkpoints and returns go")
-    parser.add_argument("--print", action="store_true", help="print the table of the finished runs and train nothing")
+    parser.add_argument("--parallel", type=int, default=1, help="number of parallel runs, one thread each")
+    parser.add_argument("--folder", default="logs/table2", help="folder for checkpoints and returns")
+    parser.add_argument("--print", action="store_true", help="only print the table of the finished runs")
     arguments = parser.parse_args()
     sys.exit(run_command(lambda: check(arguments)) or run_command(lambda: run_all(arguments), show_traceback=True))
 

@@ -1,8 +1,8 @@
-"""CARL: balance poles of other lengths with motors of other strengths. Takes about a minute.
+"""CARL contexts: balance poles of different lengths with motors of different strengths. Takes about a minute.
 
-One policy learns to balance them all, the longer ones kept for testing too, so that adaptation has nothing to gain here.
+One policy learns to balance all of them, including the longer test poles, so adaptation has nothing to gain here.
 
-CARL asks for a Gymnasium below 1.0. Its classic control environments run with later ones, when it is installed by
+CARL requires a Gymnasium below 1.0. Its classic control environments also run with later versions. Install it with
 ``pip install --no-deps carl-bench ConfigSpace omegaconf more_itertools``.
 """
 
@@ -17,7 +17,7 @@ from sb3_sgmrl.adapters import carl_contexts
 TIMESTEPS = int(sys.argv[1]) if len(sys.argv) > 1 else 600_000  # the tests of the package pass 1
 N_TASKS = 4 if TIMESTEPS == 1 else 40
 
-# Ranges of the context features that differ between tasks; the others keep CARL's defaults. The context is not observed.
+# Ranges of the context features that differ between tasks. Other features keep CARL's defaults. The context is not observed.
 env = carl_contexts(
     CARLCartPole(env=gym.make("CartPole-v1", max_episode_steps=100)),
     {"length": (0.3, 0.8), "force_mag": (5.0, 12.0)},

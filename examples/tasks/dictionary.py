@@ -1,4 +1,4 @@
-"""Dictionary observations: a light is on or off, and whether to follow or to flee it nobody tells. Takes about a minute."""
+"""Dictionary observations: follow or flee a light, depending on a hidden task. Takes about a minute."""
 
 import sys
 
@@ -12,7 +12,7 @@ TIMESTEPS = int(sys.argv[1]) if len(sys.argv) > 1 else 400_000  # the tests of t
 
 
 class Light(gym.Env):
-    """On a line; the light shines from the right or from the left."""
+    """Move on a line; the light shines from the right or from the left."""
 
     observation_space = spaces.Dict(place=spaces.Box(-np.inf, np.inf, (1,), np.float32), light_from_right=spaces.Discrete(2))
     action_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
@@ -39,7 +39,7 @@ env = TaskDistEnv(
     gym.wrappers.TimeLimit(Light(), max_episode_steps=20), task_space=spaces.Box(-1.0, 1.0, ()), set_task="attraction"
 )
 
-# MultiInputPolicy is for dictionaries; it one-hot encodes what is Discrete.
+# MultiInputPolicy takes dictionaries and one-hot encodes Discrete spaces.
 model = SGMRL("MultiInputPolicy", env, meta_batch_size=20, n_episodes=10, learning_rate=3e-3, gamma=0.9, seed=0)
 model.learn(TIMESTEPS)
 print(evaluate_adaptation(model, n_tasks=40, n_steps=1))

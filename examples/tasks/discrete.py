@@ -6,7 +6,7 @@ from sb3_sgmrl import SGMRL, TaskDistEnv, evaluate_adaptation
 
 TIMESTEPS = int(sys.argv[1]) if len(sys.argv) > 1 else 600_000  # the tests of the package pass 1
 
-# Nothing is different with discrete actions. The tasks are a list of values for an attribute.
+# Discrete actions need no special code. The tasks are a list of values for an attribute.
 env = TaskDistEnv("CartPole-v1", tasks=[-12.0, -10.0, -8.0, 8.0, 10.0, 12.0], set_task="force_mag", max_episode_steps=100)
 
 model = SGMRL("MlpPolicy", env, meta_batch_size=10, n_episodes=20, inner_lr=0.3, learning_rate=3e-3, seed=0)

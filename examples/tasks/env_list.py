@@ -1,7 +1,4 @@
-"""A list of environments, one per task: balance a pole on a cart whose motor may be wired the wrong way round.
-
-Takes about a minute.
-"""
+"""Tasks as a list of environments: balance a pole on a cart whose motor may be reversed. Takes about a minute."""
 
 import sys
 
@@ -18,8 +15,8 @@ def reversed_motor():
     return TransformAction(env, lambda action: -action, env.action_space)
 
 
-# Environments, ids or functions that make one. They may differ in whatever they like except in their spaces. The task is the
-# place in the list.
+# Pass environments, ids or functions that make one. Their spaces must be equal, everything else may differ. The task is the
+# index in the list.
 env = TaskDistEnv([gym.make("InvertedPendulum-v5", max_episode_steps=100), reversed_motor])
 
 model = SGMRL("MlpPolicy", env, meta_batch_size=10, n_episodes=20, inner_lr=0.3, learning_rate=3e-3, seed=0)

@@ -1,4 +1,4 @@
-"""Image observations: a dot that is to be moved to a side of the picture nobody tells. Takes about a minute."""
+"""Image observations: move a dot to a hidden side of the picture. Takes about a minute."""
 
 import sys
 
@@ -13,7 +13,7 @@ SIDES = {"left": (0, -1), "right": (0, 1), "up": (-1, 0), "down": (1, 0)}
 
 
 class Dot(gym.Env):
-    """A step towards the side that is wanted earns 1, one away from it costs 1."""
+    """Move a dot; a step towards the target side earns 1, and a step away from it costs 1."""
 
     observation_space = spaces.Box(0, 255, (36, 36, 1), np.uint8)
     action_space = spaces.Discrete(4)
@@ -37,10 +37,10 @@ class Dot(gym.Env):
         return picture
 
 
-# A task may be anything that can be pickled.
+# A task may be any object that pickle supports.
 env = TaskDistEnv(gym.wrappers.TimeLimit(Dot(), max_episode_steps=10), tasks=list(SIDES), set_task="side")
 
-# SB3's CnnPolicy moves the channels to the front and divides by 255. Pictures take memory and time: small batches.
+# SB3's CnnPolicy moves the channels to the front and divides by 255. Images need memory and time, so batches are small.
 model = SGMRL(
     "CnnPolicy",
     env,

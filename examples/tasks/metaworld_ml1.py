@@ -1,6 +1,6 @@
-"""Meta-World's ML1: reach for a point nobody tells with a robot's arm. Takes about two minutes.
+"""Meta-World's ML1: reach for a hidden goal with a robot arm. Takes about two minutes.
 
-Needs an environment of its own, because Meta-World pins an old version of MuJoCo: see docs/guide/adapters.md.
+This example needs its own Python environment, because Meta-World pins an old version of MuJoCo. See docs/guide/adapters.md.
 """
 
 import sys
@@ -11,7 +11,7 @@ from sb3_sgmrl.adapters import evaluate_success, metaworld_benchmark
 TIMESTEPS = int(sys.argv[1]) if len(sys.argv) > 1 else 60_000  # the tests of the package pass 1
 N_TASKS, HORIZON = (2, 5) if TIMESTEPS == 1 else (10, 100)
 
-# The benchmark has 50 goals for training and 50 others for testing. ML10 and ML45 are made alike: metaworld_benchmark("ML10").
+# The benchmark has 50 training goals and 50 test goals. For ML10 or ML45 use metaworld_benchmark("ML10").
 # Meta-World's own time limit is 500 steps.
 env = metaworld_benchmark("reach-v3", seed=0, max_episode_steps=HORIZON)
 
@@ -28,5 +28,5 @@ model = SGMRL(
 )
 model.learn(TIMESTEPS)
 print(evaluate_adaptation(model, n_tasks=N_TASKS, n_steps=1))
-print("\nMeta-World's protocol, 10 episodes to adapt with and 3 to be judged by, on test goals:")
+print("\nMeta-World's protocol, 10 episodes for adaptation and 3 for the score, on test goals:")
 print(evaluate_success(model, n_tasks=N_TASKS, n_steps=1))

@@ -1,4 +1,4 @@
-"""The options of reset are the task: an environment that is told its goal by ``reset(options=...)``. Takes about a minute."""
+"""Tasks as reset options: the environment receives its goal from ``reset(options=...)``. Takes about a minute."""
 
 import sys
 
@@ -12,7 +12,7 @@ TIMESTEPS = int(sys.argv[1]) if len(sys.argv) > 1 else 600_000  # the tests of t
 
 
 class Reach(gym.Env):
-    """Walk to a goal that is not observed."""
+    """Move to a goal that is not observed."""
 
     observation_space = spaces.Box(-np.inf, np.inf, (2,), np.float32)
     action_space = spaces.Box(-1.0, 1.0, (2,), np.float32)
@@ -28,7 +28,7 @@ class Reach(gym.Env):
         return self.place.astype(np.float32), -float(np.linalg.norm(self.place - self.goal)), False, False, {}
 
 
-# When set_task returns a dict, that is what reset gets as options.
+# If set_task returns a dict, reset receives it as options.
 def choose_goal(base_env, task):
     return {"goal": task}
 

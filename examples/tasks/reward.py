@@ -1,4 +1,4 @@
-"""A reward function is the task: turn a pendulum at a speed nobody tells. Takes about a minute."""
+"""Tasks as a reward function: turn a pendulum at a hidden target speed. Takes about a minute."""
 
 import sys
 
@@ -11,7 +11,7 @@ TIMESTEPS = int(sys.argv[1]) if len(sys.argv) > 1 else 800_000  # the tests of t
 
 
 class TurnAt(gym.Wrapper):
-    """The reward is how close the speed is to the one wanted. It is not observed."""
+    """Reward speeds close to a target speed, which is not observed."""
 
     def __init__(self, env):
         super().__init__(env)
@@ -25,8 +25,8 @@ class TurnAt(gym.Wrapper):
         return observation, -abs(observation[2] - self.wanted), terminated, truncated, info
 
 
-# A wrapper with a method set_task needs no further argument. Of the list of speeds a fifth is held out for testing. Without
-# gravity the motor is strong enough for all of them.
+# A wrapper with a method set_task needs no further argument. The split holds out a fifth of the speeds for testing. Without
+# gravity the motor is strong enough for all speeds.
 base = gym.make("Pendulum-v1", g=0.0, max_episode_steps=50)
 env = TaskDistEnv(TurnAt(base), tasks=np.linspace(-4.0, 4.0, 41), split=0.2)
 

@@ -1,6 +1,6 @@
-"""Gymnasium-Robotics: roll a ball through an open maze to a goal nobody tells. Takes about a minute.
+"""Gymnasium-Robotics goals: roll a ball through an open maze to a hidden goal. Takes about a minute.
 
-That is too short to learn it; the script shows how it is done.
+One minute is too short to learn this task; the script shows the setup.
 Needs ``pip install ".[robotics]"``.
 """
 
@@ -12,7 +12,7 @@ from sb3_sgmrl.adapters import evaluate_success, robotics_goals
 TIMESTEPS = int(sys.argv[1]) if len(sys.argv) > 1 else 300_000  # the tests of the package pass 1
 N_TASKS = 4 if TIMESTEPS == 1 else 40
 
-# Any goal environment. What it calls desired_goal is the task and is not observed; goals are drawn as it draws them itself.
+# Pass any goal environment. Its desired_goal is the task and is not observed. The environment itself draws the goals.
 env = robotics_goals("PointMaze_OpenDense-v3", max_episode_steps=50)
 
 model = SGMRL("MlpPolicy", env, meta_batch_size=20, n_episodes=10, learning_rate=3e-3, gamma=0.95, seed=0)
