@@ -11,6 +11,7 @@ from sb3_sgmrl.maml import MAML
 from sb3_sgmrl.sgmrl import SGMRL
 from sb3_sgmrl.tasks.task_dist_env import TaskDistEnv
 from sb3_sgmrl.vec_env.from_vector_env import from_vector_env
+from sb3_sgmrl.vec_env.task_checker import check_tasks
 
 with open(os.path.join(os.path.dirname(__file__), "version.txt")) as file:
     __version__ = file.read().strip()
@@ -25,6 +26,7 @@ __all__ = [
     "MetaEvalCallback",
     "TaskDistEnv",
     "__version__",
+    "check_tasks",
     "evaluate_adaptation",
     "from_vector_env",
     "to_sb3",
