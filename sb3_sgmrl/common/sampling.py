@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 
 from sb3_sgmrl.data.batch import Observations, PhaseBatch, index_observations
 from sb3_sgmrl.data.buffers import TaskRolloutBuffer
-from sb3_sgmrl.policies.actions import draw_noise, env_actions, sample_actions
+from sb3_sgmrl.policies.actions import env_actions
 from sb3_sgmrl.policies.functional import FunctionalPolicy, Parameters
 from sb3_sgmrl.policies.inference import ParallelPolicies
 from sb3_sgmrl.vec_env.normalization import LearnsFromPlayers
@@ -68,12 +69,11 @@ def collect_phase(
         if (latest := int(steps.max())) not in noise:
             if n_workers >= n_total:  # nobody will be at an earlier step again
                 noise.clear()
-            noise[latest] = draw_noise(env.action_space, n_total, np.random.default_rng([*entropy, 1, latest]))
+            noise[latest] = policy.draw_noise(n_total, np.random.default_rng([*entropy, 1, latest]))
         chosen_noise = noise[steps[0]][episodes] if (steps == steps[0]).all() else _gather(noise, steps, episodes)
-        distribution = policies.distributions(episodes, observations)
-        # categories would be drawn from logits that are not finite, too
-        seats.check_finite("action", workers, episodes, *distribution)
-        chosen = sample_actions(env.action_space, distribution, chosen_noise)
+        chosen = policies.actions(
+            episodes, observations, chosen_noise, partial(seats.check_finite, "action", workers, episodes)
+        )
         # idle workers get some valid action; they do not play it
         actions = np.repeat(chosen[:1], n_workers, axis=0)
         actions[workers] = chosen

@@ -3,56 +3,22 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch as th
-from gymnasium import spaces
 from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import nn
 
 from sb3_sgmrl.data.batch import Observations
+from sb3_sgmrl.policies.actions import draw_noise
+from sb3_sgmrl.policies.calls import PolicyCall, by_key, one_by_one, unchecked_distributions
+from sb3_sgmrl.policies.copies import detached_copy
 from sb3_sgmrl.policies.mlp import PlainMlp
+from sb3_sgmrl.policies.probing import Probe
+from sb3_sgmrl.policies.structure import Structure
 
 Parameters = dict[str, th.Tensor]
-
-
-class _PolicyCall(nn.Module):
-    """``functional_call`` reaches ``forward`` only; this routes it to the methods of the policy."""
-
-    def __init__(self, policy: ActorCriticPolicy) -> None:
-        super().__init__()
-        self.policy = policy
-        self.dtype = next(policy.parameters()).dtype
-
-    def forward(self, method: str, observations: Any, actions: th.Tensor | None = None) -> Any:
-        if method == "values":
-            return self.policy.predict_values(observations).flatten()
-        distribution = self.policy.get_distribution(observations)
-        if method == "log_prob":
-            assert actions is not None
-            if isinstance(self.policy.action_space, (spaces.Box, spaces.MultiBinary)):
-                actions = actions.flatten(1).to(self.dtype)  # these are compared with the policy's outputs
-            return distribution.log_prob(actions)
-        inner: Any = distribution.distribution
-        if isinstance(inner, list):  # multi-discrete
-            return tuple(part.logits for part in inner)
-        if isinstance(inner, th.distributions.Normal):
-            return inner.mean, inner.stddev
-        return inner.logits
-
-
-@contextmanager
-def unchecked_distributions() -> Iterator[None]:
-    """Whoever asks for distributions knows whose they are and checks them; torch's own check is slow and names nobody."""
-    before = th.distributions.Distribution._validate_args
-    th.distributions.Distribution.set_default_validate_args(False)
-    try:
-        yield
-    finally:
-        th.distributions.Distribution.set_default_validate_args(before)
 
 
 class FunctionalPolicy:
@@ -60,39 +26,78 @@ class FunctionalPolicy:
     Pure functions of the parameters of a policy. They run on skeleton copies, as many as threads ask at once, so the policy
     itself is never touched: ``functional_call`` swaps parameters in place while it runs.
 
+    The policy is tried out on a few observations, see :class:`~sb3_sgmrl.policies.probing.Probe`: what it can be asked in one
+    call depends on its features extractor and on its distribution.
+
     :param policy: the policy whose architecture is used
+    :raises ValueError: when it is no function of observation and parameters, or no trainable parameter shapes its actions
     """
 
     def __init__(self, policy: ActorCriticPolicy) -> None:
         self.policy = policy
+        self.structure = Structure(policy)
         self.device = policy.device
         self.dtype = next(policy.parameters()).dtype
-        self.mlp = PlainMlp.find(policy)
-        self._skeletons: list[_PolicyCall] = []
+        self._skeletons: list[PolicyCall] = []
         # what skeletons share with the policy, into which a file may be loaded later
+        self._places = _places(policy)
         frozen = {name: value for name, value in policy.named_parameters() if not value.requires_grad}
-        self._constants = {f"policy.{name}": value for name, value in [*frozen.items(), *policy.named_buffers()]}
-        self.adapted_names = self._names_reached("log_prob")
+        self._constants = {**self._by_place(frozen), **{f"policy.{name}": value for name, value in policy.named_buffers()}}
+        probe = Probe(policy, self._call, self.to_tensor)
+        self.kind = probe.kind
+        self.row_by_row = probe.row_by_row
+        self.adapted_names = probe.adapted_names
+        #: why there are no second derivatives; None where there are
+        self.not_twice = probe.not_twice
+        self.mlp = PlainMlp.find(policy)
+        if self.mlp is not None and (self.row_by_row or not probe.agrees(self.mlp.arrays)):
+            self.mlp = None
+        #: whether many parameter sets can be asked in one call
+        self.vectorized = self.mlp is not None or probe.vectorizes(self._vectorized)
 
-    def _skeleton(self) -> _PolicyCall:
-        skeleton = copy.deepcopy(self.policy)
+    def __deepcopy__(self, memo: dict[int, Any]) -> FunctionalPolicy:
+        return FunctionalPolicy(copy.deepcopy(self.policy, memo))
+
+    def followed(self, policy: ActorCriticPolicy) -> FunctionalPolicy:
+        """
+        :param policy: the policy as it is now, or another one that was put into its place
+        :return: itself as long as nothing but values of parameters and buffers has changed
+        :raises ValueError: when a features extractor was replaced that the policy does not use
+        """
+        structure = Structure(policy)
+        if policy is self.policy and structure == self.structure:
+            return self
+        if policy is self.policy:
+            was_shared, is_shared = self.structure.shared, structure.shared
+            unused = [name for name in was_shared if name not in is_shared]
+            if unused:
+                raise ValueError(
+                    f"`policy.features_extractor` was replaced, but not `policy.{unused[0]}`, which the policy uses: set both."
+                )
+        return FunctionalPolicy(policy)
+
+    def check_same_network(self, policy: ActorCriticPolicy) -> None:
+        """
+        :param policy: the policy as it is now
+        :raises ValueError: when it is another function than the one that played
+        """
+        if policy is not self.policy or Structure(policy).network != self.structure.network:
+            raise ValueError(
+                "`policy` was changed while a meta-iteration was played: change it in a callback's `on_rollout_start`, or "
+                "between two calls of `learn`."
+            )
+
+    def _skeleton(self) -> PolicyCall:
+        skeleton = detached_copy(self.policy)
         skeleton.set_training_mode(False)
         skeleton.requires_grad_(False)
-        return _PolicyCall(skeleton)
+        return PolicyCall(skeleton)
 
-    def _names_reached(self, method: str) -> tuple[str, ...]:
-        """Names of the trainable parameters the method depends on; the value net, for one, does not shape the actions."""
-        space, action_space = self.policy.observation_space, self.policy.action_space
-        obs_tensor, _ = self.policy.obs_to_tensor(space.sample())
-        action = th.as_tensor(np.asarray(action_space.sample())[None], device=self.device)
-        trainable = {name: value for name, value in self.policy.named_parameters() if value.requires_grad}
-        parameters = {name: value.detach().clone().requires_grad_() for name, value in trainable.items()}
-        output = self._call(parameters, method, obs_tensor, action)
-        gradients = th.autograd.grad(output.sum(), list(parameters.values()), allow_unused=True)
-        return tuple(name for name, gradient in zip(parameters, gradients, strict=True) if gradient is not None)
+    def _by_place(self, parameters: Parameters) -> Parameters:
+        return {f"policy.{place}": value for name, value in parameters.items() for place in self._places[name]}
 
     def _call(self, parameters: Parameters, *args: Any) -> Any:
-        named = {**self._constants, **{f"policy.{name}": value for name, value in parameters.items()}}
+        named = {**self._constants, **self._by_place(parameters)}
         try:
             skeleton = self._skeletons.pop()
         except IndexError:
@@ -116,7 +121,7 @@ class FunctionalPolicy:
         :param parameters: adapted parameters by name
         :return: a copy of the policy that holds them
         """
-        policy = copy.deepcopy(self.policy)
+        policy = detached_copy(self.policy)
         with th.no_grad():
             for name, parameter in policy.named_parameters():
                 if name in parameters:
@@ -142,6 +147,9 @@ class FunctionalPolicy:
         :param actions: unclipped actions (n, \\*action_shape)
         :return: shape (n,)
         """
+        if self.row_by_row:
+            rows = one_by_one(observations)
+            return th.cat([self._call(parameters, "log_prob", row, actions[place]) for place, row in rows])
         return self._call(parameters, "log_prob", observations, actions)
 
     def values(self, observations: Any) -> th.Tensor:
@@ -151,6 +159,8 @@ class FunctionalPolicy:
         :param observations: tensors (n, \\*obs_shape)
         :return: shape (n,)
         """
+        if self.row_by_row:
+            return th.cat([self.policy.predict_values(row).flatten() for _, row in one_by_one(observations)])
         return self.policy.predict_values(observations).flatten()
 
     def distributions(self, stacked: Parameters, observations: Any) -> tuple[np.ndarray, ...]:
@@ -163,9 +173,65 @@ class FunctionalPolicy:
             shapes (n_sets, n, ...)
         """
         with th.no_grad(), unchecked_distributions():
-            output = th.func.vmap(lambda p, o: self._call(p, "distribution", o), chunk_size=64)(stacked, observations)
-        output = output if isinstance(output, tuple) else (output,)
+            output = self._vectorized(stacked, observations) if self.vectorized else self._one_by_one(stacked, observations)
         return tuple(np.asarray(part.cpu().numpy()) for part in output)
+
+    def _vectorized(self, stacked: Parameters, observations: Any) -> tuple[th.Tensor, ...]:
+        assert self.kind is not None
+        arrays = self.kind.arrays
+        return th.func.vmap(lambda p, o: self._call(p, "arrays", o, arrays), chunk_size=64)(stacked, observations)
+
+    def _one_by_one(self, stacked: Parameters, observations: Any) -> tuple[th.Tensor, ...]:
+        assert self.kind is not None
+        found = []
+        for i in range(len(next(iter(stacked.values())))):
+            parameters = {name: value[i] for name, value in stacked.items()}
+            found.append(self._arrays(parameters, by_key(lambda x: x[i], observations)))  # noqa: B023
+        return tuple(th.stack(part) for part in zip(*found, strict=True))
+
+    def _arrays(self, parameters: Parameters, observations: Any) -> tuple[th.Tensor, ...]:
+        assert self.kind is not None
+        if not self.row_by_row:
+            return self._call(parameters, "arrays", observations, self.kind.arrays)
+        parts = [self._call(parameters, "arrays", row, self.kind.arrays) for _, row in one_by_one(observations)]
+        return tuple(th.cat(part) for part in zip(*parts, strict=True))
+
+    def draw_noise(self, n: int, generator: np.random.Generator) -> np.ndarray:
+        """
+        What makes actions random: the noise of a known kind of distribution, else a seed for each action.
+
+        :param n: number of actions
+        :param generator: source of randomness
+        :return: shape (n, n_dimensions)
+        """
+        if self.kind is None:
+            return generator.integers(2**63, size=(n, 1))
+        return draw_noise(self.policy.action_space, n, generator)
+
+    def sample(self, parameters: Parameters, observation: Any, seed: int) -> np.ndarray:
+        """
+        An action by the distribution's own ``sample``, for distributions of no known kind.
+
+        :param parameters: adapted parameters by name
+        :param observation: tensors (1, \\*obs_shape)
+        :param seed: of torch's generator, which it is left to the caller to restore
+        :return: shape (\\*action_shape,)
+        :raises ValueError: when the distribution cannot be drawn from
+        """
+        th.manual_seed(seed)
+        with th.no_grad():
+            action = self._call(parameters, "sample", observation)
+        return action.cpu().numpy().reshape(self.policy.action_space.shape)
+
+
+def _places(policy: nn.Module) -> dict[str, list[str]]:
+    """Where each parameter is used, by its de-duplicated name: tied weights have several places."""
+    names = {id(parameter): name for name, parameter in policy.named_parameters()}
+    found: dict[str, list[str]] = {name: [] for name in names.values()}
+    for prefix, module in policy.named_modules():
+        for key, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
+            found[names[id(parameter)]].append(f"{prefix}.{key}" if prefix else key)
+    return found
 
 
 def stack_parameters(parameter_sets: list[Parameters]) -> Parameters:

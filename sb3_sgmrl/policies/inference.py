@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-import torch as th
-from gymnasium import spaces
-from torch import nn
 
 from sb3_sgmrl.data.batch import Observations, index_observations
+from sb3_sgmrl.policies.calls import seeded
 from sb3_sgmrl.policies.functional import FunctionalPolicy, Parameters, stack_parameters
 
 Forward = Callable[[Parameters, Observations], tuple[np.ndarray, ...]]
@@ -33,18 +31,42 @@ class ParallelPolicies:
     """
 
     def __init__(self, policy: FunctionalPolicy, parameter_sets: list[Parameters], n_tasks: int, n_rows: int) -> None:
-        forward = _mlp_forward(policy)
+        self.policy = policy
         # matrix products in numpy go through the sets one by one
-        self.group = 1 if forward else min(_GROUP, n_tasks)
-        self.forward: Forward = forward or _general_forward(policy, self.group)
+        self.group = min(_GROUP, n_tasks) if policy.mlp is None and policy.vectorized else 1
+        self.forward: Forward = _general_forward(policy, self.group) if policy.mlp is None else policy.mlp.arrays_of_turned
         sets = parameter_sets * n_tasks if len(parameter_sets) == 1 else list(parameter_sets)
         self.stacked = stack_parameters(sets + sets[-1:] * (-n_tasks % self.group))
-        if forward:  # matrix products with factors that are not transposed are up to three times as fast
+        if policy.mlp is not None:
             self.stacked = {
                 name: value.transpose(1, 2).contiguous() if value.dim() == 3 else value for name, value in self.stacked.items()
             }
         self.n_rows = n_rows
         self._all_rows = np.arange(len(next(iter(self.stacked.values()))) * n_rows)
+
+    def actions(
+        self, rows: np.ndarray, observations: Observations, noise: np.ndarray, check: Callable[..., None]
+    ) -> np.ndarray:
+        """
+        :param rows: row of each observation, counted through all tasks, shape (n,)
+        :param observations: shape (n, \\*obs_shape), or such an array per key
+        :param noise: of :meth:`FunctionalPolicy.draw_noise`, shape (n, n_dimensions)
+        :param check: called with arrays of which every row must be finite, shapes (n, ...)
+        :return: unclipped actions, shape (n, \\*action_shape)
+        """
+        kind, space = self.policy.kind, self.policy.policy.action_space
+        if kind is not None:
+            arrays = self.distributions(rows, observations)
+            check(*arrays)  # categories would be drawn from logits that are not finite, too
+            return kind.draw(space, arrays, noise)
+        parameters = [{name: value[i] for name, value in self.stacked.items()} for i in range(len(self._all_rows) // self.n_rows)]
+        drawn = []
+        with seeded(0, self.policy.device):
+            for i, row in enumerate(rows):
+                own = self.policy.to_tensor(index_observations(observations, slice(i, i + 1)))
+                drawn.append(self.policy.sample(parameters[row // self.n_rows], own, int(noise[i, 0])))
+        check(actions := np.stack(drawn))
+        return actions.astype(space.dtype, copy=False)
 
     def distributions(self, rows: np.ndarray, observations: Observations) -> tuple[np.ndarray, ...]:
         """
@@ -92,46 +114,5 @@ def _general_forward(policy: FunctionalPolicy, group: int) -> Forward:
             part = index_observations(observations, slice(start, start + group))
             parts.append(policy.distributions(chunk, policy.to_tensor(part)))
         return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
-
-    return forward
-
-
-# numpy's functions give an element the same value wherever it stands in an array; torch's compute the last few in another way
-_ACTIVATIONS: dict[type[nn.Module], Callable[[np.ndarray], np.ndarray]] = {
-    nn.Tanh: np.tanh,
-    nn.ReLU: lambda x: np.maximum(x, 0),
-}
-
-
-def _activate(module: nn.Module, x: np.ndarray) -> np.ndarray:
-    if type(module) in _ACTIVATIONS:
-        return _ACTIVATIONS[type(module)](x)
-    return np.stack([module(th.tensor(one)).numpy() for one in x])
-
-
-def _mlp_forward(policy: FunctionalPolicy) -> Forward | None:
-    """
-    Batched matrix products in numpy, for a plain MLP of any depth and activation.
-
-    :param policy: the policy as a function
-    :return: None when it has another architecture
-    """
-    mlp = policy.mlp
-    if mlp is None:
-        return None
-
-    @th.no_grad()
-    def forward(parameters: Parameters, observations: Observations) -> tuple[np.ndarray, ...]:
-        assert isinstance(observations, np.ndarray)
-        x = mlp.inputs(observations, parameters["action_net.bias"].numpy().dtype)
-        for i, layer in enumerate(mlp.layers):
-            if i > 0:
-                x = _activate(mlp.activation, x)
-            x = x @ parameters[f"{layer}.weight"].numpy()
-            x += parameters[f"{layer}.bias"].numpy()[:, None]
-        if isinstance(mlp.action_space, spaces.Box):
-            std = np.exp(parameters["log_std"].numpy())[:, None]
-            return x, np.broadcast_to(std, x.shape)
-        return (x,)
 
     return forward

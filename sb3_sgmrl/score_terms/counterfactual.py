@@ -19,7 +19,8 @@ from gymnasium import spaces
 from sb3_sgmrl.gradient.baselines import predict_from
 from sb3_sgmrl.gradient.inner import WeightedSamples, adapt
 from sb3_sgmrl.gradient.objective import MetaObjective, TaskPhase
-from sb3_sgmrl.policies.functional import FunctionalPolicy, Parameters, unchecked_distributions
+from sb3_sgmrl.policies.calls import unchecked_distributions
+from sb3_sgmrl.policies.functional import FunctionalPolicy, Parameters
 from sb3_sgmrl.score_terms.control_variates import others_mean
 from sb3_sgmrl.score_terms.leave_one_out import leave_one_out_parameters
 

@@ -1,0 +1,48 @@
+"""Copies of policies that were just used."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from types import FunctionType, ModuleType
+from typing import Any, TypeVar
+
+import torch as th
+
+T = TypeVar("T")
+
+
+def detached(root: Any) -> dict[int, Any]:
+    """
+    A memo for ``copy.deepcopy`` in which every tensor that has a graph is replaced by its value. A policy keeps such tensors
+    of its last call, and ``copy.deepcopy`` refuses them.
+
+    :param root: what is to be copied
+    :return: the memo, with the values by the ids of the tensors
+    """
+    found: dict[int, Any] = {}
+    seen: dict[int, Any] = {}
+    waiting = [root]
+    while waiting:
+        thing = waiting.pop()
+        if id(thing) in seen or isinstance(thing, (type, FunctionType, ModuleType)):
+            continue
+        seen[id(thing)] = thing
+        if isinstance(thing, th.Tensor):
+            if not thing.is_leaf:
+                found[id(thing)] = thing.detach().clone()
+        elif isinstance(thing, Mapping):
+            waiting.extend(thing.values())
+        elif isinstance(thing, (list, tuple, set, frozenset)):
+            waiting.extend(thing)
+        elif hasattr(thing, "__dict__"):
+            waiting.extend(vars(thing).values())
+    return found
+
+
+def detached_copy(policy: T) -> T:
+    """
+    :param policy: a policy, used or not
+    :return: a deep copy; tensors that it keeps of its last call are copied without their graph
+    """
+    return copy.deepcopy(policy, detached(policy))
