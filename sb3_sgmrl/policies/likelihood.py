@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,7 +59,9 @@ def log_likelihood(policy: FunctionalPolicy, parameters: Parameters, observation
     :param actions: unclipped actions, tensor (n_samples, \\*action_shape)
     :return: written out for a plain MLP, by automatic differentiation for every other policy
     """
-    if policy.mlp is not None and type(policy.mlp.activation) in _ACTIVATIONS:
+    # while parameters are frozen or unfrozen in the middle of an iteration, those that played are not all or not the present ones
+    written_out = policy.mlp is not None and type(policy.mlp.activation) in _ACTIVATIONS
+    if written_out and policy.mlp is not None and parameters.keys() == set(policy.adapted_names):
         return MlpLikelihood(policy.mlp, parameters, observations, actions)
     return AutogradLikelihood(policy, parameters, observations, actions)
 
@@ -78,7 +80,8 @@ class AutogradLikelihood(LogLikelihood):
 
     def gradient(self, weights: th.Tensor) -> Parameters:
         total = (weights * self._log_prob).sum()
-        return dict(zip(self._leaves, th.autograd.grad(total, list(self._leaves.values()), retain_graph=True), strict=True))
+        gradients = th.autograd.grad(total, list(self._leaves.values()), retain_graph=True, allow_unused=True)
+        return self._by_name(gradients)
 
     def directional(self, v: Parameters) -> th.Tensor:
         ones = th.ones_like(self._log_prob)
@@ -89,14 +92,19 @@ class AutogradLikelihood(LogLikelihood):
         targets = [*self._leaves.values(), weights]
         # a linear layer's bias has no second derivative when nothing follows it, hence allow_unused
         *second, x = th.autograd.grad(self._along(weights, v), targets, retain_graph=True, allow_unused=True)
-        pairs = zip(self._leaves.items(), second, strict=True)
-        return {name: th.zeros_like(leaf) if s is None else s for (name, leaf), s in pairs}, x
+        return self._by_name(second), x
+
+    def _by_name(self, gradients: Sequence[th.Tensor | None]) -> Parameters:
+        """None belongs to a parameter that these samples do not depend on."""
+        pairs = zip(self._leaves.items(), gradients, strict=True)
+        return {name: th.zeros_like(leaf) if g is None else g for (name, leaf), g in pairs}
 
     def _along(self, weights: th.Tensor, v: Parameters) -> th.Tensor:
         """(Σ w ∇log π)ᵀv, whose derivative is the Hessian product by θ and the directional derivatives by w."""
         total = (weights.requires_grad_() * self._log_prob).sum()
-        gradient = th.autograd.grad(total, list(self._leaves.values()), create_graph=True)
-        return th.stack([(g * v[name]).sum() for g, name in zip(gradient, self._leaves, strict=True)]).sum()
+        gradient = th.autograd.grad(total, list(self._leaves.values()), create_graph=True, allow_unused=True)
+        pairs = zip(gradient, self._leaves, strict=True)
+        return th.stack([(g * v[name]).sum() for g, name in pairs if g is not None]).sum()
 
 
 @dataclass(frozen=True)
