@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any, ClassVar
 
 import numpy as np
@@ -27,12 +28,14 @@ from sb3_sgmrl.common.arguments import (
     with_arguments,
 )
 from sb3_sgmrl.common.saving import SafelySaved
+from sb3_sgmrl.common.trainable import check_derivatives, check_trainable
 from sb3_sgmrl.gradient.advantages import AdvantageSettings, DiscountStart, TimeReduction
 from sb3_sgmrl.gradient.baselines import BaselineName
 from sb3_sgmrl.gradient.inner import InnerSurrogateName
 from sb3_sgmrl.gradient.objective import MetaObjective
 from sb3_sgmrl.gradient.score_weight import ScoreWeights
 from sb3_sgmrl.gradient.step_sizes import StepSizes
+from sb3_sgmrl.policies.copies import detached
 from sb3_sgmrl.policies.functional import FunctionalPolicy
 from sb3_sgmrl.policies.initialization import initialize
 from sb3_sgmrl.score_terms.base import ScoreTerm
@@ -202,16 +205,25 @@ class MetaModel(SafelySaved):
         # as functions of their parameters policies drop no units and change no running statistics: the critic must not either
         self.policy.set_training_mode(False)
         self._functional = FunctionalPolicy(self.policy)
+        check_derivatives(self, self._functional)
         if self.inner_lr_learning_rate is not None:
             self.step_sizes = StepSizes(self.functional.adapted_names, self.inner_lr_learning_rate, self.device)
 
     @property
     def functional(self) -> FunctionalPolicy:
-        """The policy as a function of its parameters, also after another one was put into its place."""
-        if self._functional.policy is not self.policy:
-            self.policy.set_training_mode(False)
-            self._functional = FunctionalPolicy(self.policy)
+        """The policy as a function of its parameters, also after it was changed or another one was put into its place."""
+        self.policy.set_training_mode(False)
+        self._functional = self._functional.followed(self.policy)
         return self._functional
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> MetaModel:
+        memo.update(detached(self.policy))
+        if (logger := getattr(self, "_logger", None)) is not None:
+            memo[id(logger)] = logger  # its files and streams cannot be copied
+        clone = type(self).__new__(type(self))
+        memo[id(self)] = clone
+        vars(clone).update(copy.deepcopy(vars(self), memo))
+        return clone
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "_functional"]
@@ -241,6 +253,7 @@ class MetaModel(SafelySaved):
                     "`inner_lr_learning_rate` cannot be changed after construction: "
                     f"it was {made_with!r}, got {self.inner_lr_learning_rate!r}."
                 )
+            check_trainable(self, self.functional)
 
     @property
     def objective(self) -> MetaObjective:

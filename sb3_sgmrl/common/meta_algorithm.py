@@ -21,6 +21,7 @@ from sb3_sgmrl.common.boundary import Boundary
 from sb3_sgmrl.common.phases import play_and_adapt
 from sb3_sgmrl.common.progress import MetaProgressBarCallback
 from sb3_sgmrl.common.saving import SavePath
+from sb3_sgmrl.common.trainable import check_trainable
 from sb3_sgmrl.data.batch import PhaseBatch
 from sb3_sgmrl.gradient.critic import fit_critic
 from sb3_sgmrl.gradient.meta_gradient import MetaGradient
@@ -64,6 +65,8 @@ class MetaOnPolicyAlgorithm(AdaptiveModel):
         """
         callback.update_locals({"env": env})
         callback.on_rollout_start()
+        policy = self.functional  # a callback may have changed it
+        check_trainable(self, policy)
         seed = [self._entropy, self._iteration]
         tasks = env.env_method("sample_tasks", self.meta_batch_size, [*seed, 0], indices=0)[0]
 
@@ -78,7 +81,7 @@ class MetaOnPolicyAlgorithm(AdaptiveModel):
 
         traces = play_and_adapt(
             env,
-            self.functional,
+            policy,
             self.objective,
             tasks,
             self.episodes_per_phase,
@@ -91,7 +94,7 @@ class MetaOnPolicyAlgorithm(AdaptiveModel):
             return None
         callback.update_locals(locals())
         callback.on_rollout_end()
-        return MetaRollout(tasks, traces)
+        return MetaRollout(tasks, traces, policy=policy)
 
     def _log_phase(self, phase: int, batch: PhaseBatch) -> None:
         name = "pre" if phase == 0 else "post" if phase == self.n_inner_steps else f"step{phase}"
@@ -120,14 +123,17 @@ class MetaOnPolicyAlgorithm(AdaptiveModel):
         :param rollout: The data of one meta-iteration
         :param executor: Threads over tasks
         :return: The problem, with the score term prepared
+        :raises ValueError: When the policy is not the one that played
         """
+        policy = rollout.policy or self.functional
+        policy.check_same_network(self.policy)
         objective, term = self.objective, self.score_term
         if term is not None:
             if term.needs_task_features:
                 features = [self.env.env_method("task_features", task, indices=0)[0] for task in rollout.tasks]
                 rollout = replace(rollout, task_features=np.stack(features))
-            term = term.prepare(rollout, TermContext(self.functional, objective, executor))
-        return OuterProblem(self.policy, self.functional, objective, rollout, term, self.max_grad_norm, executor, self._record)
+            term = term.prepare(rollout, TermContext(policy, objective, executor))
+        return OuterProblem(self.policy, policy, objective, rollout, term, self.max_grad_norm, executor, self._record)
 
     def _record(self, name: str, value: float) -> None:
         self.logger.record(f"train/{name}", value)
@@ -157,7 +163,7 @@ class MetaOnPolicyAlgorithm(AdaptiveModel):
             self._learn_step_sizes(self.step_sizes, estimate)
         if problem.objective.needs_critic:
             phases = [phase for trace in rollout.traces for phase in trace]
-            self.logger.record("train/value_loss", fit_critic(self.functional, phases, self.gamma, self.vf_epochs))
+            self.logger.record("train/value_loss", fit_critic(problem.functional, phases, self.gamma, self.vf_epochs))
         self._n_updates += 1
         self._iteration += 1
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")

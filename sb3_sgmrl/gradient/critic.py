@@ -35,7 +35,8 @@ def fit_critic(policy: FunctionalPolicy, phases: Sequence[TaskPhase], gamma: flo
         for phase, target in zip(phases, targets, strict=True):
             predicted = policy.values(policy.to_tensor(phase.batch.samples()[0]))
             error = ((predicted - target) ** 2).sum() / n_samples
-            error.backward(inputs=own)
+            if own:
+                error.backward(inputs=own)
             first_loss += float(error.detach()) if epoch == 0 else 0.0
         module.optimizer.step()
     return first_loss

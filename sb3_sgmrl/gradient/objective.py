@@ -14,7 +14,7 @@ from sb3_sgmrl.data.batch import TaskBatch
 from sb3_sgmrl.gradient.advantages import AdvantageSettings, WeightedEpisodes
 from sb3_sgmrl.gradient.inner import INNER_SURROGATES, InnerSurrogate, InnerSurrogateName, WeightedSamples
 from sb3_sgmrl.gradient.score_weight import ScoreWeights
-from sb3_sgmrl.policies.functional import Parameters
+from sb3_sgmrl.policies.functional import FunctionalPolicy, Parameters
 
 
 @dataclass(frozen=True)
@@ -67,11 +67,13 @@ class MetaRollout:
     :param tasks: the tasks
     :param traces: ζ + 1 phases of every task
     :param task_features: numbers that describe each task, shape (n_tasks, n_features); None where no score term asks for them
+    :param policy: The policy that played, as a function; None where it cannot have changed since
     """
 
     tasks: Sequence[Any]
     traces: list[list[TaskPhase]]
     task_features: np.ndarray | None = None
+    policy: FunctionalPolicy | None = None
 
 
 # what weighs ∇log π of each sample, (n_samples,), in the units of the outer surrogate; a form that weighs the scores of whole

@@ -42,12 +42,16 @@ class StepSizes(nn.Module):
         One step of Adam. A step against the gradient of the return is never wanted: step sizes that would become negative
         become zero, from where a later gradient can raise them.
 
-        :param gradient: of V by r, a scalar for each parameter
+        :param gradient: of V by r, a scalar for each parameter; the step size of one that is not adapted now stays as it is
         :return: how many would have become negative
         """
-        self.relative.grad = -th.stack([gradient[name] for name in self.names]).to(self.relative)
+        absent = [i for i, name in enumerate(self.names) if name not in gradient]
+        before = self.relative.detach()[absent].clone()
+        none = self.relative.new_zeros(())
+        self.relative.grad = -th.stack([gradient.get(name, none) for name in self.names]).to(self.relative)
         self.optimizer.step()
         with th.no_grad():
+            self.relative[absent] = before
             n_negative = int((self.relative < 0).sum())
             self.relative.clamp_(min=0.0)
         return n_negative

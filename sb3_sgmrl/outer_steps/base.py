@@ -85,16 +85,17 @@ def check_finite(estimate: MetaGradient) -> None:
 
 def ascend(policy: ActorCriticPolicy, gradient: Parameters, max_grad_norm: float | None = None) -> None:
     """
-    One step of the policy's optimiser.
+    One step of the policy's optimiser. Parameters that were frozen since they played stay as they are.
 
     :param policy: The policy with its optimiser
     :param gradient: The direction of ascent, by name of the parameter
     :param max_grad_norm: The norm the gradient is clipped at; None leaves it alone
     """
-    named = dict(policy.named_parameters())
+    named = {name: parameter for name, parameter in policy.named_parameters() if parameter.requires_grad and name in gradient}
     policy.optimizer.zero_grad()
-    for name, value in gradient.items():
-        named[name].grad = -value  # the optimiser descends
+    for name in gradient:
+        if name in named:
+            named[name].grad = -gradient[name]  # the optimiser descends
     if max_grad_norm is not None:
-        th.nn.utils.clip_grad_norm_([named[name] for name in gradient], max_grad_norm)
+        th.nn.utils.clip_grad_norm_([named[name] for name in gradient if name in named], max_grad_norm)
     policy.optimizer.step()

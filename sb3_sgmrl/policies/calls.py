@@ -55,15 +55,6 @@ def by_key(function: Callable[[Any], Any], observations: Any) -> Any:
     return function(observations)
 
 
-def one_by_one(observations: Any) -> list[tuple[slice, Any]]:
-    """
-    :param observations: tensors (n, \\*obs_shape), or such a tensor per key
-    :return: the place of each, and each as a batch of its own
-    """
-    n = len(next(iter(observations.values()))) if isinstance(observations, dict) else len(observations)
-    return [(place, by_key(lambda x: x[place], observations)) for place in (slice(i, i + 1) for i in range(n))]  # noqa: B023
-
-
 @contextmanager
 def seeded(seed: int, device: th.device) -> Iterator[None]:
     """

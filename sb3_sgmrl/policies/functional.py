@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch import nn
 
 from sb3_sgmrl.data.batch import Observations
 from sb3_sgmrl.policies.actions import draw_noise
-from sb3_sgmrl.policies.calls import PolicyCall, by_key, one_by_one, unchecked_distributions
+from sb3_sgmrl.policies.calls import PolicyCall, by_key, unchecked_distributions
 from sb3_sgmrl.policies.copies import detached_copy
 from sb3_sgmrl.policies.mlp import PlainMlp
 from sb3_sgmrl.policies.probing import Probe
@@ -41,16 +42,15 @@ class FunctionalPolicy:
         self._skeletons: list[PolicyCall] = []
         # what skeletons share with the policy, into which a file may be loaded later
         self._places = _places(policy)
-        frozen = {name: value for name, value in policy.named_parameters() if not value.requires_grad}
+        frozen: Parameters = {name: value for name, value in policy.named_parameters() if not value.requires_grad}
         self._constants = {**self._by_place(frozen), **{f"policy.{name}": value for name, value in policy.named_buffers()}}
         probe = Probe(policy, self._call, self.to_tensor)
         self.kind = probe.kind
-        self.row_by_row = probe.row_by_row
         self.adapted_names = probe.adapted_names
         #: why there are no second derivatives; None where there are
         self.not_twice = probe.not_twice
         self.mlp = PlainMlp.find(policy)
-        if self.mlp is not None and (self.row_by_row or not probe.agrees(self.mlp.arrays)):
+        if self.mlp is not None and not probe.agrees(self.mlp.arrays):
             self.mlp = None
         #: whether many parameter sets can be asked in one call
         self.vectorized = self.mlp is not None or probe.vectorizes(self._vectorized)
@@ -147,9 +147,6 @@ class FunctionalPolicy:
         :param actions: unclipped actions (n, \\*action_shape)
         :return: shape (n,)
         """
-        if self.row_by_row:
-            rows = one_by_one(observations)
-            return th.cat([self._call(parameters, "log_prob", row, actions[place]) for place, row in rows])
         return self._call(parameters, "log_prob", observations, actions)
 
     def values(self, observations: Any) -> th.Tensor:
@@ -159,8 +156,6 @@ class FunctionalPolicy:
         :param observations: tensors (n, \\*obs_shape)
         :return: shape (n,)
         """
-        if self.row_by_row:
-            return th.cat([self.policy.predict_values(row).flatten() for _, row in one_by_one(observations)])
         return self.policy.predict_values(observations).flatten()
 
     def distributions(self, stacked: Parameters, observations: Any) -> tuple[np.ndarray, ...]:
@@ -185,16 +180,9 @@ class FunctionalPolicy:
         assert self.kind is not None
         found = []
         for i in range(len(next(iter(stacked.values())))):
-            parameters = {name: value[i] for name, value in stacked.items()}
-            found.append(self._arrays(parameters, by_key(lambda x: x[i], observations)))  # noqa: B023
+            parameters, own = {name: value[i] for name, value in stacked.items()}, by_key(itemgetter(i), observations)
+            found.append(self._call(parameters, "arrays", own, self.kind.arrays))
         return tuple(th.stack(part) for part in zip(*found, strict=True))
-
-    def _arrays(self, parameters: Parameters, observations: Any) -> tuple[th.Tensor, ...]:
-        assert self.kind is not None
-        if not self.row_by_row:
-            return self._call(parameters, "arrays", observations, self.kind.arrays)
-        parts = [self._call(parameters, "arrays", row, self.kind.arrays) for _, row in one_by_one(observations)]
-        return tuple(th.cat(part) for part in zip(*parts, strict=True))
 
     def draw_noise(self, n: int, generator: np.random.Generator) -> np.ndarray:
         """

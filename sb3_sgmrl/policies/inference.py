@@ -59,7 +59,9 @@ class ParallelPolicies:
             arrays = self.distributions(rows, observations)
             check(*arrays)  # categories would be drawn from logits that are not finite, too
             return kind.draw(space, arrays, noise)
-        parameters = [{name: value[i] for name, value in self.stacked.items()} for i in range(len(self._all_rows) // self.n_rows)]
+        parameters = [
+            {name: value[i] for name, value in self.stacked.items()} for i in range(len(self._all_rows) // self.n_rows)
+        ]
         drawn = []
         with seeded(0, self.policy.device):
             for i, row in enumerate(rows):

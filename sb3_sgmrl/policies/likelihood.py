@@ -59,10 +59,10 @@ def log_likelihood(policy: FunctionalPolicy, parameters: Parameters, observation
     :param actions: unclipped actions, tensor (n_samples, \\*action_shape)
     :return: written out for a plain MLP, by automatic differentiation for every other policy
     """
-    # while parameters are frozen or unfrozen in the middle of an iteration, those that played are not all or not the present ones
-    written_out = policy.mlp is not None and type(policy.mlp.activation) in _ACTIVATIONS
-    if written_out and policy.mlp is not None and parameters.keys() == set(policy.adapted_names):
-        return MlpLikelihood(policy.mlp, parameters, observations, actions)
+    mlp = policy.mlp
+    # all parameters of the layers must be given; some are not where they were frozen while an iteration was played
+    if mlp is not None and type(mlp.activation) in _ACTIVATIONS and parameters.keys() == set(mlp.parameter_names):
+        return MlpLikelihood(mlp, parameters, observations, actions)
     return AutogradLikelihood(policy, parameters, observations, actions)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,7 @@ from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.torch_layers import FlattenExtractor, MlpExtractor
 from torch import nn
 
+from sb3_sgmrl.data.batch import Observations
 
 # numpy's functions give an element the same value wherever it stands in an array; torch's compute the last few in another way
 _ACTIVATIONS: dict[type[nn.Module], Callable[[np.ndarray], np.ndarray]] = {
@@ -68,7 +69,7 @@ class PlainMlp:
         hidden = policy.mlp_extractor.policy_net
         if type(hidden) is not nn.Sequential:
             return None
-        linear, activations = list(hidden[::2]), list(hidden[1::2])
+        linear, activations = [*hidden][::2], [*hidden][1::2]
         if len(linear) != len(activations) or len({repr(module) for module in activations}) > 1:
             return None
         if any(type(module) is not nn.Linear or module.bias is None for module in (*linear, policy.action_net)):
@@ -89,7 +90,7 @@ class PlainMlp:
         return ["log_std", *names] if isinstance(self.action_space, spaces.Box) else names
 
     @th.no_grad()
-    def arrays(self, parameters: Mapping[str, th.Tensor], observations: np.ndarray) -> tuple[np.ndarray, ...]:
+    def arrays(self, parameters: dict[str, th.Tensor], observations: Observations) -> tuple[np.ndarray, ...]:
         """
         Batched matrix products in numpy.
 
@@ -101,7 +102,7 @@ class PlainMlp:
         return self.arrays_of_turned(turned, observations)
 
     @th.no_grad()
-    def arrays_of_turned(self, parameters: Mapping[str, th.Tensor], observations: np.ndarray) -> tuple[np.ndarray, ...]:
+    def arrays_of_turned(self, parameters: dict[str, th.Tensor], observations: Observations) -> tuple[np.ndarray, ...]:
         """
         The same of transposed weights: products with factors that are not transposed are up to three times as fast.
 
@@ -109,6 +110,7 @@ class PlainMlp:
         :param observations: shape (n_sets, n, \\*obs_shape)
         :return: mean and standard deviation, or logits; shapes (n_sets, n, n_outputs)
         """
+        assert isinstance(observations, np.ndarray)
         x = self.inputs(observations, parameters["action_net.bias"].numpy().dtype)
         for i, layer in enumerate(self.layers):
             if i > 0:

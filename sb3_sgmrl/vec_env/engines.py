@@ -13,6 +13,7 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
+from sb3_sgmrl.data.spaces import check_spaces
 from sb3_sgmrl.tasks.sources import make_env
 from sb3_sgmrl.tasks.task_dist_env import TaskDistEnv
 from sb3_sgmrl.util.validation import check_choice, check_positive
@@ -44,12 +45,14 @@ def as_task_vec_env(
         process
     :param verbose: 1 prints the choice
     :return: a VecEnv as it was given, or what the engine makes
-    :raises ValueError: for an environment without tasks, an engine that the environment lacks, or a Monitor with a file
+    :raises ValueError: for an environment without tasks, spaces that policies of SB3 do not understand, an engine that the
+        environment lacks, or a Monitor with a file
     """
     check_choice("engine", engine, get_args(EngineName))
     if n_envs is not None:
         check_positive(n_envs=n_envs)
     if isinstance(env, VecEnv):
+        check_spaces(env.observation_space, env.action_space)
         for name, given in (("n_envs", n_envs is not None), ("engine", engine != "auto")):
             if given:
                 raise ValueError(f"`{name}` applies to a single environment; the VecEnv given as `env` has its own workers.")
@@ -58,6 +61,7 @@ def as_task_vec_env(
         env = make_env(env, {})
     if not is_wrapped(env, TaskDistEnv):
         env = TaskDistEnv(env)
+    check_spaces(env.observation_space, env.action_space)
     monitor = unwrap_wrapper(env, Monitor)
     if isinstance(monitor, Monitor) and monitor.results_writer is not None:
         raise ValueError(

@@ -1,0 +1,44 @@
+"""What training needs of a policy, compared with what the policy is now."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sb3_sgmrl.policies.functional import FunctionalPolicy
+
+
+def check_derivatives(model: Any, policy: FunctionalPolicy) -> None:
+    """
+    :param model: The algorithm, with its constructor arguments as attributes
+    :param policy: Its policy as a function
+    :raises ValueError: When it needs second derivatives that the policy does not have
+    """
+    if policy.not_twice is not None and not (model.first_order and model.score_term is None):
+        raise ValueError(
+            f"`policy` has no second derivatives ({policy.not_twice}): use other modules, or `first_order=True` without a "
+            "score term."
+        )
+
+
+def check_trainable(model: Any, policy: FunctionalPolicy) -> None:
+    """
+    :param model: The algorithm, with its constructor arguments as attributes
+    :param policy: Its policy as a function
+    :raises ValueError: When a parameter that shapes actions, or one of a critic that is needed, could not be trained
+    """
+    check_derivatives(model, policy)
+    if model.step_sizes is not None:
+        unknown = [name for name in policy.adapted_names if name not in model.step_sizes.names]
+        if unknown:
+            raise ValueError(
+                f"`inner_lr_learning_rate` has no step size for {unknown[0]}, which was not adapted when the model was made."
+            )
+    optimizer = policy.policy.optimizer
+    held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    for name, parameter in policy.policy.named_parameters():
+        needed = name in policy.adapted_names or model.objective.needs_critic
+        if needed and parameter.requires_grad and id(parameter) not in held:
+            raise ValueError(
+                f"`policy.optimizer` does not hold {name}, which would not be trained: make a new optimizer of "
+                "policy.parameters(), or freeze the parameter with requires_grad=False."
+            )
