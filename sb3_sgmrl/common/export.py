@@ -8,6 +8,8 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import GymEnv
 
+from sb3_sgmrl.policies.structure import layers
+
 SelfOnPolicyAlgorithm = TypeVar("SelfOnPolicyAlgorithm", bound=OnPolicyAlgorithm)
 
 # what an algorithm passes to its policy itself
@@ -31,7 +33,7 @@ def to_sb3(
     :param kwargs: further arguments of the algorithm, such as ``learning_rate`` or ``seed``
     :return: a model of this algorithm, not trained any further
     :raises ValueError: for another kind of policy or algorithm, ``policy_kwargs``, which the policy already has, or an
-        environment with other spaces
+        environment with other spaces, or layers that were changed after construction
     """
     if not isinstance(policy, ActorCriticPolicy):
         raise ValueError(f"`policy` must be an ActorCriticPolicy, as `adapt` returns it, got {type(policy).__name__}.")
@@ -46,5 +48,13 @@ def to_sb3(
         wanted, found = getattr(policy, name), getattr(model, name)
         if wanted != found:
             raise ValueError(f"`env` must have the {name} of `policy`, {wanted}, but has {found}.")
+    missing = set(layers(policy)).symmetric_difference(layers(model.policy))
+    if missing:
+        raise ValueError(
+            f"`policy` was changed after it was made ({min(missing)}), which `policy_kwargs` do not say: set `model.policy` of "
+            f"a new {algorithm.__name__} to it."
+        )
     model.policy.load_state_dict(policy.state_dict())
+    for parameter, own in zip(model.policy.parameters(), policy.parameters(), strict=True):
+        parameter.requires_grad_(own.requires_grad)
     return model

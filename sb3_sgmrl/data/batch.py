@@ -140,3 +140,13 @@ def check_episodes(episodes: Any, observation_space: spaces.Space, action_space:
     for array in (episodes.actions, episodes.rewards, *observations.values()):
         if not np.isfinite(array[episodes.mask]).all():
             raise ValueError("`episodes` must be finite, but hold NaN or infinity.")
+    _check_categories("actions", episodes.actions[episodes.mask], action_space)
+    for key, array in observations.items():
+        _check_categories("observations", array[episodes.mask], of_keys[key])
+
+
+def _check_categories(name: str, played: np.ndarray, space: spaces.Space) -> None:
+    if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)):
+        n_values = space.nvec if isinstance(space, spaces.MultiDiscrete) else space.n
+        if (played < 0).any() or (played >= n_values).any():
+            raise ValueError(f"`episodes` must hold {name} of {space}, counted from 0, got {played.min()} to {played.max()}.")

@@ -33,7 +33,10 @@ class TaskRolloutBuffer(BaseBuffer):
             self.observations = {key: zeros(part.shape or (), part.dtype) for key, part in observation_space.spaces.items()}
         else:
             self.observations = zeros(observation_space.shape or (), observation_space.dtype)
-        self.actions = zeros(action_space.shape or (), action_space.dtype)
+        # at least as precise as the policy: gradients are those of the actions that were drawn
+        precise = isinstance(action_space, spaces.Box)
+        dtype = np.result_type(action_space.dtype, np.float32) if precise else action_space.dtype
+        self.actions = zeros(action_space.shape or (), dtype)
         self.rewards = zeros((), np.float32)
 
     def record(

@@ -30,11 +30,11 @@ def check_spaces(observation_space: spaces.Space, action_space: spaces.Space) ->
 def _problem(space: Any) -> str | None:
     if not isinstance(space, (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)):
         return (
-            "which policies of SB3 do not know: make it a Box, Discrete, MultiDiscrete or MultiBinary, or for observations a "
-            "flat Dict of those"
+            "which policies of SB3 do not know: use Box, Discrete, MultiDiscrete or MultiBinary, or a flat Dict of those for "
+            "observations"
         )
     if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)) and np.any(space.start != 0):
-        return "which does not count from 0 as policies of SB3 do: shift it in a wrapper, such as TransformAction"
+        return "which does not count from 0 as policies of SB3 do: shift it by TransformAction or TransformObservation"
     if isinstance(space, spaces.MultiDiscrete) and space.nvec.ndim != 1:
         return "which policies of SB3 know with one dimension only: flatten it"
     if 0 in (space.shape or ()):
@@ -53,6 +53,8 @@ def _observation_problem(space: Any) -> str | None:
 def _action_problem(space: Any) -> str | None:
     if isinstance(space, spaces.Box) and space.dtype.kind != "f":
         return "which would cut actions off to integers: use a float dtype, or Discrete or MultiDiscrete"
+    if isinstance(space, spaces.Box) and not space.is_bounded():
+        return "which has no finite bounds as policies of SB3 need them: set bounds"
     if isinstance(space, spaces.MultiBinary) and len(space.shape) != 1:
         return "which policies of SB3 know with one dimension only: flatten it"
     return None

@@ -49,7 +49,7 @@ def env_actions(space: spaces.Space, actions: np.ndarray) -> np.ndarray:
     :return: actions inside the space
     """
     if isinstance(space, spaces.Box):
-        return np.clip(actions, space.low, space.high)
+        return np.clip(actions, space.low, space.high).astype(space.dtype, copy=False)
     return actions
 
 

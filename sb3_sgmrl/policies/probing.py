@@ -65,6 +65,7 @@ class Probe:
         generator = np.random.default_rng(0)
         self._raw, others = (probe_observations(policy.observation_space, _N_ROWS, generator) for _ in range(2))
         self._observations = to_tensor(self._raw)
+        self._original = {name: p for name, p in policy.named_parameters() if p.requires_grad}
         moved = _moved_copy(policy)
         self._parameters: Parameters = {name: p for name, p in moved.named_parameters() if p.requires_grad}
         self._draw(PolicyCall(moved))
@@ -115,12 +116,14 @@ class Probe:
             )
         with _named_errors():
             functional = self._call(self._parameters, "log_prob", self._observations, self._actions)
-            self._acting = _reached(functional, self._parameters)
+            # a function that was made of a module of the policy goes on reading the parameters of that one
+            original = {f"original {name}": p for name, p in self._original.items()}
+            self._acting = _reached(functional, {**self._parameters, **original})
             reached = _reached(self._direct, self._parameters)
         if self._acting != reached or not _close(functional, self._direct):
             raise ValueError(
-                f"`policy` with {self._extractor} cannot be evaluated at other parameters than its own: use modules that are "
-                "neither compiled nor scripted, and that read their parameters in every call."
+                f"`policy` with {self._extractor} cannot be evaluated at other parameters than its own: each module must read "
+                "its own parameters in every call."
             )
 
     def _check_rows(self, others: Any) -> None:
