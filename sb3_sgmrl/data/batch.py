@@ -130,7 +130,7 @@ def check_episodes(episodes: Any, observation_space: spaces.Space, action_space:
     if not isinstance(episodes, PhaseBatch) or episodes.n_tasks != 1:
         raise ValueError("`episodes` must be a PhaseBatch of one task.")
     observations = episodes.observations if isinstance(episodes.observations, dict) else {None: episodes.observations}
-    of_keys = observation_space.spaces if isinstance(observation_space, spaces.Dict) else {None: observation_space}
+    of_keys: Any = observation_space.spaces if isinstance(observation_space, spaces.Dict) else {None: observation_space}
     shapes = {key: array.shape[3:] for key, array in observations.items()}
     wanted = {key: space.shape for key, space in of_keys.items()}
     if shapes != wanted:

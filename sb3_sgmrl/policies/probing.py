@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -153,8 +154,8 @@ class Probe:
         try:
             first = th.autograd.grad(log_prob.sum(), leaves, create_graph=True, allow_unused=True)
             total = th.stack([g.sum() for g in first if g is not None]).sum()
-            if total.requires_grad:
-                th.autograd.grad(total, leaves, allow_unused=True)
+            if total.requires_grad:  # not by grad, which leaves out functions that are marked as differentiable once
+                total.backward()
         except RuntimeError as error:
             return _first_line(error)
         return None
@@ -166,6 +167,8 @@ class Probe:
         :return: whether it is that of the policy
         """
         parameters = {name: value.detach()[None] for name, value in self._parameters.items()}
+        if self.kind is None:
+            return False
         found = arrays(parameters, by_key(lambda x: x[None], self._raw))
         if isinstance(self._space, spaces.Discrete):  # defined up to a constant
             found = tuple(th.log_softmax(th.tensor(part), -1).numpy() for part in found)
@@ -181,7 +184,9 @@ class Probe:
         parameters = {name: th.stack([value.detach()] * _N_SETS) for name, value in self._parameters.items()}
         observations = by_key(lambda x: th.stack([x] * _N_SETS), self._observations)
         try:
-            with th.no_grad():
+            # torch warns where it would loop over the sets itself, which takes longer
+            with th.no_grad(), warnings.catch_warnings():
+                warnings.simplefilter("error")
                 found = arrays(parameters, observations)
         except Exception:  # torch.func raises of many kinds, and so do modules that look at values
             return False
