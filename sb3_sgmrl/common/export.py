@@ -51,8 +51,8 @@ def to_sb3(
     missing = set(layers(policy)).symmetric_difference(layers(model.policy))
     if missing:
         raise ValueError(
-            f"`policy` was changed after it was made ({min(missing)}), which its `policy_kwargs` do not say: change the policy "
-            f"of a new {algorithm.__name__} in the same way."
+            f"`policy` was changed after it was made ({min(missing)}), which its `policy_kwargs` do not say: change the "
+            f"policy of a new {algorithm.__name__} in the same way."
         )
     model.policy.load_state_dict(policy.state_dict())
     for parameter, own in zip(model.policy.parameters(), policy.parameters(), strict=True):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import torch as th
+
 from sb3_sgmrl.policies.functional import Parameters
 
 # per inner step and parameter; zero for what is not there
@@ -53,10 +55,12 @@ class SignalWeight:
 
     def observe(self, score_term: Parameters) -> None:
         """
-        Learn from an iteration, after its gradient was computed.
+        Learn from an iteration, after its gradient was computed. Begins anew when it is of other parameters than before.
 
         :param score_term: c by name, before it was weighted
         """
+        if _shapes(score_term) != _shapes(self._mean):  # a parameter was frozen, or the network was changed
+            self._mean, self._square, self._product, self._n = {}, 0.0, 0.0, 0
         if self._n > 0:
             product = _dot(score_term, self._mean) / _total(self.decay, self._n)
             self._product = self.decay * self._product + product
@@ -69,6 +73,10 @@ class SignalWeight:
 def _total(decay: float, n: int) -> float:
     """Σ_{k<n} β^k."""
     return (1 - decay**n) / (1 - decay)
+
+
+def _shapes(parameters: Parameters) -> dict[str, th.Size]:
+    return {name: value.shape for name, value in parameters.items()}
 
 
 def _dot(one: Parameters, other: Parameters) -> float:

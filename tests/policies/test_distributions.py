@@ -81,7 +81,9 @@ def test_episodes_depend_on_task_and_trajectory_alone(policy):
         np.testing.assert_array_equal(phase.actions, phases[0].actions)
         np.testing.assert_array_equal(phase.rewards, phases[0].rewards)
     assert len(np.unique(phases[0].actions)) == phases[0].actions.size
-    assert differ({"a": phases[0].actions}, {"a": collect_phase(env, functional, [functional.parameters()], GOALS, 3, [8]).actions})
+    assert differ(
+        {"a": phases[0].actions}, {"a": collect_phase(env, functional, [functional.parameters()], GOALS, 3, [8]).actions}
+    )
 
 
 @pytest.mark.parametrize("policy", ALL)
@@ -100,8 +102,8 @@ def test_squashed_actions_are_never_at_the_limits():
     phase = collect_phase(model.env, model.functional, [model.functional.parameters()], GOALS, 20, [0])
     assert 0.9 < np.abs(phase.actions).max() < 1
     parameters = model.functional.parameters()
-    for phase in (phase.task(0), phase.task(1)):
-        observations, actions = (th.tensor(x) for x in phase.samples())
+    for task in range(2):
+        observations, actions = (th.tensor(x) for x in phase.task(task).samples())
         assert th.isfinite(model.functional.log_prob(parameters, observations, actions)).all()
 
 
@@ -116,7 +118,12 @@ def test_the_kind_is_found_by_what_is_drawn_and_not_by_the_class():
         def mode(self):
             return super().mode()
 
-    for policy, known in ((ActorCriticPolicy, True), (with_gaussian(Renamed), True), (Squashed, True), (WITHOUT_KIND[-1], False)):
+    for policy, known in (
+        (ActorCriticPolicy, True),
+        (with_gaussian(Renamed), True),
+        (Squashed, True),
+        (WITHOUT_KIND[-1], False),
+    ):
         assert (FunctionalPolicy(make(policy)).kind is not None) == known
     policy = make(ActorCriticPolicy)
     policy.action_dist.sample = lambda: th.zeros(4, 2)

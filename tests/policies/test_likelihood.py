@@ -73,6 +73,75 @@ def test_actions_of_another_precision():
     assert {value.dtype for value in likelihood.gradient(th.ones(5)).values()} == {th.float32}
 
 
+MANY_SPACES = [
+    (OBSERVATIONS["box"], spaces.Box(-1, 1, ())),
+    (OBSERVATIONS["box"], spaces.Box(-1, 1, (2,), np.float64)),
+    (OBSERVATIONS["box"], spaces.Box(-1, 1, (2,), np.float16)),
+    (OBSERVATIONS["box"], spaces.Discrete(3, dtype=np.int32)),
+    (OBSERVATIONS["box"], spaces.Discrete(1)),
+    (spaces.Box(0, 255, (3,), np.uint8), ACTIONS["box"]),
+    (spaces.Box(0, 1, (3,), bool), ACTIONS["box"]),
+    (spaces.Box(-1, 1, (3,), np.float16), ACTIONS["categories"]),
+    (spaces.Discrete(4, dtype=np.int32), ACTIONS["categories"]),
+]
+
+
+@pytest.mark.parametrize(("observation_space", "action_space"), MANY_SPACES, ids=str)
+def test_both_are_of_the_same_policy(observation_space, action_space):
+    """In single precision, as in training, and with a network that was put in after construction."""
+    th.manual_seed(0)
+    policy = ActorCriticPolicy(observation_space, action_space, lambda _: 0.0, net_arch=[4, 4])
+    policy.mlp_extractor.policy_net = nn.Sequential(*policy.mlp_extractor.policy_net[:2], nn.Linear(4, 6), nn.Tanh())
+    policy.action_net = nn.Linear(6, policy.action_net.out_features)
+    functional = FunctionalPolicy(policy)
+    observations, actions = (th.as_tensor(np.stack([s.sample() for _ in range(8)])) for s in (observation_space, action_space))
+    if observations.dtype == th.uint8:
+        observations = observations // 50  # or the hidden units are all at their limits
+    ours = log_likelihood(functional, functional.parameters(), observations, actions)
+    reference = AutogradLikelihood(functional, functional.parameters(), observations, actions)
+    assert isinstance(ours, MlpLikelihood)
+    weights, v = th.randn(8), {name: th.randn_like(value) for name, value in functional.parameters().items()}
+    close = {"rtol": 1e-3, "atol": 1e-4}
+    th.testing.assert_close(ours.gradient(weights), reference.gradient(weights), **close)
+    th.testing.assert_close(ours.hessian_product(weights, v), reference.hessian_product(weights, v), **close)
+
+
+CHANGED_LAYERS = {
+    "no bias": lambda policy: setattr(policy, "action_net", nn.Linear(4, 2, bias=False)),
+    "no activation at the end": lambda policy: policy.mlp_extractor.policy_net.append(nn.Linear(4, 4)),
+    "tied weights": lambda policy: setattr(
+        policy.mlp_extractor.policy_net[2], "weight", policy.mlp_extractor.policy_net[0].weight
+    ),
+    "a hook": lambda policy: policy.action_net.register_forward_hook(lambda module, x, y: y / 2),
+    "computed weights": lambda policy: nn.utils.parametrizations.weight_norm(policy.action_net),
+    "frozen": lambda policy: policy.log_std.requires_grad_(False),
+    "another sequence": lambda policy: setattr(
+        policy.mlp_extractor, "policy_net", nn.Sequential(policy.mlp_extractor.policy_net, nn.LayerNorm(4))
+    ),
+}
+
+
+@pytest.mark.parametrize("change", CHANGED_LAYERS)
+def test_changed_layers_are_not_taken_for_plain_ones(change):
+    th.manual_seed(0)
+    policy = ActorCriticPolicy(spaces.Box(-5, 5, (4,)), ACTIONS["box"], lambda _: 0.0, net_arch=[4, 4])
+    CHANGED_LAYERS[change](policy)
+    functional = FunctionalPolicy(policy)
+    observations, actions = th.randn(20, 4), th.randn(20, 2)
+    parameters = {name: value + 0.1 for name, value in functional.parameters().items()}
+    likelihood = log_likelihood(functional, parameters, observations, actions)
+    assert isinstance(likelihood, AutogradLikelihood) and set(likelihood.gradient(th.ones(20))) == set(
+        functional.adapted_names
+    )
+    moved = functional.policy_with(parameters)
+    expected = moved.evaluate_actions(observations, actions)[1]
+    th.testing.assert_close(functional.log_prob(parameters, observations, actions), expected)
+    named = {name: p for name, p in moved.named_parameters() if name in parameters}
+    direct = dict(zip(named, th.autograd.grad(expected.sum(), list(named.values())), strict=True))
+    found = likelihood.gradient(th.ones(20))
+    th.testing.assert_close({name: found[name] for name in direct}, direct)
+
+
 @pytest.mark.parametrize(
     ("written_out", "kwargs"),
     [
