@@ -44,14 +44,21 @@ class Boundary:
 
     def restore(self, model: BaseAlgorithm) -> None:
         """
-        Put a model back into this state.
+        Put a model back into this state. A policy whose network was changed since keeps its present parameters.
 
         :param model: The model that the state was taken of
         """
+        same_network = _shapes(model.policy.state_dict()) == _shapes(self.state_dicts["policy"])
         for name, value in self.attributes.items():
             setattr(model, name, deepcopy(value))
         for part, state in self.state_dicts.items():
+            if part.startswith("policy") and not same_network:
+                continue
             recursive_getattr(model, part).load_state_dict(deepcopy(state))
         normalizer = model.get_vec_normalize_env()
         for name, value in self.statistics.items():
             setattr(normalizer, name, deepcopy(value))
+
+
+def _shapes(state: dict[str, Any]) -> dict[str, Any]:
+    return {name: getattr(value, "shape", None) for name, value in state.items()}

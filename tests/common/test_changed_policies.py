@@ -300,6 +300,32 @@ def test_a_network_that_changes_while_it_plays(moment):
     assert_same(before, state(model))
 
 
+@pytest.mark.parametrize("moment", ["_on_rollout_start", "_on_step"])
+def test_another_network_in_an_iteration_that_is_stopped_and_saved(moment, tmp_path):
+    class Change(BaseCallback):
+        steps = 0
+
+        def _on_step(self):
+            if moment == "_on_step" and self.steps == 0:
+                self.change()
+            self.steps += 1
+            self.model.save(tmp_path / "model")
+            return self.steps < 3
+
+        def _on_rollout_start(self):
+            if moment == "_on_rollout_start":
+                self.change()
+
+        def change(self):
+            self.model.policy.action_net = nn.Sequential(self.model.policy.action_net, nn.Tanh())
+
+    model = model_of()
+    model.learn(1, callback=Change())
+    assert (model.num_timesteps, model._iteration) == (0, 0)
+    assert "action_net.0.weight" in state(model)
+    model.learn(1)
+
+
 # --------------------------------------------------------------------------------------------------------------- copies
 
 
