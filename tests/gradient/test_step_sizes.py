@@ -220,3 +220,14 @@ def test_the_policy_learns_as_before_beside_them():
     for model in (fixed, learned):
         model.learn(1, reset_num_timesteps=False)
     assert differ(state(fixed), state(learned))
+
+
+def test_the_step_size_of_a_frozen_parameter_stays():
+    """Whatever momentum Adam has for it."""
+    sizes = StepSizes(["a", "b"], 0.1, th.device("cpu"))
+    for _ in range(3):
+        sizes.ascend({"a": th.tensor(1.0), "b": th.tensor(-1.0)})
+    before = sizes.by_name()
+    sizes.ascend({"a": th.tensor(1.0)})
+    after = sizes.by_name()
+    assert after["b"] == before["b"] and after["a"] > before["a"]
