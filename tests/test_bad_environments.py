@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 from bad_input_tools import Witness, refuses, witness
 from gymnasium.wrappers import TimeLimit
-from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import DummyVecEnv
-from toys import ALGORITHMS, HORIZON, PointEnv, point, point_vec, tiny
+from toys import ALGORITHMS, HORIZON, PointEnv, assert_same, point, point_vec, state, tiny
 
 from sb3_sgmrl import SGMRL, TaskDistEnv, evaluate_adaptation
+from sb3_sgmrl.common import sampling
 
 # ----------------------------------------------------------------------------------------------------------- environments
 
@@ -53,19 +53,19 @@ def test_workers_that_cannot_take_a_task(algorithm, tmp_path):
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_an_episode_that_might_never_end(algorithm, tmp_path):
-    def endless():
-        return make_vec_env(lambda: TaskDistEnv(Witness()), 2)
-
-    refuses("`env` has no time limit", tiny, algorithm, endless())
-    refuses("`env` has no time limit", tiny, algorithm, TaskDistEnv(Witness()))
-    model = tiny(algorithm, point_vec(2))
-    env = model.env
-    model.save(tmp_path / "model")
-    refuses("`env` has no time limit", model.set_env, endless())
-    refuses("`env` has no time limit", algorithm.load, tmp_path / "model", env=endless())
-    refuses("`env` has no time limit", model.adapt, endless(), task=[0.1, 0.1])
-    assert model.env is env
+def test_an_episode_that_never_ends(algorithm, monkeypatch):
+    """Without a time limit that is known, storage grows, up to a limit."""
+    monkeypatch.setattr(sampling, "_FIRST_SIZE", 4)
+    monkeypatch.setattr(sampling, "LONGEST_EPISODE", 20)
+    match = (
+        r"An episode went on after 20 steps, and no time limit is known for `env`: pass TaskDistEnv\(..., horizon=n_steps\)"
+    )
+    for env in (point_vec(2, horizon=None), point(None)):
+        with pytest.raises(ValueError, match=match):
+            tiny(algorithm, env).learn(1)
+    model = tiny(algorithm, point(None, end=0.3)).learn(1)
+    limited = tiny(algorithm, point(20, end=0.3)).learn(1)
+    assert_same(state(model), state(limited))
 
 
 def test_environments_of_a_list_with_different_spaces():

@@ -16,6 +16,7 @@ from sb3_sgmrl.cli.command_line import check_output, run_command
 from sb3_sgmrl.cli.trained_model import Run, make_parser, open_run
 from sb3_sgmrl.common.export import to_sb3
 from sb3_sgmrl.util.files import replace_when_complete
+from sb3_sgmrl.vec_env.task_workers import ask
 
 _ALGORITHMS: dict[str, type[OnPolicyAlgorithm]] = {"PPO": PPO, "A2C": A2C}
 
@@ -62,7 +63,7 @@ def _adapt(options: argparse.Namespace) -> None:
 def _print_returns(run: Run) -> ActorCriticPolicy:
     """The policy after the last inner step."""
     print(f"Task {run.task}\n{'inner steps':>11} {'mean return':>12} {'std error':>10}   over {run.n_episodes} episodes")
-    run.env.env_method("set_task", run.task)
+    ask(run.env, "set_task", run.task)
     seed = run.options.seed % 2**32  # of larger ones SB3 takes none
     for k, policy in run.policies():
         set_random_seed(seed)

@@ -19,7 +19,7 @@ from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 from sb3_sgmrl.common.arguments import argument_names
 from sb3_sgmrl.common.evaluation import AdaptationReport, inner_steps
 from sb3_sgmrl.tasks.task_dist_env import TaskDistEnv
-from sb3_sgmrl.vec_env.task_workers import find_horizon
+from sb3_sgmrl.vec_env.task_workers import ask, known_horizon
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCardData
@@ -106,7 +106,7 @@ def card_text(trained: TrainedModel, measured: Measurement, command: str, repo_i
     table = "\n".join(
         f"| {k} | {mean:.2f} | {std:.2f} | [{low:.2f}, {high:.2f}] |" for k, (mean, std, (low, high)) in enumerate(rows)
     )
-    kept = trained.env.get_attr("has_test_tasks", 0)[0]
+    kept = ask(trained.env, "has_test_tasks", indices=0)[0]
     origin = "kept for testing" if kept else "drawn anew from the distribution of training"
     settings = pformat(settings_of(model), sort_dicts=False, width=100)
     versions = "\n".join(
@@ -136,7 +136,7 @@ The model was trained for {inner_steps(model.n_inner_steps)}.
 | task range | {task_range(trained.env)} |
 | tasks measured on | {_extent(report.tasks)} |
 | episodes | {measured.n_episodes} per task and inner step; they measure a policy, and the next inner step is made of them |
-| horizon | {find_horizon(trained.env)} steps |
+| horizon | {known_horizon(trained.env)} steps |
 | actions | drawn from the policy |
 | return | undiscounted sum of rewards of an episode; its mean over episodes, then over tasks |
 | interval | percentile bootstrap over tasks |
@@ -201,7 +201,7 @@ def task_range(env: VecEnv) -> str:
     :param env: workers that take tasks
     :return: the space of tasks, or what is known of it, in a line
     """
-    space = env.get_attr("task_space", 0)[0]
+    space = ask(env, "task_space", indices=0)[0]
     if isinstance(space, spaces.Box) and np.size(space.low) <= 8:
         low, high = (" ".join(f"{x:.4g}" for x in np.ravel(bound)) for bound in (space.low, space.high))
         return f"shape {space.shape}, from ({low}) to ({high})"

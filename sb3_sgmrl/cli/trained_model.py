@@ -19,6 +19,7 @@ from sb3_sgmrl.algorithms import ALGORITHMS
 from sb3_sgmrl.cli.command_line import import_env
 from sb3_sgmrl.common.adaptation import fit_to_model
 from sb3_sgmrl.util.validation import check_positive, check_seed
+from sb3_sgmrl.vec_env.task_workers import ask
 
 if TYPE_CHECKING:
     from sb3_sgmrl.cli.zoo.manager import MetaExperimentManager
@@ -286,9 +287,9 @@ def _name_and_value(text: str) -> tuple[str, Any]:
 
 def _choose_task(env: VecEnv, options: argparse.Namespace) -> Any:
     if options.task is None:
-        return env.env_method("sample_tasks", 1, options.seed, "test", indices=0)[0][0]
+        return ask(env, "sample_tasks", 1, options.seed, "test", indices=0)[0][0]
     given = options.task[0] if len(options.task) == 1 else options.task
-    return env.env_method("check_task", given, indices=0)[0]
+    return ask(env, "check_task", given, indices=0)[0]
 
 
 def play_episode(
@@ -305,7 +306,7 @@ def play_episode(
     :return: the return and, where the worker draws pictures, one per step
     """
     draws = env.render_mode == "rgb_array"
-    env.env_method("set_task", task)
+    ask(env, "set_task", task)
     env.seed(seed)
     observation, dones, frames = env.reset(), np.zeros(1, dtype=bool), []
     while not dones[0]:

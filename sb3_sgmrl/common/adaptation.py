@@ -21,7 +21,7 @@ from sb3_sgmrl.gradient.baselines import BASELINES
 from sb3_sgmrl.util.validation import check_positive, check_seed
 from sb3_sgmrl.vec_env.borrowing import borrowed_workers
 from sb3_sgmrl.vec_env.engines import close_task_env, make_task_env
-from sb3_sgmrl.vec_env.task_workers import check_tasks
+from sb3_sgmrl.vec_env.task_workers import ask, check_tasks
 
 
 def fit_to_model(model: MetaModel, vec_env: VecEnv) -> VecEnv:
@@ -69,7 +69,7 @@ def env_to_adapt_in(model: MetaModel, env: GymEnv | str | None, n_columns: int |
     :param env: as for the algorithms; the model's environment when None
     :param n_columns: episodes that can be played side by side
     :return: workers that take tasks, with the spaces and the normalisation of the model
-    :raises ValueError: for an environment without tasks or time limit, with other spaces, or not normalised as in training
+    :raises ValueError: for an environment without tasks, with other spaces, or not normalised as in training
     """
     env = model.env if env is None else env
     if env is None:
@@ -156,9 +156,9 @@ class AdaptiveModel(MetaModel):
 
     @staticmethod
     def _task_of(env: VecEnv, seed: int) -> Any:
-        pinned = env.env_method("get_pinned_task")
+        pinned = ask(env, "get_pinned_task")
         if not all(data_equivalence(task, pinned[0], exact=True) for task in pinned):
             raise ValueError("`task` must be given: the workers of `env` have different tasks pinned.")
         if pinned[0] is not None:
             return pinned[0]
-        return env.env_method("sample_tasks", 1, [seed, ADAPTATION, 0], indices=0)[0][0]
+        return ask(env, "sample_tasks", 1, [seed, ADAPTATION, 0], indices=0)[0][0]

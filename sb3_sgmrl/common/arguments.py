@@ -11,6 +11,7 @@ import inspect
 import math
 import os
 import textwrap
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, TypeVar, get_args
@@ -23,10 +24,13 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy
 
 from sb3_sgmrl.gradient.advantages import AdvantageSettings
+from sb3_sgmrl.gradient.baselines import MANY_FEATURES, n_baseline_features
 from sb3_sgmrl.gradient.inner import InnerSurrogateName
 from sb3_sgmrl.util.validation import check_choice, check_positive, is_number, is_positive_and_finite
 
 Algorithm = TypeVar("Algorithm", bound=type[BaseAlgorithm])
+# unknowns of the linear baseline that are announced
+_SLOW_BASELINE = 1500
 # called with the name and the value; raises a ValueError
 Check = Callable[[str, Any], None]
 # ``learning`` decides what is learned, ``playing`` how fast; ``run`` belongs to one run; ``model`` has no number or name
@@ -264,15 +268,41 @@ def check_memory(n_episodes: int, n_steps: int, observation_space: spaces.Space,
     :param action_space: of the environment
     :raises ValueError: when they are more than the machine has memory for
     """
-    if not hasattr(os, "sysconf"):
-        return
     parts = observation_space.spaces.values() if isinstance(observation_space, spaces.Dict) else [observation_space]
     per_step = sum(math.prod(part.shape or ()) * np.dtype(part.dtype).itemsize for part in parts)
     # an action, and a reward, a weight and a flag
     per_step += math.prod(action_space.shape or ()) * 4 + 8 + 8 + 1
-    needed, there_is = n_episodes * n_steps * per_step, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    _check_fits(
+        "A meta-iteration", n_episodes * n_steps * per_step, "`meta_batch_size`, `n_episodes` or the time limit of `env`"
+    )
+
+
+def check_linear_baseline(n_episodes: int, n_steps: int, observation_space: spaces.Space) -> None:
+    """
+    :param n_episodes: episodes of a task
+    :param n_steps: steps of the longest
+    :param observation_space: of the environment
+    :raises ValueError: when the matrices that the linear baseline makes for a task are more than the machine has memory for
+    """
+    n = n_baseline_features(observation_space)
+    if n > MANY_FEATURES:
+        n = min(n, n_episodes * n_steps)
+    # a matrix for each episode, for all others, and what solves them
+    _check_fits("`baseline='linear'`", 4 * n_episodes * n**2 * 8, "`n_episodes`, the time limit or the observations of `env`")
+    if n > _SLOW_BASELINE:
+        warnings.warn(
+            f"`baseline='linear'` solves equations with {n} unknowns for each episode, which may take longer than the policy: "
+            "`baseline='critic'` does not.",
+            stacklevel=3,
+        )
+
+
+def _check_fits(what: str, needed: int, smaller: str) -> None:
+    if not hasattr(os, "sysconf"):
+        return
+    there_is = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if needed > there_is:
         raise ValueError(
-            f"A meta-iteration would take {needed / 2**30:.0f} GiB and the machine has {there_is / 2**30:.0f}: "
-            "`meta_batch_size`, `n_episodes` or the time limit of `env` must be smaller."
+            f"{what} would take {needed / 2**30:.0f} GiB and the machine has {there_is / 2**30:.0f}: "
+            f"{smaller} must be smaller."
         )

@@ -23,6 +23,7 @@ from sb3_sgmrl.common.arguments import (
     ARGUMENTS,
     Argument,
     check_arguments,
+    check_linear_baseline,
     check_memory,
     check_policy,
     with_arguments,
@@ -39,6 +40,7 @@ from sb3_sgmrl.policies.copies import detached
 from sb3_sgmrl.policies.functional import FunctionalPolicy
 from sb3_sgmrl.policies.initialization import initialize
 from sb3_sgmrl.score_terms.base import ScoreTerm
+from sb3_sgmrl.util.generators import SHARED_GENERATORS
 from sb3_sgmrl.vec_env.engines import EngineName, as_task_vec_env
 from sb3_sgmrl.vec_env.normalization import check_normalization
 from sb3_sgmrl.vec_env.task_workers import check_task_workers, find_horizon
@@ -154,7 +156,7 @@ class MetaModel(SafelySaved):
 
         :param env: a TaskDistEnv or a VecEnv of them, with the same spaces
         :param force_reset: forget the last observation
-        :raises ValueError: when the spaces differ, the workers cannot take a task or an episode might never end
+        :raises ValueError: when the spaces differ or the workers cannot take a task
         """
         env = self._wrap_env(env, self.verbose)
         check_for_correct_spaces(env, self.observation_space, self.action_space)
@@ -168,13 +170,17 @@ class MetaModel(SafelySaved):
     def check_env(self, env: VecEnv) -> None:
         """
         :param env: workers
-        :raises ValueError: when they cannot take a task, an episode might never end, a meta-iteration does not fit into
-            memory, or observations would be cut off to integers
+        :raises ValueError: when they cannot take a task, a meta-iteration does not fit into memory, or observations would be
+            cut off to integers
         """
         check_task_workers(env)
         check_normalization(unwrap_vec_normalize(env))
         n_episodes = self.meta_batch_size * sum(self.episodes_per_phase)
-        check_memory(n_episodes, find_horizon(env), env.observation_space, env.action_space)
+        # without a time limit, the first of many steps decide, while they are played
+        horizon = find_horizon(env)
+        check_memory(n_episodes, horizon or 1, env.observation_space, env.action_space)
+        if horizon is not None and (self.objective.inner.predictor.is_fitted or self.objective.outer.predictor.is_fitted):
+            check_linear_baseline(max(self.episodes_per_phase), horizon, env.observation_space)
 
     def _start_streams(self, seed: int | None) -> None:
         # every random number follows from these two, so a loaded model goes on as if it had never stopped
@@ -193,8 +199,14 @@ class MetaModel(SafelySaved):
 
     def _setup_model(self) -> None:
         self._setup_lr_schedule()
-        super().set_random_seed(self.seed)
         check_policy(self.policy_class, self.policy_kwargs)
+        with SHARED_GENERATORS:
+            super().set_random_seed(self.seed)
+            self._make_policy()
+        if self.inner_lr_learning_rate is not None:
+            self.step_sizes = StepSizes(self.functional.adapted_names, self.inner_lr_learning_rate, self.device)
+
+    def _make_policy(self) -> None:
         policy_kwargs = {"ortho_init": False, **self.policy_kwargs}
         policy_class: Any = self.policy_class
         self.policy = policy_class(
@@ -206,8 +218,6 @@ class MetaModel(SafelySaved):
         self.policy.set_training_mode(False)
         self._functional = FunctionalPolicy(self.policy)
         check_derivatives(self, self._functional)
-        if self.inner_lr_learning_rate is not None:
-            self.step_sizes = StepSizes(self.functional.adapted_names, self.inner_lr_learning_rate, self.device)
 
     @property
     def functional(self) -> FunctionalPolicy:

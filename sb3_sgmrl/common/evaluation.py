@@ -23,7 +23,7 @@ from sb3_sgmrl.util.files import replace_when_complete
 from sb3_sgmrl.util.progress import with_progress
 from sb3_sgmrl.util.validation import check_positive, check_seed
 from sb3_sgmrl.vec_env.borrowing import borrowed_workers
-from sb3_sgmrl.vec_env.task_workers import check_tasks
+from sb3_sgmrl.vec_env.task_workers import ask, check_tasks
 
 _BOOTSTRAP_SAMPLES = 10_000
 
@@ -161,7 +161,7 @@ def draw_test_tasks(env: VecEnv, n_tasks: int, seed: int) -> list[Any]:
     :param seed: equal seeds give equal tasks
     :return: test tasks, or training tasks where none are kept for testing
     """
-    return env.env_method("sample_tasks", n_tasks, [seed, EVALUATION, 0], "test", indices=0)[0]
+    return ask(env, "sample_tasks", n_tasks, [seed, EVALUATION, 0], "test", indices=0)[0]
 
 
 def play_inner_steps(

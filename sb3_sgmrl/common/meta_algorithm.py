@@ -34,6 +34,7 @@ from sb3_sgmrl.util.threads import thread_pool
 from sb3_sgmrl.util.validation import check_positive
 from sb3_sgmrl.vec_env.borrowing import tasks_released_afterwards
 from sb3_sgmrl.vec_env.normalization import frozen_statistics
+from sb3_sgmrl.vec_env.task_workers import ask, early_resets_allowed
 
 SelfMetaAlgorithm = TypeVar("SelfMetaAlgorithm", bound="MetaOnPolicyAlgorithm")
 
@@ -68,7 +69,7 @@ class MetaOnPolicyAlgorithm(AdaptiveModel):
         policy = self.functional  # a callback may have changed it
         check_trainable(self, policy)
         seed = [self._entropy, self._iteration]
-        tasks = env.env_method("sample_tasks", self.meta_batch_size, [*seed, 0], indices=0)[0]
+        tasks = ask(env, "sample_tasks", self.meta_batch_size, [*seed, 0], indices=0)[0]
 
         def on_step(step_locals: dict[str, Any], n_samples: int) -> bool:
             self.num_timesteps += n_samples
@@ -130,7 +131,7 @@ class MetaOnPolicyAlgorithm(AdaptiveModel):
         objective, term = self.objective, self.score_term
         if term is not None:
             if term.needs_task_features:
-                features = [self.env.env_method("task_features", task, indices=0)[0] for task in rollout.tasks]
+                features = [ask(self.env, "task_features", task, indices=0)[0] for task in rollout.tasks]
                 rollout = replace(rollout, task_features=np.stack(features))
             term = term.prepare(rollout, TermContext(policy, objective, executor))
         return OuterProblem(self.policy, policy, objective, rollout, term, self.max_grad_norm, executor, self._record)
@@ -288,7 +289,8 @@ class MetaOnPolicyAlgorithm(AdaptiveModel):
         tb_log_name = type(self).__name__ if tb_log_name is None else tb_log_name
         iteration = 0
         with tasks_released_afterwards(self.env):
-            with frozen_statistics(self.env):  # SB3 resets the workers, and nobody plays on from there
+            ask(self.env, "set_schedule", [])
+            with frozen_statistics(self.env), early_resets_allowed(self.env):  # SB3 resets the workers, and nobody plays on
                 total_timesteps, callback = self._setup_learn(
                     total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar
                 )

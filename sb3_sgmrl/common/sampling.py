@@ -9,13 +9,18 @@ from typing import Any
 import numpy as np
 from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 
+from sb3_sgmrl.common.arguments import check_memory
 from sb3_sgmrl.data.batch import Observations, PhaseBatch, index_observations
 from sb3_sgmrl.data.buffers import TaskRolloutBuffer
 from sb3_sgmrl.policies.actions import env_actions
 from sb3_sgmrl.policies.functional import FunctionalPolicy, Parameters
 from sb3_sgmrl.policies.inference import ParallelPolicies
 from sb3_sgmrl.vec_env.normalization import LearnsFromPlayers
-from sb3_sgmrl.vec_env.task_workers import find_horizon
+from sb3_sgmrl.vec_env.task_workers import ask, check_started, early_resets_allowed, find_horizon
+
+# Where no time limit is known: steps that there is room for at first, and steps after which an episode is given up.
+_FIRST_SIZE = 256
+LONGEST_EPISODE = 10_000
 
 # called after every step with the locals SB3's callbacks read by name and the number of samples; false stops the phase
 OnStep = Callable[[dict[str, Any], int], bool]
@@ -47,7 +52,8 @@ def collect_phase(
     """
     seats = _Seats(tasks, n_episodes, env.num_envs)
     n_total, n_workers, current = seats.n_total, env.num_envs, seats.current
-    buffer = TaskRolloutBuffer(find_horizon(env), env.observation_space, env.action_space, n_total)
+    horizon = find_horizon(env)
+    buffer = TaskRolloutBuffer(horizon or _FIRST_SIZE, env.observation_space, env.action_space, n_total)
     policies = ParallelPolicies(policy, parameter_sets, len(tasks), n_episodes)
     seeds = np.random.SeedSequence([*entropy, 0]).generate_state(n_total)
     noise: dict[int, np.ndarray] = {}
@@ -57,11 +63,15 @@ def collect_phase(
     # returns are those before normalisation
     original_rewards = buffer.rewards if normalizer is None else np.zeros_like(buffer.rewards)
 
+    n_scheduled = []
     for worker in range(n_workers):
         schedule = [(tasks[e // n_episodes], int(seeds[e])) for e in range(worker, n_total, n_workers)]
-        env.env_method("set_schedule", schedule, indices=worker)
+        ask(env, "set_schedule", schedule, indices=worker)
+        n_scheduled.append(len(schedule))
     step = np.zeros(n_workers, dtype=int)
-    new_obs: Any = player.reset()
+    with early_resets_allowed(env):
+        new_obs: Any = player.reset()
+    check_started(env, [min(1, n) for n in n_scheduled])
     while len(workers := seats.workers()):
         episodes, steps = current[workers], step[workers]
         observations = index_observations(new_obs, workers)
@@ -80,8 +90,9 @@ def collect_phase(
         new_obs, rewards, dones, infos = player.step(env_actions(env.action_space, actions))
         seats.check_step(rewards, dones, infos)
         _hide_idle(np.nonzero(current >= n_total)[0], dones, infos)
-        if steps.max() >= buffer.buffer_size:
-            raise ValueError(f"An episode went on after the time limit of {buffer.buffer_size} steps known for `env`.")
+        if latest >= buffer.buffer_size:
+            _make_room(buffer, horizon)
+            original_rewards = buffer.rewards if normalizer is None else _longer(original_rewards, buffer.buffer_size)
         buffer.record(steps, episodes, observations, chosen, rewards[workers])
         if normalizer is not None:
             original_rewards[steps, episodes] = normalizer.get_original_reward()[workers]
@@ -96,7 +107,26 @@ def collect_phase(
         callback_locals = {"new_obs": new_obs, "rewards": rewards, "dones": dones, "infos": infos, "actions": actions}
         if on_step is not None and not on_step(callback_locals, len(workers)):
             return None
+    check_started(env, n_scheduled)
     return buffer.phase(len(tasks), lengths, returns)
+
+
+def _make_room(buffer: TaskRolloutBuffer, horizon: int | None) -> None:
+    """Where no time limit is known, the storage grows with the longest episode."""
+    if horizon is not None:
+        raise ValueError(f"An episode went on after the time limit of {horizon} steps known for `env`.")
+    if buffer.buffer_size >= LONGEST_EPISODE:
+        raise ValueError(
+            f"An episode went on after {LONGEST_EPISODE} steps, and no time limit is known for `env`: pass "
+            "TaskDistEnv(..., horizon=n_steps), or wrap it in gymnasium.wrappers.TimeLimit(env, n_steps)."
+        )
+    n_steps = min(2 * buffer.buffer_size, LONGEST_EPISODE)
+    check_memory(buffer.n_envs, n_steps, buffer.observation_space, buffer.action_space)
+    buffer.grow(n_steps)
+
+
+def _longer(rewards: np.ndarray, n_steps: int) -> np.ndarray:
+    return np.concatenate([rewards, np.zeros((n_steps - len(rewards), rewards.shape[1]), rewards.dtype)])
 
 
 def _gather(noise: dict[int, np.ndarray], steps: np.ndarray, episodes: np.ndarray) -> np.ndarray:

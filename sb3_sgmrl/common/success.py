@@ -15,7 +15,7 @@ from sb3_sgmrl.common.evaluation import AdaptationReport, check_task_list, draw_
 from sb3_sgmrl.data import streams
 from sb3_sgmrl.util.validation import check_positive, check_seed
 from sb3_sgmrl.vec_env.borrowing import borrowed_workers
-from sb3_sgmrl.vec_env.task_workers import check_tasks
+from sb3_sgmrl.vec_env.task_workers import ask, check_tasks, early_resets_allowed
 
 _KEYS = ("success", "is_success")
 
@@ -68,9 +68,11 @@ def _success_rate(policy: ActorCriticPolicy, env: VecEnv, task: Any, seeds: Sequ
     """The part of episodes with these seeds that succeed; worker w plays the episodes w, w + n_workers, …"""
     schedules = [[(task, seed) for seed in seeds[worker :: env.num_envs]] for worker in range(env.num_envs)]
     for worker, schedule in enumerate(schedules):
-        env.env_method("set_schedule", schedule, indices=worker)
+        ask(env, "set_schedule", schedule, indices=worker)
     left = np.array([len(schedule) for schedule in schedules])
-    observations, succeeded, n_successes = env.reset(), np.zeros(env.num_envs, dtype=bool), 0
+    succeeded, n_successes = np.zeros(env.num_envs, dtype=bool), 0
+    with early_resets_allowed(env):
+        observations = env.reset()
     while left.any():
         actions, _ = policy.predict(observations, deterministic=True)  # type: ignore[arg-type]
         observations, _, dones, infos = env.step(actions)

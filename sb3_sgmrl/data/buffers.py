@@ -16,7 +16,7 @@ class TaskRolloutBuffer(BaseBuffer):
     A buffer of complete episodes. Row t of column e is step t of episode e, whichever worker played it. Columns are ordered
     by task, then by trajectory.
 
-    :param buffer_size: The horizon, in steps
+    :param buffer_size: The horizon, in steps, or the room that there is until :meth:`grow` makes more
     :param observation_space: The observation space
     :param action_space: The action space
     :param n_episodes: The number of columns
@@ -38,6 +38,24 @@ class TaskRolloutBuffer(BaseBuffer):
         dtype = np.result_type(action_space.dtype, np.float32) if precise else action_space.dtype
         self.actions = zeros(action_space.shape or (), dtype)
         self.rewards = zeros((), np.float32)
+
+    def grow(self, n_steps: int) -> None:
+        """
+        Make room for longer episodes; what was stored stays.
+
+        :param n_steps: The steps of the longest
+        """
+        added = n_steps - self.buffer_size
+
+        def longer(x: np.ndarray) -> np.ndarray:
+            return np.concatenate([x, np.zeros((added, *x.shape[1:]), x.dtype)])
+
+        if isinstance(self.observations, dict):
+            self.observations = {key: longer(x) for key, x in self.observations.items()}
+        else:
+            self.observations = longer(self.observations)
+        self.actions, self.rewards = longer(self.actions), longer(self.rewards)
+        self.buffer_size = n_steps
 
     def record(
         self, steps: np.ndarray, episodes: np.ndarray, observations: Observations, actions: np.ndarray, rewards: np.ndarray

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -15,6 +16,11 @@ from sb3_sgmrl.gradient.discounting import discounted_sum
 BaselineName = Literal["linear", "critic", "none"]
 
 RIDGE = 1e-5
+
+# From so many features on, a task that has fewer steps gets as many features as it has steps, with the same predictions.
+MANY_FEATURES = 512
+# columns at a time, of observations that may be images
+_BLOCK = 4096
 
 
 def flatten_observations(space: spaces.Space, observations: Observations) -> np.ndarray | None:
@@ -44,12 +50,21 @@ def flatten_observations(space: spaces.Space, observations: Observations) -> np.
 def baseline_features(space: spaces.Space, batch: TaskBatch | PhaseBatch) -> np.ndarray:
     """
     Features of the linear baseline: clip(obs, ±10), obs², t/100, (t/100)², (t/100)³, 1 (Duan et al. 2016). Images contribute
-    no feature.
+    no feature. Where there are more than 512 and more than steps of a task, they are rotated: a ridge regression depends on
+    the features X by X Xᵀ only, which as many features as steps can have.
 
     :param space: The observation space
     :param batch: The episodes of one or many tasks
     :return: The features, shape (..., n_episodes, n_steps, n_features), zero where nothing was played
     """
+    if not _are_rotated(space, batch):
+        return _plain_features(space, batch)
+    if isinstance(batch, PhaseBatch):
+        return np.stack([baseline_features(space, batch.task(i)) for i in range(batch.n_tasks)])
+    return _rotated(space, batch)[0]
+
+
+def _plain_features(space: spaces.Space, batch: TaskBatch | PhaseBatch) -> np.ndarray:
     time = np.broadcast_to(np.arange(batch.mask.shape[-1])[:, None] / 100.0, (*batch.mask.shape, 1))
     features = [time, time**2, time**3, np.ones_like(time)]
     flat = flatten_observations(space, batch.observations)
@@ -57,6 +72,55 @@ def baseline_features(space: spaces.Space, batch: TaskBatch | PhaseBatch) -> np.
         flat = np.clip(flat, -10, 10)
         features = [flat, flat**2, *features]
     return np.concatenate(features, axis=-1) * batch.mask[..., None]
+
+
+def n_baseline_features(space: spaces.Space) -> int:
+    """
+    :param space: The observation space
+    :return: The number of features that :func:`baseline_features` computes for a step, at most
+    """
+    return 2 * _n_numbers(space) + 4
+
+
+def _n_numbers(space: spaces.Space) -> int:
+    if isinstance(space, spaces.Dict):
+        return sum(map(_n_numbers, space.spaces.values()))
+    return 0 if is_image_space(space) else spaces.flatdim(space)
+
+
+def _are_rotated(space: spaces.Space, batch: TaskBatch | PhaseBatch) -> bool:
+    n_features = n_baseline_features(space)
+    return n_features > max(MANY_FEATURES, batch.mask.shape[-2] * batch.mask.shape[-1])
+
+
+def _rotated(space: spaces.Space, *batches: TaskBatch) -> list[np.ndarray]:
+    """For each batch, features Z, (n_episodes, n_steps, n_steps of all), with Z Zᵀ = X Xᵀ over all steps of all batches."""
+    kernel: np.ndarray | float = 0.0
+    for blocks in zip(*(_feature_blocks(space, batch) for batch in batches), strict=True):
+        rows = np.concatenate(blocks)
+        kernel = kernel + rows @ rows.T
+    values, vectors = np.linalg.eigh(kernel)
+    rotated = vectors * np.sqrt(np.maximum(values, 0.0))
+    ends = np.cumsum([batch.mask.size for batch in batches])[:-1]
+    return [
+        part.reshape(*batch.mask.shape, -1) * batch.mask[..., None]
+        for part, batch in zip(np.split(rotated, ends), batches, strict=True)
+    ]
+
+
+def _feature_blocks(space: spaces.Space, batch: TaskBatch) -> Iterator[np.ndarray]:
+    """The columns of the features of a task, some at a time, shape (n_episodes * n_steps, n)."""
+    mask = batch.mask.reshape(-1, 1)
+    time = np.tile(np.arange(batch.mask.shape[-1]) / 100.0, len(batch.mask))[:, None]
+    yield np.concatenate([time, time**2, time**3, np.ones_like(time)], axis=1) * mask
+    flat = flatten_observations(space, batch.observations)
+    if flat is None:
+        return
+    flat = flat.reshape(len(mask), -1)
+    for start in range(0, flat.shape[1], _BLOCK):
+        block = np.clip(flat[:, start : start + _BLOCK], -10, 10) * mask
+        yield block
+        yield block**2
 
 
 def ridge_fit(gram: np.ndarray, moment: np.ndarray) -> np.ndarray:
@@ -103,9 +167,12 @@ def predict_from(fitted: TaskBatch, batch: TaskBatch, space: spaces.Space, gamma
     :param gamma: The discount factor
     :return: The predicted rewards-to-go, shape (n_episodes, n_steps), zero where nothing was played
     """
-    features = baseline_features(space, fitted)
+    if _are_rotated(space, fitted):
+        features, others = _rotated(space, fitted, batch)
+    else:
+        features, others = _plain_features(space, fitted), _plain_features(space, batch)
     coefficients = ridge_fit(episode_gram(features).sum(0), episode_moment(features, fitted, gamma).sum(0))
-    return baseline_features(space, batch) @ coefficients
+    return others @ coefficients
 
 
 class Baseline(ABC):

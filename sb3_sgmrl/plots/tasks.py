@@ -11,6 +11,7 @@ from stable_baselines3.common.type_aliases import GymEnv
 
 from sb3_sgmrl.common.evaluation import AdaptationReport, inner_steps
 from sb3_sgmrl.vec_env.engines import close_task_env, make_task_env
+from sb3_sgmrl.vec_env.task_workers import ask
 
 
 def task_parameters(env: GymEnv | str, tasks: Sequence[Any]) -> np.ndarray:
@@ -24,7 +25,7 @@ def task_parameters(env: GymEnv | str, tasks: Sequence[Any]) -> np.ndarray:
     """
     vec_env = make_task_env(env, n_columns=1)
     try:
-        return np.stack([vec_env.env_method("task_features", task, indices=0)[0] for task in tasks])
+        return np.stack([ask(vec_env, "task_features", task, indices=0)[0] for task in tasks])
     finally:
         close_task_env(vec_env, env)
 

@@ -13,6 +13,8 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.utils.env_checker import data_equivalence
 
+from sb3_sgmrl.tasks.copies import lookup_key, own_copy
+
 Task = Any
 Sampler = Callable[[int, np.random.Generator], Iterable[Task]]
 
@@ -50,7 +52,7 @@ class TaskDistribution:
         self._sampler = sampler
         # Every listed task, training ones first; which of them are for training and for testing; training weights.
         self._listed: list[Task] = []
-        self._places: dict[Task, int] = {}
+        self._places: dict[Any, int] = {}
         self._train: list[int] = []
         self._test: list[int] = []
         self._weights: np.ndarray | None = None
@@ -76,6 +78,11 @@ class TaskDistribution:
         """Whether some tasks are kept for testing."""
         return bool(self._test) or self._test_space is not None
 
+    @property
+    def is_uniform_on_box(self) -> bool:
+        """Whether training tasks are drawn by a ``Box`` itself."""
+        return isinstance(self.space, spaces.Box) and not self._train and self._sampler is None
+
     def sample(self, n: int, rng: np.random.Generator, split: str = "train") -> list[Task]:
         """
         Draw tasks: independently, except that of an unweighted list of test tasks each is drawn once before any is drawn
@@ -94,7 +101,7 @@ class TaskDistribution:
         test = split == "test" and self.has_test_tasks
         listed, space = (self._test, self._test_space) if test else (self._train, self.space)
         if listed:
-            return [deepcopy(self._listed[i]) for i in self._draw(listed, int(n), rng, each_once=test)]
+            return [own_copy(self._listed[i]) for i in self._draw(listed, int(n), rng, each_once=test)]
         if self._sampler is not None and not test:
             answer = self._sampler(int(n), rng)
             drawn = list(answer) if isinstance(answer, Iterable) else None
@@ -176,12 +183,12 @@ class TaskDistribution:
             raise ValueError(f"Task {_describe(task)} is not finite.")
         if self._shape is not None and (array is None or array.shape != self._shape):
             raise ValueError(f"Task {_describe(task)} is not numeric and of shape {self._shape} as the listed tasks are.")
-        return deepcopy(task)
+        return own_copy(task)
 
     def _find(self, task: Task) -> int | None:
         """Place of a task in the list. It may be a copy that came back from another process."""
-        with suppress(TypeError, KeyError):  # a benchmark has thousands of tasks, which are hashable as a rule
-            return self._places[task]
+        with suppress(TypeError, KeyError):  # a benchmark has thousands of tasks
+            return self._places[lookup_key(task)]
         for same in (_equal, lambda a, b: pickle.dumps(a) == pickle.dumps(b)):
             for place, listed in enumerate(self._listed):
                 if same(listed, task):
@@ -203,7 +210,7 @@ class TaskDistribution:
             except ValueError as error:
                 raise ValueError(f"{name}[{i}]: {error}") from None
             with suppress(TypeError):
-                self._places.setdefault(self._listed[-1], first + i)
+                self._places.setdefault(lookup_key(self._listed[-1]), first + i)
         return list(range(first, len(self._listed)))
 
     def _hold_out(self, split: float, split_seed: int) -> None:
@@ -276,7 +283,7 @@ def _fit_array(task: Task, space: spaces.Space, *, bounded: bool) -> Task:
         return int(element)
     # Casting an array to float32 would make the task a slightly different one than the environment's sampler drew.
     keep = isinstance(task, np.ndarray) and array.dtype.kind == "f" and space.dtype.kind == "f"
-    return array.copy() if keep else element
+    return own_copy(array) if keep else element
 
 
 def _numeric(task: Task) -> np.ndarray | None:

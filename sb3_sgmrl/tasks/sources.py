@@ -14,6 +14,7 @@ from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 
 from sb3_sgmrl.tasks.distribution import Sampler, Task
+from sb3_sgmrl.tasks.interface import layers
 
 EnvLike = gym.Env | str | EnvSpec | Callable[..., gym.Env]
 SetTask = Callable[[Any, Any], Any] | str | Sequence[str]
@@ -156,23 +157,6 @@ def read_tasks(name: str, tasks: Any) -> list[Task] | None:
     return list(tasks)
 
 
-def check_reset(env: gym.Env, answer: Any) -> tuple[Any, dict[str, Any]]:
-    """
-    :param env: an environment
-    :param answer: of its ``reset``
-    :return: the observation and info
-    :raises TypeError: when it is something else
-    :raises ValueError: when the observation has not the shape of the space
-    """
-    name = f"reset of {type(env.unwrapped).__name__}"
-    if not (isinstance(answer, tuple) and len(answer) == 2 and isinstance(answer[1], dict)):
-        raise TypeError(f"{name} must return an observation and a dictionary, got {' '.join(repr(answer).split())}.")
-    space = env.observation_space
-    if isinstance(space, spaces.Box) and np.shape(answer[0]) != space.shape:
-        raise ValueError(f"{name} must return an observation of {space}, got one of shape {np.shape(answer[0])}.")
-    return answer
-
-
 def own_attribute(env: gym.Env, name: str) -> Any:
     """
     :param env: an environment
@@ -234,9 +218,6 @@ def time_limit(env: gym.Env) -> int | None:
     :return: steps after which it is truncated, None when no limit is known
     """
     limits = [env.spec.max_episode_steps if env.spec is not None else None]
-    layer: Any = env
-    while isinstance(layer, gym.Wrapper):
-        # By attribute, because RL Zoo replaces the class TimeLimit.
-        limits.append(getattr(layer, "_max_episode_steps", None))
-        layer = layer.env
+    # By attribute, because RL Zoo replaces the class TimeLimit.
+    limits += [getattr(layer, "_max_episode_steps", None) for layer in layers(env) if isinstance(layer, gym.Wrapper)]
     return min((limit for limit in limits if limit is not None), default=None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from typing import Any, SupportsFloat
 
@@ -14,12 +14,16 @@ from gymnasium.utils import RecordConstructorArgs
 from stable_baselines3.common.env_util import is_wrapped
 
 from sb3_sgmrl.data import streams
+from sb3_sgmrl.tasks.copies import is_heavy, own_copy
 from sb3_sgmrl.tasks.distribution import Task, TaskDistribution
+from sb3_sgmrl.tasks.drawing import DrawsTasks
+from sb3_sgmrl.tasks.idempotence import apply_twice
+from sb3_sgmrl.tasks.interface import check_reset, check_signatures, check_step, explain_step
+from sb3_sgmrl.tasks.seeds import SeededReset
 from sb3_sgmrl.tasks.sources import (
     Attributes,
     EnvLike,
     SetTask,
-    check_reset,
     find_tasks,
     make_env,
     make_members,
@@ -28,14 +32,22 @@ from sb3_sgmrl.tasks.sources import (
     read_tasks,
     time_limit,
 )
+from sb3_sgmrl.util.processes import end_with_parent
+from sb3_sgmrl.util.validation import check_positive
+
+# Tasks that are put in force twice, to see that the second time changes nothing.
+_TASKS_TO_CHECK = 2
+# What the last step of an episode tells, which idle steps must not tell again.
+_OF_AN_END = ("episode", "terminal_observation", "TimeLimit.truncated")
 
 
-class TaskDistEnv(gym.Wrapper, RecordConstructorArgs):
+class TaskDistEnv(DrawsTasks, RecordConstructorArgs):
     """
     An environment whose task is drawn from a distribution.
 
     Un-pinned, every ``reset`` draws a task from ``np_random``; :meth:`set_task` pins one; :meth:`set_schedule` names the
-    following episodes by (task, seed). The task of the running episode is ``info["task"]``.
+    following episodes by (task, seed). The task of the running episode is ``info["task"]``; one of more than 64 KiB is there
+    in ``reset`` and in the last step of an episode only, and a large array is read-only.
 
     Tasks come from one of
 
@@ -56,6 +68,8 @@ class TaskDistEnv(gym.Wrapper, RecordConstructorArgs):
     :param test_tasks: tasks kept for testing: a space or a list
     :param split: instead of ``test_tasks``, the fraction of the finite list that is held out for testing
     :param split_seed: seed that decides which tasks are held out
+    :param horizon: steps after which an episode ends at the latest, for an environment without a time limit that
+        Gymnasium knows of; episodes that go on are truncated there
     :param env_kwargs: passed to ``gymnasium.make`` or to the callable
     :raises ValueError: when there are no tasks, or an argument does not fit the others; one sentence says which
     :raises TypeError: when ``env`` neither is nor makes an environment
@@ -72,8 +86,11 @@ class TaskDistEnv(gym.Wrapper, RecordConstructorArgs):
         test_tasks: spaces.Space | Iterable[Task] | None = None,
         split: float | None = None,
         split_seed: int = 0,
+        horizon: int | None = None,
         **env_kwargs: Any,
     ):
+        if horizon is not None:
+            check_positive(horizon=horizon)
         tasks = read_tasks("tasks", tasks)
         test_tasks = test_tasks if isinstance(test_tasks, spaces.Space) else read_tasks("test_tasks", test_tasks)
         # env_kwargs are left out: they are recorded in the spec of the environment they made. A set_task that is a method
@@ -88,6 +105,7 @@ class TaskDistEnv(gym.Wrapper, RecordConstructorArgs):
             test_tasks=test_tasks,
             split=split,
             split_seed=split_seed,
+            horizon=horizon,
         )
         # The environments of a list, and the seeds they take over at their next reset.
         self.members: list[gym.Env] | None = None
@@ -108,6 +126,7 @@ class TaskDistEnv(gym.Wrapper, RecordConstructorArgs):
         for made in self.members or [self.env]:
             if is_wrapped(made, TaskDistEnv):
                 raise ValueError(f"env must not be a TaskDistEnv already, got {made}.")
+            check_signatures(made)
         self._distribution = TaskDistribution(
             space=task_space,
             tasks=tasks,
@@ -117,6 +136,9 @@ class TaskDistEnv(gym.Wrapper, RecordConstructorArgs):
             split=split,
             split_seed=split_seed,
         )
+        self._tasks_to_check = _TASKS_TO_CHECK
+        # Whom to tell of a task before it is put in force.
+        self.on_task: Callable[[Task], None] | None = None
         if isinstance(self._set_task, Attributes) and sampler is None:
             # A task that does not fit the attributes is found here and not at the first reset.
             self._set_task.values(self.unwrapped, self.sample_tasks(1, 0)[0])
@@ -126,76 +148,23 @@ class TaskDistEnv(gym.Wrapper, RecordConstructorArgs):
         self._pinned: Task = None
         self._task: Task = None
         self._schedule: list[tuple[Task, int]] | None = None
-        self._n_started = 0
         self._idle = False
         self._last_obs: Any = None
+        # What the environment told at the last reset and at the last step.
+        self._reset_info: dict[str, Any] = {}
+        self._step_info: dict[str, Any] | None = None
+        # Steps of the running episode, those it may have, and whether its task is too large to be shown at every step.
+        self._elapsed, self._limit, self._heavy = 0, horizon, False
+        self._seeded_reset = SeededReset()
+        # Scheduled episodes that were begun.
+        self.n_started = 0
 
     # Tasks
-
-    @property
-    def task_space(self) -> spaces.Space | None:
-        """The space in which training tasks lie, if known."""
-        return self._distribution.space
-
-    @property
-    def has_test_tasks(self) -> bool:
-        """Whether some tasks are kept for testing."""
-        return self._distribution.has_test_tasks
 
     @property
     def sets_own_tasks(self) -> bool:
         """Whether a task is put in force by the environment's own ``set_task``."""
         return self.members is None and self._set_task is None
-
-    def sample_tasks(
-        self, n: int, rng: np.random.Generator | int | Sequence[int] | None = None, split: str = "train"
-    ) -> list[Task]:
-        """
-        Draw tasks. They are independent, except that of an unweighted list of test tasks each is drawn once before any is
-        drawn twice.
-
-        :param n: number of tasks
-        :param rng: generator, or what seeds a new one; ``np_random`` if not given
-        :param split: ``"train"``, or ``"test"``, which means the training tasks when none are kept for testing
-        :return: ``n`` tasks
-        :raises ValueError: when ``n`` is not a positive integer or ``split`` is unknown
-        """
-        generator = self.np_random if rng is None else np.random.default_rng(rng)
-        return self._distribution.sample(n, generator, split)
-
-    def check_task(self, task: Task) -> Task:
-        """
-        Validate a task. Numbers and lists are converted where the task is an array.
-
-        :param task: the task
-        :return: a copy of the task
-        :raises ValueError: when the task has the wrong shape, is not finite, or is not one of the tasks
-        """
-        return self._distribution.check(task)
-
-    def task_problem(self, task: Task) -> str | None:
-        """
-        What :meth:`check_task` finds, without an error, which would end the process of a worker.
-
-        :param task: the task
-        :return: one sentence, or ``None`` for a valid task
-        """
-        try:
-            self.check_task(task)
-        except ValueError as error:
-            return str(error)
-        return None
-
-    def task_features(self, task: Task) -> np.ndarray:
-        """
-        A description of a task by numbers, for a regression on tasks.
-
-        :param task: the task
-        :return: float64 array of shape (n_features,): tasks of a space are flattened as Gymnasium does it (so discrete ones
-            become one-hot), other numeric tasks raveled, listed tasks of any other kind one-hot codes of their place
-        :raises ValueError: when the task is not valid, or there is no such description
-        """
-        return self._distribution.features(task)
 
     def set_task(self, task: Task | None) -> None:
         """
@@ -224,13 +193,13 @@ class TaskDistEnv(gym.Wrapper, RecordConstructorArgs):
         task = self._task if self._pinned is None or self._schedule is not None else self._pinned
         if task is None and callable(own := own_attribute(self.env, "get_task")):
             task = own()
-        return deepcopy(task)
+        return own_copy(task)
 
     def get_pinned_task(self) -> Task | None:
         """
         :return: the task that ``set_task`` pinned, or ``None`` when tasks are drawn
         """
-        return deepcopy(self._pinned)
+        return own_copy(self._pinned)
 
     def set_schedule(self, schedule: Sequence[tuple[Task, int]] | None) -> None:
         """
@@ -244,12 +213,40 @@ class TaskDistEnv(gym.Wrapper, RecordConstructorArgs):
         if schedule is None:
             self._schedule = None
             return
-        checked = []
+        checked: list[tuple[Task, int]] = []
+        same: dict[int, Task] = {}  # of an object that stands there several times one copy is enough
         for i, (task, seed) in enumerate(schedule):
             if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
                 raise ValueError(f"schedule[{i}] must be a task and a non-negative integer seed, got the seed {seed!r}.")
-            checked.append((self.check_task(task), int(seed)))
-        self._schedule, self._n_started = checked, 0
+            if id(task) not in same:
+                same[id(task)] = self.check_task(task)
+            checked.append((same[id(task)], int(seed)))
+        self._schedule, self.n_started = checked, 0
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether all scheduled episodes were begun, so that the next reset idles."""
+        return self._schedule is not None and self.n_started == len(self._schedule)
+
+    def ask_task_dist_env(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        """
+        What ``VecEnv.env_method`` asks for, because a wrapper above may have an attribute of the same name.
+
+        :param name: of an attribute or a method of this wrapper
+        :param args: arguments of the method
+        :param kwargs: keyword arguments of the method
+        :return: the attribute, or what the method returns
+        """
+        value = getattr(self, name)
+        return value(*args, **kwargs) if callable(value) else value
+
+    def trust_set_task(self) -> None:
+        """Put no task in force twice any more, as the first ones are, to see that the second time changes nothing."""
+        self._tasks_to_check = 0
+
+    def end_with_parent(self) -> None:
+        """End the process of a worker when the process that made it is no more, also while the environment hangs."""
+        end_with_parent()
 
     # The environment
 
@@ -261,11 +258,11 @@ class TaskDistEnv(gym.Wrapper, RecordConstructorArgs):
         :param options: passed on, together with those that ``set_task`` asks for
         :return: observation and info, with ``info["task"]``
         """
+        if self.is_exhausted:
+            return self._reset_idle()
         if self._schedule is not None:
-            if self._n_started == len(self._schedule):
-                return self._reset_idle(), {"idle": True, "task": deepcopy(self._task)}
-            task, seed = self._schedule[self._n_started]
-            self._n_started += 1
+            task, seed = self._schedule[self.n_started]
+            self.n_started += 1
         elif self._pinned is not None:
             task = self._pinned
         else:
@@ -273,12 +270,12 @@ class TaskDistEnv(gym.Wrapper, RecordConstructorArgs):
         if self.members is not None:
             seed = self._member_seed(task, seed)
         task_options = self._apply(task)
-        self._task, self._idle = task, False
-        answer = self.env.reset(seed=seed, options={**(options or {}), **task_options} or options)
-        self._last_obs, info = check_reset(self.env, answer)
+        self._task, self._idle, self._heavy, self._elapsed = task, False, is_heavy(task), 0
+        self._last_obs, info = self._reset_base(seed, {**(options or {}), **task_options} or options)
         if isinstance(self._set_task, Attributes):
             self._set_task.verify(self.unwrapped, task)
-        info["task"] = deepcopy(task)
+        info["task"] = own_copy(task)
+        self._reset_info = info.copy()
         return self._last_obs, info
 
     def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
@@ -287,16 +284,23 @@ class TaskDistEnv(gym.Wrapper, RecordConstructorArgs):
 
         :param action: the action
         :return: observation, reward, terminated, truncated and info, with ``info["task"]``
-        :raises TypeError: when the reward is not a number
+        :raises TypeError: when the reward is not a number, or the environment does not answer as Gymnasium's do
+        :raises ValueError: when the observation is none of the space
         """
         if self._idle:
-            return self._last_obs, 0.0, False, False, {"idle": True, "task": deepcopy(self._task)}
-        self._last_obs, reward, terminated, truncated, info = self.env.step(action)
-        try:
-            float(reward)
-        except TypeError:
-            raise TypeError(f"The reward of {type(self.unwrapped).__name__} must be a number, got {reward!r}.") from None
-        info["task"] = deepcopy(self._task)
+            if self._step_info is None:  # of a worker that never played; wrappers above may read what a step tells
+                generator = self.np_random.bit_generator
+                before = generator.state
+                self._step_info = self._step_base(action)[4]
+                generator.state = before
+            return self._last_obs, 0.0, False, False, self._idle_info(self._step_info)
+        self._last_obs, reward, terminated, truncated, info = self._step_base(action)
+        self._elapsed += 1
+        if self._limit is not None and self._elapsed >= self._limit and not terminated:
+            truncated = True
+        if not self._heavy or terminated or truncated:
+            info["task"] = own_copy(self._task)
+        self._step_info = info.copy()
         return self._last_obs, reward, terminated, truncated, info
 
     def close(self) -> None:
@@ -309,7 +313,8 @@ class TaskDistEnv(gym.Wrapper, RecordConstructorArgs):
         """Number of steps after which every episode is truncated; ``None`` if no time limit is found."""
         limits = [time_limit(env) for env in self.members or [self.env]]
         known = [limit for limit in limits if limit is not None]
-        return max(known) if len(known) == len(limits) else None
+        found = max(known) if len(known) == len(limits) else None
+        return min((limit for limit in (found, self._limit) if limit is not None), default=None)
 
     @property
     def _max_episode_steps(self) -> int | None:
@@ -338,15 +343,26 @@ class TaskDistEnv(gym.Wrapper, RecordConstructorArgs):
 
     def _apply(self, task: Task) -> dict[str, Any]:
         """Put a task in force; return the options with which the environment is to be reset."""
+        if self.on_task is not None:
+            self.on_task(task)
         if self.members is not None:
             self.env = self.members[task]
-        elif self._set_task is None:
-            self.env.get_wrapper_attr("set_task")(deepcopy(task))
-        else:
-            options = self._set_task(self.unwrapped, deepcopy(task))
-            if isinstance(options, Mapping):
-                return dict(options)
-        return {}
+            return {}
+        if self._tasks_to_check == 0:
+            return self._put_in_force(task)
+        self._tasks_to_check -= 1
+        return apply_twice(self.env, lambda: self._put_in_force(task))
+
+    def _put_in_force(self, task: Task) -> dict[str, Any]:
+        if self._set_task is None:
+            self.env.get_wrapper_attr("set_task")(own_copy(task))
+            return {}
+        options = self._set_task(self.unwrapped, own_copy(task))
+        return dict(options) if isinstance(options, Mapping) else {}
+
+    def _reset_base(self, seed: int | None, options: dict[str, Any] | None) -> tuple[Any, dict[str, Any]]:
+        answer = self._seeded_reset(lambda seeds: self.env.reset(seed=seeds[0], options=options), [seed])
+        return check_reset(self.env, answer)
 
     def _member_seed(self, index: int, seed: int | None) -> int | None:
         """A seed given to one of the environments seeds the others too, when their turn comes."""
@@ -357,8 +373,22 @@ class TaskDistEnv(gym.Wrapper, RecordConstructorArgs):
             self._member_seeds = {i: int(s) for i, s in enumerate(seeds) if i != index}
         return seed
 
-    def _reset_idle(self) -> Any:
+    def _step_base(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
+        try:
+            answer = self.env.step(action)
+        except (TypeError, ValueError, AttributeError, KeyError) as error:
+            if problem := explain_step(self.env, action):
+                raise TypeError(problem) from error
+            raise
+        return check_step(self.env, answer)
+
+    def _reset_idle(self) -> tuple[Any, dict[str, Any]]:
         if self._last_obs is None:  # an empty schedule before the first reset: some observation is needed
-            self._last_obs, _ = self.env.reset()
+            self._last_obs, self._reset_info = self._reset_base(None, None)
         self._idle = True
-        return self._last_obs
+        return self._last_obs, self._idle_info(self._reset_info)
+
+    def _idle_info(self, told: dict[str, Any]) -> dict[str, Any]:
+        """What the environment told last, for wrappers above that read it."""
+        told = {key: value for key, value in told.items() if key not in _OF_AN_END}
+        return {**told, "idle": True, "task": own_copy(self._task)}

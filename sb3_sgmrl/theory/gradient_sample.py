@@ -19,6 +19,7 @@ from sb3_sgmrl.policies.functional import FunctionalPolicy, Parameters
 from sb3_sgmrl.util.progress import with_progress
 from sb3_sgmrl.util.validation import check_choice, check_positive, check_seed
 from sb3_sgmrl.vec_env.borrowing import borrowed_workers
+from sb3_sgmrl.vec_env.task_workers import ask
 
 # arguments that decide which episodes are played
 _SHARED = (
@@ -106,7 +107,7 @@ def play_meta_batch(
     :return: the data of the iteration, and the episodes of its last phase
     """
     assert model.env is not None
-    tasks = model.env.env_method("sample_tasks", n_tasks, [*entropy, 0], indices=0)[0]
+    tasks = ask(model.env, "sample_tasks", n_tasks, [*entropy, 0], indices=0)[0]
     phases: list[PhaseBatch] = []
     traces = play_and_adapt(
         model.env,

@@ -15,7 +15,7 @@ from sb3_sgmrl.policies.functional import FunctionalPolicy, Parameters
 from sb3_sgmrl.score_terms.leave_one_out import leave_one_out_parameters
 from sb3_sgmrl.theory.tabular import TabularMDP
 from sb3_sgmrl.util.threads import thread_pool
-from sb3_sgmrl.vec_env.task_workers import find_horizon
+from sb3_sgmrl.vec_env.task_workers import known_horizon
 
 
 def dynamic_programming_return(policy: FunctionalPolicy, parameters: Parameters, mdp: TabularMDP, gamma: float) -> th.Tensor:
@@ -60,7 +60,7 @@ class TabularReference(MetaOnPolicyAlgorithm):
 
     def meta_gradient(self, rollout: MetaRollout) -> MetaGradient:
         assert self.env is not None
-        horizon = find_horizon(self.env)
+        horizon = known_horizon(self.env)
         mdps = [TabularMDP.of_task(task, horizon) for task in rollout.tasks]
         with thread_pool(self.n_threads) as pool:
             of_tasks = list(pool.map(self.task_gradient, mdps, rollout.traces))

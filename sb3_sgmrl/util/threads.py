@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
+from typing import Any
 
 import numpy as np
 import torch as th
@@ -22,17 +24,53 @@ def _controller() -> ThreadpoolController:
     return ThreadpoolController()
 
 
+class _Limit:
+    """The limits of the process while any of its threads is single-threaded, for trainings side by side."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._n_inside = 0
+        self._of_thread = threading.local()
+        self._torch = 1
+        self._blas: list[tuple[Any, int]] = []
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._n_inside == 0:  # later ones would find, and restore, the limits of the first
+                self._torch = th.get_num_threads()
+                libraries = [library for library in _controller().lib_controllers if library.user_api == "blas"]
+                self._blas = [(library, library.get_num_threads()) for library in libraries]
+                for library, _ in self._blas:
+                    _set_threads(library, 1)
+            self._n_inside += 1
+            self._of_thread.depth = getattr(self._of_thread, "depth", 0) + 1
+            th.set_num_threads(1)
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._n_inside -= 1
+            self._of_thread.depth -= 1
+            if self._of_thread.depth == 0:
+                th.set_num_threads(self._torch)  # torch has a number for each thread, and the last one for new threads
+            if self._n_inside == 0:
+                for library, n_threads in self._blas:
+                    _set_threads(library, n_threads)
+
+
+def _set_threads(library: Any, n_threads: int) -> None:
+    """From whichever thread; threadpoolctl itself heeds the thread only that came first."""
+    getattr(library, "_real_set_num_threads", library.set_num_threads)(n_threads)
+
+
+_limit = _Limit()
+
+
 @contextmanager
 def single_threaded() -> Iterator[None]:
     """Torch and BLAS work in the calling thread only; their settings are restored afterwards."""
     np.empty(_LARGE_BLOCK, dtype=np.uint8)
-    before = th.get_num_threads()
-    th.set_num_threads(1)
-    try:
-        with _controller().limit(limits=1, user_api="blas"):
-            yield
-    finally:
-        th.set_num_threads(before)
+    with _limit:
+        yield
 
 
 @contextmanager

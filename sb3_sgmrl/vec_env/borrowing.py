@@ -9,7 +9,10 @@ from typing import Any
 from gymnasium import spaces
 from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv
 
+from sb3_sgmrl.vec_env.answers import answers_in_time
 from sb3_sgmrl.vec_env.normalization import frozen_statistics
+from sb3_sgmrl.vec_env.resting import resting_workers
+from sb3_sgmrl.vec_env.task_workers import ask
 
 # innermost ones, which several wrappers may share
 _being_played: set[VecEnv] = set()
@@ -39,15 +42,16 @@ def tasks_released_afterwards(env: VecEnv) -> Iterator[None]:
     """
     if env.unwrapped in _being_played:
         raise ValueError("`env` is being played by learn(): pass another environment.")
-    try:
-        yield
-    except BaseException:
-        # what happened is the news, and not that a worker which died of it does not answer
-        with suppress(Exception):
-            _drop_answers(env.unwrapped)
-            env.env_method("set_schedule", None)
-        raise
-    env.env_method("set_schedule", None)
+    with answers_in_time(env), resting_workers(env):
+        try:
+            yield
+        except BaseException:
+            # what happened is the news, and not that a worker which died of it does not answer
+            with suppress(Exception):
+                _drop_answers(env.unwrapped)
+                ask(env, "set_schedule", None)
+            raise
+        ask(env, "set_schedule", None)
 
 
 @contextmanager

@@ -14,10 +14,13 @@ from stable_baselines3.common.env_util import is_wrapped
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
-from sb3_sgmrl.tasks.task_dist_env import TaskDistEnv
 from sb3_sgmrl.util.mujoco_warnings import quiet_compiler
+from sb3_sgmrl.vec_env.probe import copies_problem, find_task_env
 
-_ADVICE = "pass make_vec_env(<a function that makes it>, n_envs=...) instead of one environment"
+_ADVICE = (
+    "pass make_vec_env(<a function that makes it>, n_envs=...) instead of one environment, or on the command line "
+    "--vec-env dummy"
+)
 
 
 def make_task_vec_env(
@@ -30,10 +33,11 @@ def make_task_vec_env(
     Copy one environment to several workers, each under a ``Monitor``. The environment itself is not among them and stays as it
     is.
 
-    Copies are made by pickling. They share the state of the random generators of the original, so each is seeded anew, at
-    random if ``seed`` is not given.
+    Copies are made by pickling, and two are tried out before: whether they disturb each other, as handles to one simulator
+    do, and whether tasks make a difference. They share the state of the random generators of the original, so each is seeded
+    anew, at random if ``seed`` is not given.
 
-    :param env: the environment, usually a :class:`TaskDistEnv`
+    :param env: the environment, usually a :class:`~sb3_sgmrl.TaskDistEnv`
     :param n_envs: number of workers
     :param seed: worker ``i`` is seeded by ``seed + i``, as in Stable-Baselines3
     :param vec_env_cls: what makes the VecEnv of the functions that make the workers
@@ -44,11 +48,14 @@ def make_task_vec_env(
         raise ValueError(f"n_envs must be a positive integer, got {n_envs}.")
     try:
         pickled = cloudpickle.dumps(env)
-        _load(pickled).close()
+        load = partial(_load, pickled)
+        copy = load()
     except Exception as error:
         raise ValueError(f"{env} cannot be copied to {n_envs} workers ({_one_line(error)}): {_ADVICE}.") from error
     if edited := edited_model_fields(env):
         raise ValueError(f"The MuJoCo model of {env} was edited ({', '.join(edited)}) and its copies would not be: {_ADVICE}.")
+    if problem := copies_problem(copy, load):
+        raise ValueError(f"{env} cannot be copied to {n_envs} workers ({problem}): {_ADVICE}.")
     seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
     vec_env = vec_env_cls([partial(_copy, pickled, seed + i) for i in range(n_envs)])
     vec_env.seed(seed)
@@ -65,6 +72,8 @@ def _copy(pickled: bytes, seed: int) -> gym.Env:
     # seeds of a VecEnv come into force at the next reset; nothing must be drawn from a shared state before
     env.np_random = np.random.default_rng(seed)
     env.action_space.seed(seed)
+    if (task_env := find_task_env(env)) is not None:
+        task_env.trust_set_task()  # the first copy was checked
     return env if is_wrapped(env, Monitor) else Monitor(env)
 
 
@@ -96,7 +105,7 @@ def edited_model_fields(env: gym.Env) -> list[str]:
 
 
 def _reset_with_same_task(env: gym.Env) -> None:
-    task_env = _task_env(env)
+    task_env = find_task_env(env)
     if task_env is None:
         env.reset(seed=0)
         return
@@ -108,16 +117,8 @@ def _reset_with_same_task(env: gym.Env) -> None:
         task_env.reset(seed=0)
 
 
-def _task_env(env: gym.Env) -> TaskDistEnv | None:
-    while isinstance(env, gym.Wrapper):
-        if isinstance(env, TaskDistEnv):
-            return env
-        env = env.env
-    return None
-
-
 def _models(env: gym.Env) -> list[Any]:
-    task_env = _task_env(env)
+    task_env = find_task_env(env)
     bases = [env] if task_env is None or task_env.members is None else task_env.members
     models = (getattr(base.unwrapped, "model", None) for base in bases)
     return [model for model in models if type(model).__name__ == "MjModel"]
@@ -127,7 +128,8 @@ def _fields(model: Any) -> Iterator[tuple[str, np.ndarray]]:
     """Every array of the model and every option of its solver, copied."""
     for prefix, part in (("", model), ("opt.", model.opt)):
         for name in dir(part):
-            value = None if name.startswith("_") else getattr(part, name)
+            # the signature changes whenever a model is pickled
+            value = None if name.startswith("_") or name == "signature" else getattr(part, name)
             if isinstance(value, (np.ndarray, int, float)):
                 yield prefix + name, np.array(value)
 

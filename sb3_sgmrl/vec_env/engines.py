@@ -18,10 +18,11 @@ from sb3_sgmrl.tasks.sources import make_env
 from sb3_sgmrl.tasks.task_dist_env import TaskDistEnv
 from sb3_sgmrl.util.validation import check_choice, check_positive
 from sb3_sgmrl.vec_env.clones import edited_model_fields, make_task_vec_env
+from sb3_sgmrl.vec_env.from_vector_env import wrap_vector_env
 from sb3_sgmrl.vec_env.process_vec_env import ProcessVecEnv
 from sb3_sgmrl.vec_env.task_vec_env import TaskVecEnv
 from sb3_sgmrl.vec_env.task_vector_env import TaskVectorEnv
-from sb3_sgmrl.vec_env.task_workers import check_task_workers, find_horizon
+from sb3_sgmrl.vec_env.task_workers import check_task_workers
 
 EngineName = Literal["auto", "batched", "in_process", "subprocess"]
 
@@ -70,9 +71,13 @@ def as_task_vec_env(
         )
     vec_env: VecEnv | None = None
     if engine in ("auto", "batched"):
-        vec_env = _batched(env.env if isinstance(env, Monitor) else env, n_envs or n_columns or DEFAULT_COLUMNS)
+        inner = env.env if isinstance(env, Monitor) else env
+        vec_env = _batched(inner, n_envs or n_columns or DEFAULT_COLUMNS, foreign=engine == "batched")
     if vec_env is None and engine == "batched":
-        raise ValueError(f"`engine='batched'` is there for the registered task families only, not for {env}: leave it out.")
+        raise ValueError(
+            f"`engine='batched'` is there for registered environments with tasks and a batched form, not for {env}: "
+            "leave it out."
+        )
     if vec_env is None:
         n_workers = n_envs or min(DEFAULT_WORKERS, n_columns or DEFAULT_WORKERS)
         vec_env = make_task_vec_env(env, n_workers, vec_env_cls=_CLONES.get(engine, DummyVecEnv))
@@ -81,8 +86,10 @@ def as_task_vec_env(
     return vec_env
 
 
-def _batched(env: gym.Env, n_columns: int) -> VecEnv | None:
-    """The batched form of a registered family with the same options; None when there is none."""
+def _batched(env: gym.Env, n_columns: int, foreign: bool) -> VecEnv | None:
+    """
+    The batched form of a registered family with the same options, or of any registered environment; None when there is none.
+    """
     if not isinstance(env, TaskDistEnv) or not env.sets_own_tasks:
         return None
     layer = env.env
@@ -100,13 +107,22 @@ def _batched(env: gym.Env, n_columns: int) -> VecEnv | None:
     spec = replace(spec, max_episode_steps=env.horizon)
     try:
         vector_env = gym.make_vec(spec, num_envs=n_columns, vectorization_mode="vector_entry_point")
-    except ImportError as error:
+    except Exception as error:
+        if foreign and not isinstance(error, ImportError):
+            raise ValueError(
+                f"`engine='batched'`: the vector_entry_point of {spec.id} does not make a VectorEnv "
+                f"({type(error).__name__}: {error})."
+            ) from error
         warnings.warn(
             f"The batched form of {spec.id} is not available ({error}); its environments are stepped one by one.", stacklevel=2
         )
         return None
-    assert isinstance(vector_env, TaskVectorEnv)
-    return TaskVecEnv(vector_env, env)
+    if isinstance(vector_env, TaskVectorEnv):
+        return TaskVecEnv(vector_env, env)
+    if foreign:
+        return wrap_vector_env(vector_env, env)
+    vector_env.close()  # nobody knows whether it plays as the single environment does
+    return None
 
 
 def make_task_env(env: GymEnv | str, n_columns: int | None = None) -> VecEnv:
@@ -116,12 +132,11 @@ def make_task_env(env: GymEnv | str, n_columns: int | None = None) -> VecEnv:
     :param env: as for the algorithms
     :param n_columns: episodes that can be played side by side
     :return: a VecEnv as it was given, or a new one, to be closed by :func:`close_task_env`
-    :raises ValueError: for an environment without tasks or without time limit
+    :raises ValueError: for an environment without tasks
     """
     vec_env = as_task_vec_env(env, n_columns=n_columns)
     try:
         check_task_workers(vec_env)
-        find_horizon(vec_env)
     except ValueError:
         close_task_env(vec_env, env)
         raise

@@ -13,6 +13,8 @@ from gymnasium.wrappers import TimeLimit
 
 from sb3_sgmrl.tasks.distribution import Task
 from sb3_sgmrl.tasks.family import TaskFamily
+from sb3_sgmrl.tasks.seeds import SeededReset
+from sb3_sgmrl.tasks.sources import check_takes
 from sb3_sgmrl.tasks.task_dist_env import TaskDistEnv
 from sb3_sgmrl.vec_env.task_vec_env import TaskVecEnv
 from sb3_sgmrl.vec_env.task_vector_env import Columns, TaskVectorEnv
@@ -53,14 +55,6 @@ def from_vector_env(
     :raises ValueError: for an environment without tasks, without time limit, that resets otherwise, or whose observations are
         not arrays
     """
-    if vector_env.metadata.get("autoreset_mode") != AutoresetMode.SAME_STEP:
-        raise ValueError("`vector_env` must have autoreset_mode=AutoresetMode.SAME_STEP.")
-    observation_space = vector_env.single_observation_space
-    if isinstance(observation_space, (spaces.Dict, spaces.Tuple)):
-        raise ValueError(f"`vector_env` must have arrays as observations, not {observation_space}.")
-    set_task = _own_set_task if set_task is None and hasattr(vector_env.unwrapped, "set_task") else set_task
-    if set_task is None:
-        raise ValueError("`vector_env` has no method set_task(column, task): `set_task` must be given.")
     if max_episode_steps is None and vector_env.spec is not None:
         max_episode_steps = vector_env.spec.max_episode_steps
     if max_episode_steps is None:
@@ -74,7 +68,32 @@ def from_vector_env(
         split=split,
         split_seed=split_seed,
     )
-    return TaskVecEnv(_ForeignVectorEnv(vector_env, template, set_task, max_episode_steps), template)
+    return wrap_vector_env(vector_env, template, set_task)
+
+
+def wrap_vector_env(vector_env: VectorEnv, template: TaskDistEnv, set_task: SetColumnTask | None = None) -> TaskVecEnv:
+    """
+    :param vector_env: as for :func:`from_vector_env`
+    :param template: its tasks and its time limit
+    :param set_task: as for :func:`from_vector_env`
+    :return: the VecEnv
+    :raises ValueError: for an environment that resets otherwise, has no ``set_task`` or observations that are not arrays
+    :raises TypeError: when ``set_task`` takes other arguments
+    """
+    if vector_env.metadata.get("autoreset_mode") != AutoresetMode.SAME_STEP:
+        raise ValueError("`vector_env` must have autoreset_mode=AutoresetMode.SAME_STEP.")
+    observation_space = vector_env.single_observation_space
+    if isinstance(observation_space, (spaces.Dict, spaces.Tuple)):
+        raise ValueError(f"`vector_env` must have arrays as observations, not {observation_space}.")
+    if set_task is None:
+        own = getattr(vector_env.unwrapped, "set_task", None)
+        if not callable(own):
+            raise ValueError("`vector_env` has no method set_task(column, task): `set_task` must be given.")
+        check_takes("set_task of `vector_env`", own, "column", "task")
+        set_task = _own_set_task
+    else:
+        check_takes("`set_task`", set_task, "vector_env", "column", "task")
+    return TaskVecEnv(_ForeignVectorEnv(vector_env, template, set_task, template.horizon), template)
 
 
 def _own_set_task(vector_env: Any, column: int, task: Any) -> None:
@@ -118,7 +137,7 @@ class _ForeignVectorEnv(TaskVectorEnv):
     """Schedules, idle columns and seeds of episodes, put upon an environment that knows only resets."""
 
     def __init__(
-        self, vector_env: VectorEnv, template: TaskDistEnv, set_column_task: SetColumnTask, max_episode_steps: int
+        self, vector_env: VectorEnv, template: TaskDistEnv, set_column_task: SetColumnTask, max_episode_steps: int | None
     ) -> None:
         self.vector_env = vector_env
         self._set_column_task = set_column_task
@@ -131,6 +150,9 @@ class _ForeignVectorEnv(TaskVectorEnv):
         )
         self.render_mode = vector_env.render_mode
         self._truncated = np.zeros(self.num_envs, dtype=bool)
+        self._seeded_reset = SeededReset()
+        # observations as the environment gave them last, also of idle columns
+        self._given: np.ndarray | None = None
 
     def _reset_columns(self, columns: np.ndarray) -> np.ndarray:
         seeds: list[int | None] = [None] * self.num_envs
@@ -140,15 +162,34 @@ class _ForeignVectorEnv(TaskVectorEnv):
             if self._rngs[column] is None and self._seeds[column] is not None:
                 seeds[column] = self._seeds[column]
                 self.column_rng(column)  # the seed is spent
+            if self.tasks[column] is None and self.choose_task is not None:  # of a column that has nothing to play yet
+                self.set_task(column, self.choose_task(column, None))
             self._set_column_task(self.vector_env, column, self.tasks[column])
-        observations, _ = self.vector_env.reset(seed=seeds, options={"reset_mask": mask})  # type: ignore[arg-type]
+        options = {"reset_mask": mask}
+        observations, _ = self._seeded_reset(lambda some: self.vector_env.reset(seed=some, options=options), seeds)  # type: ignore[arg-type]
+        self._check_shape("reset", "observations", observations, self._observations.shape)
+        if self._given is not None and not np.array_equal(observations[~mask], self._given[~mask], equal_nan=True):
+            raise ValueError(
+                f"reset of {type(self.vector_env.unwrapped).__name__} must reset the columns of options['reset_mask'] only, "
+                "but the observations of others changed."
+            )
+        self._given = np.array(observations)
         return observations[columns]
+
+    def _check_shape(self, method: str, what: str, values: Any, shape: tuple[int, ...]) -> None:
+        if np.shape(values) != shape:
+            name = type(self.vector_env.unwrapped).__name__
+            raise ValueError(f"{method} of {name} must return {what} of shape {shape}, got {np.shape(values)}.")
 
     def _step_columns(self, columns: Columns, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         # idle columns are stepped too, by somebody else's action: nobody looks
         all_actions = np.repeat(actions[:1], self.num_envs, axis=0)
         all_actions[columns] = actions
         observations, rewards, terminations, truncations, infos = self.vector_env.step(all_actions)
+        self._check_shape("step", "observations", observations, self._observations.shape)
+        for what, values in (("rewards", rewards), ("terminations", terminations), ("truncations", truncations)):
+            self._check_shape("step", what, values, (self.num_envs,))
+        self._given = np.array(observations)
         self._truncated = truncations
         dones = np.flatnonzero(terminations | truncations)
         if len(dones):

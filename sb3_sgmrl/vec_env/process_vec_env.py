@@ -24,7 +24,11 @@ import torch as th
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
+from sb3_sgmrl.tasks.copies import is_heavy
+from sb3_sgmrl.util.processes import end_with_parent
 from sb3_sgmrl.util.validation import check_positive
+from sb3_sgmrl.vec_env.probe import find_task_env
+from sb3_sgmrl.vec_env.resting import let_rest
 
 # long enough for the slowest step of an environment; starting a process and its environments may take longer
 TIMEOUT = 60.0
@@ -43,7 +47,7 @@ class ProcessVecEnv(VecEnv):
     :param env_fns: functions that make the environments
     :param n_processes: number of processes; one per processor when None
     :param timeout: seconds an answer may take
-    :raises ValueError: for non-positive numbers
+    :raises ValueError: for non-positive numbers, or in a process that may not start others
     :raises RuntimeError: when a process dies or does not answer in time; the others are ended then
     """
 
@@ -54,6 +58,11 @@ class ProcessVecEnv(VecEnv):
         check_positive(n_processes=n_processes)
         if not timeout > 0:
             raise ValueError(f"`timeout` must be a positive number of seconds, got {timeout!r}.")
+        if mp.current_process().daemon:
+            raise ValueError(
+                "`engine='subprocess'` needs processes, which a daemonic process such as a worker of multiprocessing.Pool "
+                "must not start: use `engine='in_process'`, or a concurrent.futures.ProcessPoolExecutor."
+            )
         self.timeout = timeout
         self.chunks = [chunk for chunk in np.array_split(np.arange(len(env_fns)), n_processes) if len(chunk)]
         context = mp.get_context("spawn")
@@ -236,17 +245,23 @@ class _Mark(ctypes.Structure):
 
 
 class _Marked(gym.Wrapper):
-    """Notes which environment of the process is playing, for the case that it never returns."""
+    """Notes which environment of the process is playing what, for the case that it never returns."""
 
     def __init__(self, env: gym.Env, mark: _Mark, place: int) -> None:
         super().__init__(env)
         self._mark, self._place, self._text = mark, place, b""
+        task_env = find_task_env(env)
+        if task_env is not None:
+            task_env.on_task = self._note
+
+    def _note(self, task: Any) -> None:
+        """A task is about to be put in force."""
+        self._text = (f"of type {type(task).__name__}" if is_heavy(task) else str(task)).encode()[: _TASK_TEXT - 1]
+        self._mark.place, self._mark.task = self._place, self._text
 
     def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
-        self._mark.place, self._mark.task = self._place, self._text
-        observation, info = self.env.reset(**kwargs)
-        self._text = str(info.get("task", "")).encode()[: _TASK_TEXT - 1]
-        return observation, info
+        self._mark.place, self._mark.task = self._place, b""
+        return self.env.reset(**kwargs)
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         self._mark.place, self._mark.task = self._place, self._text
@@ -254,7 +269,9 @@ class _Marked(gym.Wrapper):
 
 
 def _marked(env_fn: Callable[[], gym.Env], mark: _Mark, place: int) -> gym.Env:
-    return _Marked(env_fn(), mark, place)
+    env = _Marked(env_fn(), mark, place)
+    let_rest(env)
+    return env
 
 
 class _Raised:
@@ -282,6 +299,9 @@ def _main_left_out() -> Iterator[None]:
 def _serve(remote: Connection, pickled: bytes, mark: _Mark) -> None:
     """What a process does: answer until it is told to close, or until the asking process is no more."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_parent()
+    # environments may start processes of their own
+    mp.current_process()._config["daemon"] = False  # type: ignore[attr-defined]
     th.set_num_threads(1)
     answer: Any
     try:

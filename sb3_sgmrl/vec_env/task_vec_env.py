@@ -181,12 +181,19 @@ class TaskVecEnv(VecEnv):
         """
         if method_name in ("reset", "step"):
             raise ValueError(f"method_name must not be {method_name!r}: call {method_name}() of the TaskVecEnv.")
+        if method_name == "ask_task_dist_env":
+            return self._ask(*method_args, indices=indices, **method_kwargs)
         columns = self._get_indices(indices)
         if method_name in self._column_methods:
             column_method = self._column_methods[method_name]
             return [column_method(column, *method_args, **method_kwargs) for column in columns]
         method = self.template.get_wrapper_attr(method_name)
         return [method(*method_args, **method_kwargs) for _ in columns]
+
+    def _ask(self, name: str, *args: Any, indices: VecEnvIndices = None, **kwargs: Any) -> list[Any]:
+        if name in self._column_methods or callable(getattr(self.template, name)):
+            return self.env_method(name, *args, indices=indices, **kwargs)
+        return [getattr(self.template, name) for _ in self._get_indices(indices)]
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
         """

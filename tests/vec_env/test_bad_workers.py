@@ -139,6 +139,7 @@ def test_an_interrupt_leaves_no_answers_in_the_pipes(worker, call):
 
         def __init__(self, remote):
             self.send, self.recv_answer = remote.send, remote.recv
+            self.poll, self.close = remote.poll, remote.close
 
         def recv(self):
             self.calls += 1

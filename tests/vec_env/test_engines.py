@@ -96,7 +96,9 @@ def test_the_choice_can_be_overridden_and_is_logged(capsys):
 
 
 def test_engines_that_are_not_there():
-    with pytest.raises(ValueError, match=r"`engine='batched'` is there for the registered task families only"):
+    with pytest.raises(
+        ValueError, match=r"`engine='batched'` is there for registered environments with tasks and a batched form"
+    ):
         tiny(SGMRL, point(), engine="batched")
     with pytest.raises(ValueError, match="`engine` must be one of auto, batched, in_process, subprocess"):
         tiny(SGMRL, point(), engine="gpu")

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="process groups 
 SCRIPT = """
 import sys
 import time
-from sb3_sgmrl.vec_env.process_vec_env import process_pool
+from sb3_sgmrl.util.processes import process_pool
 
 def job(i):
     print("job", i, flush=True)

@@ -35,7 +35,7 @@ from sb3_sgmrl.data.streams import EVAL_SEED, REPORT_SEED
 from sb3_sgmrl.tasks.task_dist_env import TaskDistEnv
 from sb3_sgmrl.util.validation import check_positive
 from sb3_sgmrl.vec_env.engines import DEFAULT_WORKERS, as_task_vec_env
-from sb3_sgmrl.vec_env.task_workers import find_horizon
+from sb3_sgmrl.vec_env.task_workers import known_horizon
 
 _N_EVALUATIONS = 10
 # of a search: a trial has a quarter of the samples of a training, and says so often how it goes
@@ -251,7 +251,7 @@ class MetaExperimentManager(ExperimentManager):
         env = self.create_envs(self.n_eval_envs, eval_env=True)
         n_inner, n_outer = self._episode_counts()
         n_episodes = self._settings["n_inner_steps"] * n_inner + n_outer
-        samples = (meta_batch_size or self._settings["meta_batch_size"]) * n_episodes * find_horizon(env)
+        samples = (meta_batch_size or self._settings["meta_batch_size"]) * n_episodes * known_horizon(env)
         return MetaEvalCallback(
             env,
             n_tasks=self.meta.n_tasks,

@@ -1,0 +1,74 @@
+"""Copies of tasks, so that nothing a person holds is the task itself; their size, and what finds them in a list."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from copy import deepcopy
+from typing import Any
+
+import numpy as np
+
+# Larger tasks are not copied, shown or sent at every step.
+HEAVY = 2**16
+_OBJECT = 64  # bytes that a number or a text takes, roughly
+
+
+def own_copy(task: Any) -> Any:
+    """
+    A task that the owner of the original cannot change. A heavy array becomes read-only, and need not be copied again then.
+
+    :param task: the task
+    :return: the copy
+    """
+    if not isinstance(task, np.ndarray) or task.nbytes <= HEAVY or task.dtype.hasobject:
+        return deepcopy(task)
+    if _is_frozen(task):
+        return task
+    copied = task.copy()
+    copied.flags.writeable = False
+    return copied
+
+
+def _is_frozen(array: Any) -> bool:
+    while isinstance(array, np.ndarray) and not array.flags.writeable:
+        array = array.base
+    return array is None
+
+
+def is_heavy(task: Any) -> bool:
+    """
+    :param task: the task
+    :return: whether it takes more than 64 KiB, roughly
+    """
+    waiting, left = [task], HEAVY
+    while waiting and left >= 0:
+        part = waiting.pop()
+        left -= part.nbytes if isinstance(part, np.ndarray) else len(part) if isinstance(part, (str, bytes)) else _OBJECT
+        if isinstance(part, Mapping):
+            waiting.extend(part.values())
+        elif isinstance(part, (list, tuple)):
+            waiting.extend(part)
+        elif hasattr(part, "__dict__") and not isinstance(part, type):
+            waiting.extend(vars(part).values())
+    return left < 0
+
+
+def lookup_key(task: Any) -> Any:
+    """
+    :param task: the task
+    :return: a key for a dictionary, the same for every copy
+    :raises TypeError: when there is none
+    """
+    if isinstance(task, np.ndarray) and not task.dtype.hasobject:
+        return (task.shape, task.dtype.str, hashlib.blake2b(task.tobytes()).digest())
+    if isinstance(task, Mapping):
+        return (Mapping, frozenset((key, lookup_key(value)) for key, value in task.items()))
+    if isinstance(task, (list, tuple)):
+        return (type(task), tuple(lookup_key(part) for part in task))
+    kind = type(task)
+    # compared by identity, or by what they hold but without a hash, as dataclasses
+    if hasattr(task, "__dict__") and (kind.__hash__ is None or kind.__eq__ is object.__eq__):
+        return (kind, lookup_key(vars(task)))
+    hash(task)
+    return task

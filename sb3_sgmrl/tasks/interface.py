@@ -1,0 +1,169 @@
+"""What ``reset`` and ``step`` of an environment must answer, so that nothing is broadcast or cast in silence."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping
+from typing import Any, SupportsFloat
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+
+_ARRAYS = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
+
+
+def layers(env: gym.Env) -> Iterator[gym.Env]:
+    """
+    :param env: an environment
+    :return: its wrappers from the outside to the inside, and the base environment
+    """
+    yield env
+    while isinstance(env, gym.Wrapper):
+        env = env.env
+        yield env
+
+
+def check_signatures(env: gym.Env) -> None:
+    """
+    :param env: an environment
+    :raises TypeError: when it, or a wrapper, has the ``reset`` of an old interface
+    """
+    for layer in layers(env):
+        try:
+            signature = inspect.signature(layer.reset)
+        except (TypeError, ValueError):  # of some that are not written in Python nothing is known
+            continue
+        try:
+            signature.bind(seed=0, options=None)
+        except TypeError:
+            raise TypeError(
+                f"reset of {type(layer).__name__} must take the arguments seed and options, as Gymnasium's does, "
+                f"but takes {signature}."
+            ) from None
+
+
+def check_reset(env: gym.Env, answer: Any) -> tuple[Any, dict[str, Any]]:
+    """
+    :param env: an environment
+    :param answer: of its ``reset``
+    :return: the observation and info
+    :raises TypeError: when it is something else
+    :raises ValueError: when the observation is none of the space
+    """
+    name = f"reset of {type(env.unwrapped).__name__}"
+    if not (isinstance(answer, tuple) and len(answer) == 2 and isinstance(answer[1], dict)):
+        raise TypeError(f"{name} must return an observation and a dictionary, got {_brief(answer)}.")
+    _check_observation(env, name, answer[0])
+    return answer
+
+
+def check_step(env: gym.Env, answer: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
+    """
+    :param env: an environment
+    :param answer: of its ``step``
+    :return: observation, reward, terminated, truncated and info; a reward or flag in an array of size one is taken out of it
+    :raises TypeError: when it is something else
+    :raises ValueError: when the observation is none of the space
+    """
+    if problem := _shape_of_step(env, answer):
+        raise TypeError(problem)
+    observation, reward, terminated, truncated, info = answer
+    space = env.observation_space
+    if not (  # what nearly every answer is
+        type(observation) is np.ndarray and observation.shape == space.shape and observation.dtype == space.dtype
+    ):
+        _check_observation(env, f"step of {type(env.unwrapped).__name__}", observation)
+    if not isinstance(reward, (float, int, np.floating, np.integer, np.bool_)):
+        reward = _scalar(env, "reward", "a number", reward, "biuf")
+    if not isinstance(terminated, (bool, np.bool_)):
+        terminated = bool(_scalar(env, "terminated", "True or False", terminated, "biu"))
+    if not isinstance(truncated, (bool, np.bool_)):
+        truncated = bool(_scalar(env, "truncated", "True or False", truncated, "biu"))
+    return observation, reward, bool(terminated), bool(truncated), info
+
+
+def explain_step(env: gym.Env, action: Any) -> str | None:
+    """
+    Why a wrapper failed: because of what the base environment answers, perhaps.
+
+    :param env: an environment whose ``step`` raised an error
+    :param action: the action
+    :return: one sentence, or ``None`` when that is not the reason
+    """
+    try:
+        answer = env.unwrapped.step(action)
+    except Exception:
+        return None
+    return _shape_of_step(env, answer)
+
+
+def _shape_of_step(env: gym.Env, answer: Any) -> str | None:
+    if isinstance(answer, tuple) and len(answer) == 5 and isinstance(answer[4], dict):
+        return None
+    wanted = "observation, reward, terminated, truncated and a dictionary"
+    if not isinstance(answer, tuple):
+        got = _brief(answer)
+    elif len(answer) == 5:
+        got = f"{_brief(answer[4])} as the last"
+    else:
+        got = f"{len(answer)} values" + (", as in the interface before Gymnasium" if len(answer) == 4 else "")
+    return f"step of {type(env.unwrapped).__name__} must return {wanted}, got {got}."
+
+
+def _check_observation(env: gym.Env, name: str, observation: Any) -> None:
+    problem = observation_problem(env.observation_space, observation)
+    if problem is not None:
+        raise ValueError(f"{name} must return an observation of {problem}.")
+
+
+def observation_problem(space: spaces.Space, observation: Any) -> str | None:
+    """
+    :param space: of observations
+    :param observation: what an environment gave as one
+    :return: what is wrong, beginning with the space; ``None`` for shapes and types that fit
+    """
+    if isinstance(space, spaces.Dict):
+        if not isinstance(observation, Mapping):
+            return f"{_text(space)}, got {_brief(observation)}"
+        for key, part in space.spaces.items():
+            if key not in observation:
+                return f"{_text(space)}, got one without the key {key!r}"
+            if problem := observation_problem(part, observation[key]):
+                return f"{problem} under the key {key!r}"
+        return None
+    if not isinstance(space, _ARRAYS):
+        return None
+    try:
+        array = np.asarray(observation)
+    except (ValueError, TypeError, RuntimeError):  # nested lists of unequal lengths, tensors with a gradient
+        return f"{_text(space)}, got {_brief(observation)}"
+    if array.dtype.kind not in "biuf":
+        return f"{_text(space)}, got {_brief(observation)}"
+    if array.shape != space.shape:
+        return f"{_text(space)}, got one of shape {array.shape}"
+    assert space.dtype is not None
+    if array.dtype != space.dtype and space.dtype.kind != "f":
+        with np.errstate(invalid="ignore"):
+            if not np.array_equal(array.astype(space.dtype), array):
+                return f"{_text(space)}, got one of dtype {array.dtype} whose numbers {space.dtype} cannot hold"
+    return None
+
+
+def _scalar(env: gym.Env, name: str, what: str, value: Any, kinds: str) -> Any:
+    try:
+        array = np.asarray(value)
+        if array.dtype.kind in kinds and array.size == 1:
+            return array.item()
+    except (ValueError, TypeError, RuntimeError):
+        pass
+    raise TypeError(f"The {name} of {type(env.unwrapped).__name__} must be {what}, got {_brief(value)}.")
+
+
+def _text(space: spaces.Space) -> str:
+    return " ".join(str(space).split())
+
+
+def _brief(value: Any) -> str:
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 100 else text[:97] + "..."

@@ -1,0 +1,55 @@
+"""Answers of SB3's worker processes, for which nobody waits longer than for those of this package."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv
+
+from sb3_sgmrl.vec_env.process_vec_env import TIMEOUT
+
+
+@contextmanager
+def answers_in_time(env: VecEnv, timeout: float = TIMEOUT) -> Iterator[None]:
+    """
+    Within a ``with`` statement, a worker of a ``SubprocVecEnv`` that dies or hangs is an error, which names it.
+
+    :param env: workers
+    :param timeout: seconds an answer may take
+    """
+    workers = env.unwrapped
+    if not isinstance(workers, SubprocVecEnv) or any(isinstance(remote, _Timed) for remote in workers.remotes):
+        yield
+        return
+    remotes = workers.remotes
+    workers.remotes = tuple(_Timed(workers, i, remote, timeout) for i, remote in enumerate(remotes))
+    try:
+        yield
+    finally:
+        workers.remotes = remotes
+
+
+class _Timed:
+    """The connection to a worker."""
+
+    def __init__(self, workers: SubprocVecEnv, i: int, remote: Any, timeout: float) -> None:
+        self._workers, self._i, self._remote, self._timeout = workers, i, remote, timeout
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._remote, name)
+
+    def recv(self) -> Any:
+        try:
+            if self._remote.poll(self._timeout):
+                return self._remote.recv()
+        except (EOFError, OSError) as error:
+            raise EOFError(f"The process of worker {self._i} of `env` died.") from error
+        for process in self._workers.processes:
+            process.kill()
+            process.join()
+        self._workers.waiting, self._workers.closed = False, True
+        raise RuntimeError(
+            f"Worker {self._i} of `env` did not answer within {self._timeout:g} seconds, and all its workers were ended."
+        )
