@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from typing import Any, ClassVar
 
 import numpy as np
@@ -251,6 +252,12 @@ class MetaModel(SafelySaved):
         self.objective  # noqa: B018  # checks its own settings
         if self.score_term is not None:
             self.score_term.check(self)
+            if self.first_order:
+                warnings.warn(
+                    "`first_order=True` together with a score term is the most biased combination: the second-order term and "
+                    "the score term largely cancel, so keep both or neither.",
+                    stacklevel=5,
+                )
         if self.n_epochs > 1 and not self.objective.surrogate.has_local_form:
             raise ValueError(
                 f"`n_epochs` must be 1 with `inner_surrogate={self.inner_surrogate!r}`, which has no local surrogate, "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from abc import ABC, abstractmethod
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -51,12 +50,6 @@ class ScoreTerm(ABC):
         :raises ValueError: For an argument that does not go with the term
         """
         check_counted_once(settings.inner_surrogate)
-        if settings.first_order:
-            warnings.warn(
-                "`first_order=True` together with a score term is the most biased combination: the second-order term and the "
-                "score term largely cancel, so keep both or neither.",
-                stacklevel=6,
-            )
 
     def prepare(self, rollout: MetaRollout, context: TermContext) -> ScoreTerm:
         """
