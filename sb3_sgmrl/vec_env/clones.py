@@ -127,7 +127,8 @@ def _fields(model: Any) -> Iterator[tuple[str, np.ndarray]]:
     """Every array of the model and every option of its solver, copied."""
     for prefix, part in (("", model), ("opt.", model.opt)):
         for name in dir(part):
-            value = None if name.startswith("_") else getattr(part, name)
+            # pickling loses the signature of what was compiled
+            value = None if name.startswith("_") or name == "signature" else getattr(part, name)
             if isinstance(value, (np.ndarray, int, float)):
                 yield prefix + name, np.array(value)
 
