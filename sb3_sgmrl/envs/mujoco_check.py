@@ -9,19 +9,19 @@ import numpy as np
 
 from sb3_sgmrl.envs.mujoco_batch import MujocoTaskVectorEnv
 from sb3_sgmrl.envs.mujoco_family import MujocoFamily
-from sb3_sgmrl.envs.mujoco_fields import model_field
+from sb3_sgmrl.envs.mujoco_model import model_field
 from sb3_sgmrl.envs.mujoco_single import MujocoTaskEnv
 
 
 def check_family(family: MujocoFamily, n_steps: int = 100, seed: int = 0) -> None:
     """
     Play the same tasks, seeds and actions in the single and in the batched form, and compare everything to the bit: models,
-    observations, rewards and ends. Five columns play two short episodes each; some of them are idle in the end.
+    observations, rewards and ends. Five columns play two short episodes each, but for one that plays one and is idle then.
 
     :param family: the family
     :param n_steps: steps to be played
     :param seed: of tasks, episodes and actions
-    :raises ValueError: if the forms differ; the sentence names what, the column and the step
+    :raises ValueError: if the forms differ or a simulation is unstable; the sentence names what, the column and the step
     """
     if not isinstance(family, MujocoFamily):
         raise ValueError(f"`family` must be a MujocoFamily, got {family!r}.")
@@ -45,10 +45,9 @@ def check_family(family: MujocoFamily, n_steps: int = 100, seed: int = 0) -> Non
         episodes = iter(schedule)
         _compare(family, "observation", column, 0, _begin(single, next(episodes)), first[column])
         _compare_models(family, column, single.model, models[column])
-        steps = 0
         for step, (observations, rewards, terminations, truncations, infos) in enumerate(played, 1):
             observation, reward, terminated, _, _ = single.step(actions[step - 1, column])
-            steps += 1
+            _check_stable(single, column, step)
             done = terminations[column] or truncations[column]
             theirs = infos["final_obs"][column] if done else observations[column]
             _compare(family, "reward", column, step, reward, rewards[column])
@@ -61,6 +60,15 @@ def check_family(family: MujocoFamily, n_steps: int = 100, seed: int = 0) -> Non
                 _compare(family, "observation", column, step, _begin(single, following), observations[column])
     batched.close()
     single.close()
+
+
+def _check_stable(single: MujocoTaskEnv, column: int, step: int) -> None:
+    warnings = (mujoco.mjtWarning.mjWARN_BADQPOS, mujoco.mjtWarning.mjWARN_BADQVEL, mujoco.mjtWarning.mjWARN_BADQACC)
+    if any(single.data.warning[kind].number for kind in warnings):
+        raise ValueError(
+            f"The simulation of {type(single.family).__name__} is unstable and MuJoCo began it anew, column {column}, step "
+            f"{step}: use a smaller time step or narrower bounds of the tasks."
+        )
 
 
 def _tasks(family: MujocoFamily, rng: np.random.Generator, column: int) -> list[np.ndarray]:
@@ -79,8 +87,8 @@ def _compare(family: MujocoFamily, name: str, column: int, step: int, single: An
         index = tuple(differ[0].tolist())
         place = f"[{', '.join(map(str, index))}]" if index else ""
         raise ValueError(
-            f"The single and the batched form of {type(family).__name__} differ in {name}{place}, column {column}, step {step}: "
-            f"{_number(single, index)} and {_number(batched, index)}."
+            f"The single and the batched form of {type(family).__name__} differ in {name}{place}, column {column}, step "
+            f"{step}: {_number(single, index)} and {_number(batched, index)}."
         )
 
 

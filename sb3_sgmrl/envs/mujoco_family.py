@@ -13,10 +13,16 @@ import mujoco
 import numpy as np
 from gymnasium import spaces
 
-from sb3_sgmrl.envs.mujoco_fields import ModelFields, names_of, read_bounds, set_model_field
+from sb3_sgmrl.envs.mujoco_model import (
+    ModelFields,
+    compile_model,
+    control_ranges,
+    find_keyframe,
+    read_bounds,
+    set_model_field,
+)
 from sb3_sgmrl.envs.mujoco_state import MujocoState, check_field, find_place, frozen, is_computed
 from sb3_sgmrl.tasks.family import TaskFamily
-from sb3_sgmrl.util.mujoco_warnings import quiet_compiler
 
 
 class MujocoFamily(TaskFamily):
@@ -24,10 +30,10 @@ class MujocoFamily(TaskFamily):
     Tasks on a MuJoCo model of your own. Derive from it and write ``reward``; the other methods have defaults.
 
     The numbers of a task are those of ``task_space`` first, then those of ``factors``, then those of ``values``. Bounds of a
-    field are a pair (low, high) or a ``Box``, of one number for the whole field, of one per row, or of the shape of the field. A
-    dictionary from names to bounds selects rows instead: ``{"body_mass": {"payload": (0.1, 2.0)}}``. Inertias follow the masses
-    unless ``body_inertia`` is named, too. Fields are put in force when an episode begins, with all constants that MuJoCo
-    derives from them.
+    field are a pair (low, high) or a ``Box``, for one number, for one per row, or for all numbers of the field. A dictionary
+    from names to bounds selects rows instead: ``{"body_mass": {"payload": (0.1, 2.0)}}``. Inertias follow the masses unless
+    ``body_inertia`` is named, too. Fields are put in force when an episode begins, with all constants that MuJoCo derives
+    from them.
 
     In all methods n is the number of episodes played side by side; a row of a result may depend on the same row of the
     arguments only.
@@ -47,10 +53,10 @@ class MujocoFamily(TaskFamily):
     :raises ValueError: if an argument does not fit the model, or there are no tasks
     """
 
-    #: Camera of Gymnasium's ``MujocoRenderer``, such as {"distance": 3.0, "trackbodyid": 1}; ``None`` for MuJoCo's free camera.
+    #: Camera of Gymnasium's ``MujocoRenderer``, such as {"distance": 3.0}; ``None`` for MuJoCo's free camera.
     default_camera_config: dict[str, Any] | None = None
-    #: Whether fields that are computed from positions and velocities, such as ``site_xpos``, are of the state after the step. If
-    #: not, they are one step of the simulator behind, as in Gymnasium's environments. Forces are always of the last of these.
+    #: Whether what is computed from positions and velocities, such as ``site_xpos``, is of the state after the step. If not,
+    #: it is one step of the simulator behind, as in Gymnasium's environments. Forces are always those of the last such step.
     current_fields: ClassVar[bool] = True
 
     def __init__(
@@ -73,10 +79,10 @@ class MujocoFamily(TaskFamily):
             raise ValueError(f"`reset_noise` must be a finite number of at least 0, got {reset_noise!r}.")
         if action_bound is not None and not 0 < action_bound < np.inf:
             raise ValueError(f"`action_bound` must be positive or None, got {action_bound!r}.")
-        self.model = _compile(model)
+        self.model = compile_model(model)
         self.frame_skip = int(frame_skip)
         self.reset_noise = reset_noise
-        self.keyframe = -1 if keyframe is None else _keyframe(self.model, keyframe)
+        self.keyframe = -1 if keyframe is None else find_keyframe(self.model, keyframe)
         self.sensors = tuple(sensors)
         self._ids: dict[Any, Any] = {}
         for name in self.sensors:
@@ -92,8 +98,11 @@ class MujocoFamily(TaskFamily):
             self.default_task = self.check_tasks([default_task])[0]
         self.init_qpos, self.init_qvel = self.model.qpos0.copy(), np.zeros(self.model.nv)
         if self.keyframe >= 0:
-            self.init_qpos, self.init_qvel = self.model.key_qpos[self.keyframe].copy(), self.model.key_qvel[self.keyframe].copy()
-        self._control_low, self._control_high = _control_ranges(self.model)
+            self.init_qpos, self.init_qvel = (
+                self.model.key_qpos[self.keyframe].copy(),
+                self.model.key_qvel[self.keyframe].copy(),
+            )
+        self._control_low, self._control_high = control_ranges(self.model)
         self._action_bound = action_bound
         bounds = (self._control_low, self._control_high) if action_bound is None else (-action_bound, action_bound)
         low, high = (np.broadcast_to(np.float32(side), (self.model.nu,)) for side in bounds)
@@ -208,7 +217,11 @@ class MujocoFamily(TaskFamily):
         :param max_episode_steps: steps after which an episode is truncated
         :raises ValueError: if something else has this id, or a function of the family returns what does not fit
         """
-        if isinstance(max_episode_steps, bool) or not isinstance(max_episode_steps, (int, np.integer)) or max_episode_steps < 1:
+        if (
+            isinstance(max_episode_steps, bool)
+            or not isinstance(max_episode_steps, (int, np.integer))
+            or max_episode_steps < 1
+        ):
             raise ValueError(f"`max_episode_steps` must be a positive integer, got {max_episode_steps!r}.")
         spec = gym.registry.get(env_id)
         if spec is not None and not isinstance(spec.kwargs.get("family"), MujocoFamily):
@@ -334,8 +347,8 @@ class MujocoFamily(TaskFamily):
         observations = np.asarray(self.observe(state))
         if observations.ndim != 2 or len(observations) != n or observations.dtype not in (np.float64, np.float32):
             raise ValueError(
-                f"`observe` must return an array of shape ({n}, size) and dtype float64 or float32, got {observations.shape} "
-                f"and {observations.dtype}."
+                f"`observe` of {type(self).__name__} must return an array of shape ({n}, size) for {n} episodes and of dtype "
+                f"float64 or float32, got {observations.shape} and {observations.dtype}."
             )
         state.before = self.remember(state)
         controls = np.repeat((self._control_low + self._control_high)[None] / 2, n, axis=0)
@@ -348,47 +361,13 @@ class MujocoFamily(TaskFamily):
         if array.shape != shape or array.dtype not in dtypes:
             expected = " or ".join(map(str, dtypes))
             raise ValueError(
-                f"`{name}` of {type(self).__name__} must return an array of shape {shape} and dtype {expected}, got "
-                f"{array.shape} and {array.dtype}."
+                f"`{name}` of {type(self).__name__} must return an array of shape {shape} for {shape[0]} episodes and of "
+                f"dtype {expected}, got {array.shape} and {array.dtype}."
             )
         return array
-
-
-def _compile(model: Any) -> mujoco.MjModel:
-    if isinstance(model, mujoco.MjModel):
-        return deepcopy(model)
-    if not isinstance(model, (str, os.PathLike)):
-        raise ValueError(f"`model` must be an XML file, its text, or an MjModel, got {model!r}.")
-    is_text = isinstance(model, str) and model.lstrip().startswith("<")
-    if not is_text and not os.path.isfile(model):
-        raise ValueError(f"`model` must be an XML file, its text, or an MjModel, but there is no file {os.fspath(model)!r}.")
-    try:
-        with quiet_compiler():
-            if is_text:
-                return mujoco.MjModel.from_xml_string(model)
-            return mujoco.MjModel.from_xml_path(os.fspath(model))
-    except ValueError as error:
-        name = "the text given" if is_text else repr(os.fspath(model))
-        raise ValueError(f"`model` must compile, but MuJoCo says of {name}: {' '.join(str(error).split()).rstrip('.')}.") from None
-
-
-def _keyframe(model: mujoco.MjModel, name: Any) -> int:
-    index = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_KEY, name) if isinstance(name, str) else -1
-    if index < 0:
-        raise ValueError(f"`keyframe` must be one of {names_of(model, mujoco.mjtObj.mjOBJ_KEY)}, got {name!r}.")
-    return index
 
 
 def _task_bounds(space: Any) -> tuple[np.ndarray, np.ndarray]:
     if not isinstance(space, spaces.Box) or len(space.shape) != 1:
         raise ValueError(f"`task_space` must be a Box of shape (k,), got {space!r}.")
     return read_bounds("`task_space`", space)
-
-
-def _control_ranges(model: mujoco.MjModel) -> tuple[np.ndarray, np.ndarray]:
-    low, high = model.actuator_ctrlrange.T.copy()
-    unlimited = np.flatnonzero(low >= high)
-    if model.nu == 0 or len(unlimited):
-        which = "it has no actuators" if model.nu == 0 else f"actuator {model.actuator(unlimited[0]).name!r} has none"
-        raise ValueError(f"`model` must have actuators with a control range, but {which}: put ctrlrange into the XML.")
-    return low, high

@@ -132,7 +132,7 @@ class MujocoTaskEnv(TaskMixin, gym.Env):
     def _field(self, name: str) -> np.ndarray:
         if name not in self._views:
             raise self.family.unread(name)
-        return self._views[name]
+        return np.array([self.data.time]) if name == "time" else self._views[name]
 
     def _observe(self) -> np.ndarray:
         return np.array(self.family.observations(self._state, 1)[0])

@@ -8,7 +8,7 @@ from typing import Any
 import mujoco
 import numpy as np
 
-from sb3_sgmrl.envs.mujoco_fields import names_of
+from sb3_sgmrl.envs.mujoco_model import names_of
 
 # What MuJoCo integrates or is given; everything else is computed from these.
 _INTEGRATED = frozenset({"act", "ctrl", "mocap_pos", "mocap_quat", "qpos", "qvel", "time", "userdata"})
@@ -108,13 +108,15 @@ def check_field(data: mujoco.MjData, name: str) -> None:
     :raises AttributeError: if both forms cannot give it
     """
     if name in _FOR_SENSORS | _OF_THE_SOLVER:
-        raise AttributeError(f"A family must not read {name!r}, which MuJoCo does not always compute: put a sensor into the model.")
+        raise AttributeError(f"A family must not read {name!r}, which MuJoCo does not always compute: use a sensor instead.")
     try:
         from mujoco.batch import DATA_FIELDS
     except ImportError:  # then there is a single form only
         DATA_FIELDS = [field for field in dir(data) if isinstance(getattr(data, field), np.ndarray)]
-    if name not in DATA_FIELDS or np.ndim(getattr(data, name)) == 0 and name != "time":
-        raise AttributeError(f"The state of a family must be read by fields of MjData such as qpos or site_xpos, got {name!r}.")
+    if name not in DATA_FIELDS or (np.ndim(getattr(data, name)) == 0 and name != "time"):
+        raise AttributeError(
+            f"The state of a family must be read by fields of MjData such as qpos or site_xpos, got {name!r}."
+        )
 
 
 def frozen(array: np.ndarray) -> np.ndarray:

@@ -1,14 +1,18 @@
-"""Fields of a MuJoCo model that differ from task to task: as numbers of a task, and as arrays of the model."""
+"""The MuJoCo model of a family, and its fields that differ from task to task: as numbers of a task and as arrays."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
 import mujoco
 import numpy as np
 from gymnasium import spaces
+
+from sb3_sgmrl.util.mujoco_warnings import quiet_compiler
 
 # Fields that MuJoCo reads as they are, or whose derived constants mj_setConst follows. Sizes and places of geoms are not among
 # them: the compiler alone derives masses, inertias and bounding volumes from those. Nor are limits, which a flag may ignore.
@@ -52,6 +56,58 @@ class _Part:
     default: np.ndarray
 
 
+def compile_model(model: Any) -> mujoco.MjModel:
+    """
+    :param model: an XML file, its text, or an ``MjModel``
+    :return: the model, or a copy of it
+    :raises ValueError: if it is something else, or does not compile
+    """
+    if isinstance(model, mujoco.MjModel):
+        return deepcopy(model)
+    if not isinstance(model, (str, os.PathLike)):
+        raise ValueError(f"`model` must be an XML file, its text, or an MjModel, got {model!r}.")
+    is_text = isinstance(model, str) and model.lstrip().startswith("<")
+    if not is_text and not os.path.isfile(model):
+        raise ValueError(f"`model` must be an XML file, its text, or an MjModel, but there is no file {os.fspath(model)!r}.")
+    try:
+        with quiet_compiler():
+            if is_text:
+                return mujoco.MjModel.from_xml_string(model)
+            return mujoco.MjModel.from_xml_path(os.fspath(model))
+    except ValueError as error:
+        name = "the text given" if is_text else repr(os.fspath(model))
+        raise ValueError(
+            f"`model` must compile, but MuJoCo says of {name}: {' '.join(str(error).split()).rstrip('.')}."
+        ) from None
+
+
+def find_keyframe(model: mujoco.MjModel, name: Any) -> int:
+    """
+    :param model: a model
+    :param name: of a keyframe
+    :return: its index
+    :raises ValueError: if there is none
+    """
+    index = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_KEY, name) if isinstance(name, str) else -1
+    if index < 0:
+        raise ValueError(f"`keyframe` must be one of {names_of(model, mujoco.mjtObj.mjOBJ_KEY)}, got {name!r}.")
+    return index
+
+
+def control_ranges(model: mujoco.MjModel) -> tuple[np.ndarray, np.ndarray]:
+    """
+    :param model: a model
+    :return: lower and upper bounds of the controls, shape (nu,)
+    :raises ValueError: if it has no actuators, or one without a range
+    """
+    low, high = model.actuator_ctrlrange.T.copy()
+    unlimited = np.flatnonzero(low >= high)
+    if model.nu == 0 or len(unlimited):
+        which = "it has no actuators" if model.nu == 0 else f"actuator {model.actuator(unlimited[0]).name!r} has none"
+        raise ValueError(f"`model` must have actuators with a control range, but {which}: put ctrlrange into the XML.")
+    return low, high
+
+
 class ModelFields:
     """
     Model fields as a part of a task. The numbers are those of ``factors`` first, then those of ``values``.
@@ -73,10 +129,9 @@ class ModelFields:
             self._inertia_follows = True
         else:
             self._inertia_follows = False
-        self.low, self.high, self.default = (
-            np.concatenate([np.empty(0), *(getattr(part, name).ravel() for part in self._parts)])
-            for name in ("low", "high", "default")
-        )
+        self.low = np.concatenate([np.empty(0)] + [part.low.ravel() for part in self._parts])
+        self.high = np.concatenate([np.empty(0)] + [part.high.ravel() for part in self._parts])
+        self.default = np.concatenate([np.empty(0)] + [part.default.ravel() for part in self._parts])
         self.labels = [
             part.label + (f"[{', '.join(map(str, index))}]" if index else "")
             for part in self._parts
@@ -94,8 +149,8 @@ class ModelFields:
             given = numbers[:, start : start + part.low.size]
             start += part.low.size
             rows = self._original[part.field][part.rows]
-            # numbers of the first axes apply to all that the axes after them hold
-            given = given.reshape(n, *_aligned(part.low.shape, rows.shape))
+            # a number of a row applies to all of the row
+            given = given.reshape(n, *part.low.shape, *[1] * (rows.ndim - part.low.ndim))
             where = (slice(None), part.rows) if part.rows is not ... else ...
             arrays[part.field][where] = rows * given if part.scales else np.broadcast_to(given, (n, *rows.shape))
         if self._inertia_follows:
@@ -121,7 +176,7 @@ class ModelFields:
     def _part(self, where: str, label: str, field: str, rows: Any, scales: bool, bounds: Any) -> _Part:
         low, high = read_bounds(where, bounds)
         selected = self._original[field][rows]
-        if _aligned(low.shape, selected.shape) is None:
+        if low.shape != selected.shape[: low.ndim]:
             raise ValueError(
                 f"{where} must hold bounds for one number, for one per row or for all of {selected.shape}, got the shape"
                 f" {low.shape}."
@@ -182,14 +237,14 @@ def _mapping(argument: str, given: Any) -> Mapping[str, Any]:
 
 
 def _rows(model: mujoco.MjModel, where: str, field: str, name: str) -> np.ndarray | int:
-    kind = field.split("_")[0]
-    if kind not in _OBJECTS:
+    word = field.split("_")[0]
+    if word not in _OBJECTS:
         raise ValueError(f"{where} must be bounds, because {field} has no rows with names.")
-    index = mujoco.mj_name2id(model, _OBJECTS[kind], name)
+    index = mujoco.mj_name2id(model, _OBJECTS[word], name) if isinstance(name, str) else -1
     if index < 0:
-        kind = "joint" if kind in ("dof", "jnt") else kind
-        raise ValueError(f"{where} must name one of {kind}s {names_of(model, _OBJECTS[field.split('_')[0]])}, got {name!r}.")
-    if kind != "dof":
+        kind = "joint" if word in ("dof", "jnt") else word
+        raise ValueError(f"{where} must name a {kind} of the model, one of {names_of(model, _OBJECTS[word])}, got {name!r}.")
+    if word != "dof":
         return index
     rows = np.flatnonzero(model.dof_jntid == index)
     return rows if len(rows) > 1 else int(rows[0])
@@ -212,11 +267,6 @@ def names_of(model: mujoco.MjModel, kind: mujoco.mjtObj) -> list[str]:
         mujoco.mjtObj.mjOBJ_TENDON: model.ntendon,
     }[kind]
     return [name for name in (mujoco.mj_id2name(model, kind, i) for i in range(n)) if name]
-
-
-def _aligned(shape: tuple[int, ...], rows: tuple[int, ...]) -> tuple[int, ...] | None:
-    """The shape with which numbers of one shape broadcast to rows from the first axis on; None if they do not."""
-    return shape + (1,) * (len(rows) - len(shape)) if shape == rows[: len(shape)] else None
 
 
 def _like(rows: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
