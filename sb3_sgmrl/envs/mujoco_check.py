@@ -93,8 +93,9 @@ def _compare(family: MujocoFamily, name: str, column: int, step: int, single: An
 
 
 def _compare_models(family: MujocoFamily, column: int, single: mujoco.MjModel, batched: mujoco.MjModel) -> None:
-    names = [name for name in dir(single) if not name.startswith("_") and isinstance(getattr(single, name), np.ndarray)]
-    for name in [*names, "opt.gravity", "opt.wind", "opt.density", "opt.viscosity"]:
+    named = list(family.model_values(family.default_task[None]))  # first, because the others may be derived from them
+    others = [name for name in dir(single) if not name.startswith("_") and isinstance(getattr(single, name), np.ndarray)]
+    for name in [*named, *others]:
         ours, theirs = (np.asarray(model_field(model, name)) for model in (single, batched))
         _compare(family, f"the model's {name}", column, 0, ours, theirs)
 

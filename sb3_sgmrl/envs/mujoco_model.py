@@ -15,7 +15,8 @@ from gymnasium import spaces
 from sb3_sgmrl.util.mujoco_warnings import quiet_compiler
 
 # Fields that MuJoCo reads as they are, or whose derived constants mj_setConst follows. Sizes and places of geoms are not among
-# them: the compiler alone derives masses, inertias and bounding volumes from those. Nor are limits, which a flag may ignore.
+# them: the compiler alone derives masses, inertias and bounding volumes from those, as it derives lengths of tendons from the
+# pose in which springs rest. Nor are limits, which a flag may ignore.
 _POSITIVE = ("body_mass", "body_inertia")
 _NOT_NEGATIVE = (
     "dof_armature",
@@ -29,7 +30,7 @@ _NOT_NEGATIVE = (
     "tendon_frictionloss",
     "tendon_stiffness",
 )
-_OF_ANY_SIGN = ("actuator_biasprm", "actuator_gainprm", "actuator_gear", "opt.gravity", "opt.wind", "qpos_spring")
+_OF_ANY_SIGN = ("actuator_biasprm", "actuator_gainprm", "actuator_gear", "opt.gravity", "opt.wind")
 FIELDS = tuple(sorted(_POSITIVE + _NOT_NEGATIVE + _OF_ANY_SIGN))
 
 # The objects whose names select rows of a field, by the first word of the field.
