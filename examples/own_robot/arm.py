@@ -8,8 +8,6 @@ from gymnasium import spaces
 
 from sb3_sgmrl import SGMRL, MujocoFamily, TaskDistEnv, check_family, evaluate_adaptation
 
-TIMESTEPS = int(sys.argv[1]) if len(sys.argv) > 1 else 2_000_000  # the tests of the package pass 1
-
 
 class Arm(MujocoFamily):
     """Bring the tip to a place; the first two numbers of a task are the place."""
@@ -26,11 +24,13 @@ family = Arm(
     sensors=["tip"],
     reset_noise=0.1,
 )
-check_family(family)
 family.register("Arm-v0", max_episode_steps=50)
-print(f"A task is {', '.join(family.task_labels)}.")
 
-env = TaskDistEnv("Arm-v0")
-model = SGMRL("MlpPolicy", env, meta_batch_size=20, n_episodes=10, learning_rate=3e-3, gamma=0.95, seed=0)
-model.learn(TIMESTEPS)
-print(evaluate_adaptation(model, n_tasks=40, n_steps=1))
+if __name__ == "__main__":
+    check_family(family)
+    print(f"A task is {', '.join(family.task_labels)}.")
+    model = SGMRL(
+        "MlpPolicy", TaskDistEnv("Arm-v0"), meta_batch_size=20, n_episodes=10, learning_rate=3e-3, gamma=0.95, seed=0
+    )
+    model.learn(int(sys.argv[1]) if len(sys.argv) > 1 else 2_000_000)  # the tests of the package pass 1
+    print(evaluate_adaptation(model, n_tasks=40, n_steps=1))

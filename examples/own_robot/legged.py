@@ -9,8 +9,6 @@ from gymnasium import spaces
 
 from sb3_sgmrl import SGMRL, MujocoFamily, TaskDistEnv, check_family, evaluate_adaptation
 
-TIMESTEPS = int(sys.argv[1]) if len(sys.argv) > 1 else 3_000_000  # the tests of the package pass 1
-
 
 class Legged(MujocoFamily):
     """Run in a direction of the plane, a vector of length 1, without falling."""
@@ -49,10 +47,11 @@ family = Legged(
     default_task=[1.0, 0.0, 1.0, 1.0, 1.0],
     reset_noise=0.1,
 )
-check_family(family)
 family.register("Legged-v0", max_episode_steps=200)
-print(f"A task is {', '.join(family.task_labels)}.")
 
-model = SGMRL("MlpPolicy", TaskDistEnv("Legged-v0"), meta_batch_size=20, n_episodes=10, gamma=0.97, seed=0)
-model.learn(TIMESTEPS)
-print(evaluate_adaptation(model, n_tasks=20, n_steps=1))
+if __name__ == "__main__":
+    check_family(family)
+    print(f"A task is {', '.join(family.task_labels)}.")
+    model = SGMRL("MlpPolicy", TaskDistEnv("Legged-v0"), meta_batch_size=20, n_episodes=10, gamma=0.97, seed=0)
+    model.learn(int(sys.argv[1]) if len(sys.argv) > 1 else 3_000_000)  # the tests of the package pass 1
+    print(evaluate_adaptation(model, n_tasks=20, n_steps=1))

@@ -47,8 +47,9 @@ class MujocoTaskEnv(TaskMixin, gym.Env):
             view = self.model.vis.global_
             view.offwidth, view.offheight = max(view.offwidth, width), max(view.offheight, height)
         self.data = mujoco.MjData(self.model)
-        self._views = {name: frozen(np.asarray(getattr(self.data, name))[None]) for name in family.fields}
+        self._views = {name: frozen(getattr(self.data, name)[None]) for name in family.fields - {"time"}}
         self._state = family.make_state(self._field)
+        vars(self._state).update(self._views)  # found without a call
 
     # A copy is made anew; the task has to go with it.
     def __getstate__(self) -> dict[str, Any]:
@@ -104,7 +105,7 @@ class MujocoTaskEnv(TaskMixin, gym.Env):
         if family.refreshes:
             mujoco.mj_step1(self.model, self.data)
         rewards, terminated = family.outcome(state, controls, tasks)
-        info = {name: _plain(value[0]) for name, value in family.info(state, controls, tasks).items()}
+        info = {name: _plain(value) for name, value in family.info(state, controls, tasks).items()}
         if self.render_mode == "human":
             self.render()
         return self._observe(), float(rewards[0]), bool(terminated[0]), False, info
@@ -130,7 +131,7 @@ class MujocoTaskEnv(TaskMixin, gym.Env):
         return MujocoRenderer(self.model, self.data, camera, **picture)
 
     def _field(self, name: str) -> np.ndarray:
-        if name not in self._views:
+        if name not in self.family.fields:
             raise self.family.unread(name)
         return np.array([self.data.time]) if name == "time" else self._views[name]
 
@@ -139,4 +140,4 @@ class MujocoTaskEnv(TaskMixin, gym.Env):
 
 
 def _plain(value: np.ndarray) -> Any:
-    return value.item() if np.ndim(value) == 0 else value.copy()
+    return value.item() if value.ndim == 1 else value[0].copy()

@@ -73,6 +73,10 @@ def returning(method, result):
         (returning("observe", lambda s: s.qpos[0]), r"`observe` of Odd must return an array of shape \(\d+, size\) .*\(2,\)"),
         (returning("observe", lambda s: s.qpos.astype(int)), "`observe` of Odd must return .* and int64"),
         (returning("draw_state", lambda s: (np.zeros(3), np.zeros(2))), r"`draw_state` must return .* got \[\(3,\), \(2,\)\]"),
+        (
+            returning("info", lambda s: {"speed": 1.0}),
+            r"`info` of Odd must hold arrays of (\d+) rows for \1 episodes, got 'speed'",
+        ),
         (returning("reward", lambda s: s.sensor("x")), r"`name` of a sensor must be one of \['tip'\], got 'x'"),
         (returning("reward", lambda s: s.site("x")), r"`name` of a site must be one of \['tip'\], got 'x'"),
     ],
