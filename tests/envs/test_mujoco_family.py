@@ -11,8 +11,10 @@ import gymnasium as gym
 import mujoco
 import numpy as np
 import pytest
+from gymnasium.utils.env_checker import check_env as gymnasium_check_env
 from mujoco_tools import draw_actions, needs_batch
 from own_robots import ARM, PLACE, RICH, Arm, arm, rich
+from stable_baselines3.common.env_checker import check_env as sb3_check_env
 from toys import assert_same, state, tiny
 
 from sb3_sgmrl import SGMRL, TaskDistEnv, check_family
@@ -22,8 +24,23 @@ from sb3_sgmrl.envs.mujoco_single import MujocoTaskEnv
 from sb3_sgmrl.vec_env.engines import as_task_vec_env
 
 
+class Sharing(Arm):
+    """The distance is computed once per step, for the reward and the end."""
+
+    def distance(self, state, tasks):
+        if "distance" not in state.cache:
+            state.cache["distance"] = -super().reward(state, None, tasks)
+        return state.cache["distance"]
+
+    def reward(self, state, controls, tasks):
+        return -self.distance(state, tasks)
+
+    def terminated(self, state, tasks):
+        return self.distance(state, tasks) < 0.05
+
+
 @needs_batch
-@pytest.mark.parametrize("make", [arm, rich, lambda: rich(action_bound=2.0, keyframe=None)])
+@pytest.mark.parametrize("make", [arm, rich, lambda: rich(action_bound=2.0, keyframe=None), lambda: arm(Sharing)])
 def test_both_forms_of_an_own_family_agree(make):
     check_family(make())
 
@@ -125,6 +142,13 @@ def test_both_forms_can_be_pickled():
     np.testing.assert_array_equal(copy.reset(seed=4)[0], env.reset(seed=4)[0])
     # a copy still has its batched form
     assert as_task_vec_env(pickle.loads(pickle.dumps(TaskDistEnv(env))), engine="batched").num_envs > 1
+
+
+@pytest.mark.filterwarnings("ignore:.*(infinity|symmetric and normalized).*")
+def test_the_single_form_passes_the_checkers_of_others():
+    for family in (arm(), rich(keyframe=None)):
+        gymnasium_check_env(MujocoTaskEnv(family), skip_render_check=True)
+        sb3_check_env(MujocoTaskEnv(family), warn=False, skip_render_check=True)
 
 
 @needs_batch
