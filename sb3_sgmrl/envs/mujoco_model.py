@@ -177,6 +177,9 @@ class ModelFields:
     def _part(self, where: str, label: str, field: str, rows: Any, scales: bool, bounds: Any) -> _Part:
         low, high = read_bounds(where, bounds)
         selected = self._original[field][rows]
+        has_columns = self._original[field].ndim > (0 if field.startswith("opt.") else 1)
+        if has_columns and not scales and low.shape != selected.shape:  # one value for all columns is hardly ever meant
+            raise ValueError(f"{where} must hold bounds for all of {selected.shape}, got the shape {low.shape}.")
         if low.shape != selected.shape[: low.ndim]:
             raise ValueError(
                 f"{where} must hold bounds for one number, for one per row or for all of {selected.shape}, got the shape"

@@ -42,6 +42,14 @@ from sb3_sgmrl.envs.mujoco_single import MujocoTaskEnv
             {"factors": {"body_mass": ([1, 1], [2, 2])}},
             r"`factors\['body_mass'\]` must hold bounds .* of \(4,\), got .* \(2,\)",
         ),
+        (
+            {"values": {"geom_friction": {"ball": (0.5, 1.0)}}},
+            r"\['ball'\]` must hold bounds for all of \(3,\), got the shape \(\)",
+        ),
+        (
+            {"values": {"opt.gravity": (-12.0, -6.0)}},
+            r"`values\['opt.gravity'\]` must hold bounds for all of \(3,\), got .* \(\)",
+        ),
         ({"factors": {"body_mass": 3.0}}, r"`factors\['body_mass'\]` must be a Box or a pair \(low, high\) .*, got 3\.0"),
         ({"factors": {"body_mass": (2.0, 1.0)}}, "must have finite bounds with low <= high, got 2.0 and 1.0"),
         ({"factors": {"body_mass": (0.0, 1.0)}}, "must have lower bounds that are positive, got 0.0"),
