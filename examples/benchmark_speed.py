@@ -114,8 +114,8 @@ def pure_physics(model, n_samples):
         for t in range(n_steps):
             vector_env._step_columns(slice(None), actions[t % 20])
         return time.perf_counter() - start
-    controls = [vector_env._single.controls(a) for a in actions]
-    frame_skip = vector_env._single.frame_skip
+    controls = [vector_env.family.controls(a) for a in actions]
+    frame_skip = vector_env.family.frame_skip
     start = time.perf_counter()
     for t in range(n_steps):
         vector_env._ctrl[:] = controls[t % 20]

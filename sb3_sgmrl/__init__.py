@@ -1,6 +1,8 @@
 """Gradient-based meta-reinforcement learning for Stable-Baselines3."""
 
+import importlib
 import os
+from typing import TYPE_CHECKING, Any
 
 from sb3_sgmrl.common.callbacks import MetaEvalCallback
 from sb3_sgmrl.common.evaluation import AdaptationReport, evaluate_adaptation
@@ -13,6 +15,10 @@ from sb3_sgmrl.tasks.task_dist_env import TaskDistEnv
 from sb3_sgmrl.vec_env.from_vector_env import from_vector_env
 from sb3_sgmrl.vec_env.task_checker import check_tasks
 
+if TYPE_CHECKING:
+    from sb3_sgmrl.envs.mujoco_check import check_family
+    from sb3_sgmrl.envs.mujoco_family import MujocoFamily
+
 with open(os.path.join(os.path.dirname(__file__), "version.txt")) as file:
     __version__ = file.read().strip()
 
@@ -24,10 +30,21 @@ __all__ = [
     "SGMRL",
     "AdaptationReport",
     "MetaEvalCallback",
+    "MujocoFamily",
     "TaskDistEnv",
     "__version__",
+    "check_family",
     "check_tasks",
     "evaluate_adaptation",
     "from_vector_env",
     "to_sb3",
 ]
+
+# MuJoCo takes a second to import, and not everyone needs it.
+_OF_MUJOCO = {"MujocoFamily": "sb3_sgmrl.envs.mujoco_family", "check_family": "sb3_sgmrl.envs.mujoco_check"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _OF_MUJOCO:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_OF_MUJOCO[name]), name)

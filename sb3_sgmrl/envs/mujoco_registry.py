@@ -56,8 +56,8 @@ def register_mujoco() -> None:
         if env_id not in gym.registry:
             gym.register(
                 env_id,
-                entry_point=f"sb3_sgmrl.envs.mujoco_single:{robot}TaskEnv",
-                vector_entry_point=f"sb3_sgmrl.envs.mujoco_batch:{robot}TaskVectorEnv",
+                entry_point="sb3_sgmrl.envs.mujoco_robots:RobotTaskEnv",
+                vector_entry_point="sb3_sgmrl.envs.mujoco_robots:RobotTaskVectorEnv",
                 max_episode_steps=HORIZON,
-                kwargs=kwargs,
+                kwargs={"robot": robot, **kwargs},
             )

@@ -1,275 +1,143 @@
-"""Task families on Gymnasium's MuJoCo robots: one environment at a time, and the logic shared with the batched form."""
+"""One environment of a MuJoCo family."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, ClassVar
+from copy import deepcopy
+from functools import cached_property
+from typing import Any
 
+import gymnasium as gym
 import mujoco
 import numpy as np
-from gymnasium import spaces
-from gymnasium.envs.mujoco import MujocoEnv
-from gymnasium.envs.mujoco.ant_v5 import AntEnv
-from gymnasium.envs.mujoco.half_cheetah_v5 import HalfCheetahEnv
-from gymnasium.envs.mujoco.hopper_v5 import HopperEnv
-from gymnasium.envs.mujoco.humanoid_v5 import HumanoidEnv
-from gymnasium.envs.mujoco.swimmer_v5 import SwimmerEnv
-from gymnasium.envs.mujoco.walker2d_v5 import Walker2dEnv
-from gymnasium.utils import EzPickle
 
-from sb3_sgmrl.envs.mujoco_tasks import MujocoTasks, Range, make_tasks
+from sb3_sgmrl.envs.mujoco_family import MujocoFamily
+from sb3_sgmrl.envs.mujoco_state import frozen
 from sb3_sgmrl.tasks.family import TaskMixin
-from sb3_sgmrl.util.mujoco_warnings import quiet_compiler
 
-# Gives a field of MjData by its name, with one row per column.
-Fields = Callable[[str], np.ndarray]
+_SIZE = 480
 
 
-class MujocoTaskEnv(TaskMixin, MujocoEnv, EzPickle):
+class MujocoTaskEnv(TaskMixin, gym.Env):
     """
-    A robot of Gymnasium (v5) whose reward depends on a task. The reward of a step is
+    The single environment of a MuJoCo family, stepped by MuJoCo itself.
 
-        forward_reward_weight * (reward of the task) + healthy_reward * (is healthy) - ctrl_cost_weight * |control|^2
-
-    where the control is the action that reaches the simulator: actions outside of the action space are clipped.
-    Dynamics, observations, resets and the end of an episode are Gymnasium's. The methods that take arrays with one row per
-    column are the only place where these things are computed; the batched form calls them, too.
-
-    :param task: "direction", "velocity", "velocity_wrong_sign", "angle", "goal" or "dynamics", see
-        ``sb3_sgmrl.envs.mujoco_tasks``
-    :param task_range: the range of the tasks, see there; ``None`` for the default
-    :param action_bound: if given, the action space is [-action_bound, action_bound] and mapped linearly onto the
-        simulator's, as Gymnasium's ``RescaleAction`` does
-    :param kwargs: arguments of Gymnasium's environment, such as ``ctrl_cost_weight``, ``healthy_reward`` or ``render_mode``
-    :raises ValueError: if there is no such task, the range is empty or ``action_bound`` is not positive
+    :param family: model, tasks and what is computed from them
+    :param render_mode: ``None``, "human", "rgb_array", "depth_array" or "rgbd_tuple"
+    :param width: of pictures, in pixels
+    :param height: of pictures, in pixels
+    :param camera: further arguments of Gymnasium's ``MujocoRenderer``, such as ``camera_name`` or ``default_camera_config``
     """
 
-    # Arguments of Gymnasium's environment that are not open to choice.
-    fixed_kwargs: ClassVar[dict[str, Any]] = {}
-    # Gymnasium's resets draw velocities from a normal distribution for some robots, from a uniform one for others.
-    normal_velocity_noise = False
-    # Gymnasium clips the observed velocities of some robots.
-    velocity_limit = np.inf
-    # World coordinates, the first of qpos, which Gymnasium hides from the policy.
-    n_world_coordinates = 2
-    family: MujocoTasks
-    # Set by Gymnasium's environments where they apply.
-    _forward_reward_weight: float
-    _ctrl_cost_weight: float
-    _reset_noise_scale: float
-    _exclude_current_positions_from_observation: bool
-    _healthy_reward = 0.0
-    _terminate_when_unhealthy = False
+    metadata: dict[str, Any] = {"render_modes": ["human", "rgb_array", "depth_array", "rgbd_tuple"]}  # noqa: RUF012
+    family: MujocoFamily
 
     def __init__(
-        self, task: str = "direction", task_range: Range | None = None, action_bound: float | None = None, **kwargs: Any
+        self, family: MujocoFamily, render_mode: str | None = None, width: int = _SIZE, height: int = _SIZE, **camera: Any
     ):
-        if action_bound is not None and not action_bound > 0:
-            raise ValueError(f"action_bound must be positive or None, got {action_bound}.")
-        with quiet_compiler():
-            super().__init__(**self.fixed_kwargs, **kwargs)
-        family = make_tasks(task, task_range, self.model)
-        EzPickle.__init__(self, task, task_range, action_bound, **kwargs)
+        if render_mode not in (None, *self.metadata["render_modes"]):
+            raise ValueError(f"`render_mode` must be None or one of {self.metadata['render_modes']}, got {render_mode!r}.")
         self._init_tasks(family)
-        self._task_reward = family.reward
-        self._control_low, self._control_high = self.model.actuator_ctrlrange.T.copy()
-        self._action_bound = action_bound
-        if action_bound is not None:
-            self.action_space = spaces.Box(-action_bound, action_bound, shape=(self.model.nu,), dtype=np.float32)
-        self._n_hidden = self.n_world_coordinates if self._exclude_current_positions_from_observation else 0
-        self._qpos, self._qvel = self.data.qpos[None], self.data.qvel[None]  # views
-        self._position = self.position(lambda field: getattr(self.data, field)[None])  # a view, too
+        self.metadata = {**self.metadata, "render_fps": round(1 / family.dt)}
+        self.observation_space = family.observation_space
+        self.action_space = family.action_space
+        self.render_mode = render_mode
+        self._picture = {"width": width, "height": height, **camera}
+        self.model = deepcopy(family.model)
+        if render_mode is not None:
+            view = self.model.vis.global_
+            view.offwidth, view.offheight = max(view.offwidth, width), max(view.offheight, height)
+        self.data = mujoco.MjData(self.model)
+        self._views = {name: frozen(getattr(self.data, name)[None]) for name in family.fields - {"time"}}
+        self._state = family.make_state(self._field)
+        vars(self._state).update(self._views)  # found without a call
 
-    # EzPickle makes a new environment from the constructor's arguments; the task has to go with them.
+    # A copy is made anew; the task has to go with it.
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "tasks": self.tasks}
+        arguments = {"family": self.family, "render_mode": self.render_mode, **self._picture}
+        return {"arguments": arguments, "tasks": self.tasks, "spec": self.spec}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        self.tasks = state["tasks"]
+        MujocoTaskEnv.__init__(self, **state["arguments"])
+        self.tasks, self.spec = state["tasks"], state["spec"]
 
-    # -- for one or many columns -----------------------------------------------------------------------------------
+    @property
+    def dt(self) -> float:
+        """Seconds per step."""
+        return self.family.dt
 
-    def position(self, fields: Fields) -> np.ndarray:
+    @property
+    def frame_skip(self) -> int:
+        """Steps of the simulator per step."""
+        return self.family.frame_skip
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
         """
-        The position from whose change Gymnasium computes the velocity.
+        Begin an episode of the task that is set.
 
-        :param fields: gives a field of MjData by its name, shape (n, ...)
-        :return: a view of the position in m, x first, shape (n, 1) or (n, 2)
+        :param seed: seed of the random generator, ``None`` to continue with the one there is
+        :param options: not used
+        :return: first observation and an empty dictionary
         """
-        return fields("qpos")[:, : self.n_world_coordinates]
+        super().reset(seed=seed)
+        self.family.put_in_force(self.model, self.data, self.tasks)
+        self.data.qpos[:], self.data.qvel[:] = self.family.first_state(self.np_random, self.tasks[0])
+        mujoco.mj_forward(self.model, self.data)
+        self._state.before = None
+        self._state.cache.clear()
+        if self.render_mode == "human":
+            self.render()
+        return self._observe(), {}
 
-    def healthy(self, qpos: np.ndarray, qvel: np.ndarray) -> np.ndarray:
-        """
-        :param qpos: generalised positions, shape (n, nq)
-        :param qvel: generalised velocities, shape (n, nv)
-        :return: whether the robot has not fallen, shape (n,), dtype bool
-        """
-        return np.ones(len(qpos), dtype=bool)
-
-    def observe(self, qpos: np.ndarray, qvel: np.ndarray, out: np.ndarray) -> np.ndarray:
-        """
-        :param qpos: generalised positions, shape (n, nq)
-        :param qvel: generalised velocities, shape (n, nv)
-        :param out: where to write the observations, shape (n, dimension of the observation space)
-        :return: ``out``
-        """
-        n_positions = qpos.shape[1] - self._n_hidden
-        out[:, :n_positions] = qpos[:, self._n_hidden :]
-        if np.isfinite(self.velocity_limit):
-            np.clip(qvel, -self.velocity_limit, self.velocity_limit, out=out[:, n_positions:])
-        else:
-            out[:, n_positions:] = qvel
-        return out
-
-    def controls(self, actions: np.ndarray) -> np.ndarray:
-        """
-        :param actions: shape (n, nu)
-        :return: what reaches the simulator, shape (n, nu), dtype float64
-        """
-        controls = np.array(actions, dtype=np.float64)
-        if self._action_bound is None:
-            return np.clip(controls, self._control_low, self._control_high, out=controls)
-        controls += self._action_bound
-        controls *= (self._control_high - self._control_low) / (2 * self._action_bound)
-        controls += self._control_low
-        return np.clip(controls, self._control_low, self._control_high, out=controls)
-
-    def outcome(
-        self, tasks: np.ndarray, controls: np.ndarray, velocities: np.ndarray, positions: np.ndarray, healthy: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
-        """
-        Reward a step.
-
-        :param tasks: the tasks in force, shape (n, k)
-        :param controls: what reached the simulator, shape (n, nu)
-        :param velocities: mean velocities over the step in m/s, shape (n, 1) or (n, 2)
-        :param positions: positions after the step in m, of the shape of ``velocities``
-        :param healthy: whether the robot has not fallen, shape (n,)
-        :return: rewards and terminations, shape (n,), and the summands of the rewards by name
-        """
-        task = self._forward_reward_weight * self._task_reward(tasks, velocities, positions)
-        survive = healthy * self._healthy_reward
-        cost = self._ctrl_cost_weight * np.square(controls).sum(axis=1)
-        terminated = ~healthy & self._terminate_when_unhealthy
-        return task + survive - cost, terminated, {"reward_task": task, "reward_survive": survive, "reward_ctrl": -cost}
-
-    def draw_state(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """
-        Draw where an episode begins.
-
-        :param rng: the generator of the column
-        :return: generalised positions (nq,) and velocities (nv,)
-        """
-        noise = self._reset_noise_scale
-        qpos = self.init_qpos + rng.uniform(low=-noise, high=noise, size=self.init_qpos.shape)
-        if self.normal_velocity_noise:
-            return qpos, self.init_qvel + noise * rng.standard_normal(self.init_qvel.shape)
-        return qpos, self.init_qvel + rng.uniform(low=-noise, high=noise, size=self.init_qvel.shape)
-
-    # -- one environment -------------------------------------------------------------------------------------------
-
-    def reset_model(self) -> np.ndarray:
-        if values := self.family.model_values(self.tasks):
-            for name, value in values.items():
-                getattr(self.model, name)[:] = value[0]
-            mujoco.mj_setConst(self.model, self.data)
-            mujoco.mj_resetData(self.model, self.data)
-        self.set_state(*self.draw_state(self.np_random))
-        return self._get_obs()
-
-    def _get_obs(self) -> np.ndarray:
-        shape = (1, self._qpos.shape[1] - self._n_hidden + self._qvel.shape[1])
-        return self.observe(self._qpos, self._qvel, np.empty(shape))[0]
-
-    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:  # type: ignore[override]
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """
         Apply an action for ``frame_skip`` steps of the simulator.
 
         :param action: shape (nu,)
-        :return: observation, reward, termination, ``False`` and an info with the velocity and the summands of the reward
+        :return: observation, reward, termination, ``False`` and what the family's ``info`` tells
         """
-        before = self._position.copy()
-        controls = self.controls(np.asarray(action)[None])
-        self.do_simulation(controls[0], self.frame_skip)
-        velocities = (self._position - before) / self.dt
-        healthy = self.healthy(self._qpos, self._qvel)
-        reward, terminated, terms = self.outcome(self.tasks, controls, velocities, self._position, healthy)
-        info: dict[str, Any] = {name: float(value[0]) for name, value in terms.items()}
-        info.update(zip(("x_velocity", "y_velocity"), velocities[0].tolist(), strict=False))
-        info.update(zip(("x_position", "y_position"), self._position[0].tolist(), strict=False))
+        family, state, tasks = self.family, self._state, frozen(self.tasks)
+        state.cache.clear()
+        before = family.remember(state)
+        state.before = None if before is None else np.array(before)
+        controls = family.controls(np.asarray(action)[None])
+        self.data.ctrl[:] = controls[0]
+        mujoco.mj_step(self.model, self.data, nstep=family.frame_skip)
+        if family.refreshes:
+            mujoco.mj_step1(self.model, self.data)
+        rewards, terminated = family.outcome(state, controls, tasks)
+        info = {name: _plain(value) for name, value in family.info(state, controls, tasks).items()}
         if self.render_mode == "human":
             self.render()
-        return self._get_obs(), float(reward[0]), bool(terminated[0]), False, info
+        return self._observe(), float(rewards[0]), bool(terminated[0]), False, info
+
+    def render(self) -> Any:
+        """
+        :return: a picture as the render mode says, ``None`` without one
+        """
+        return None if self.render_mode is None else self.mujoco_renderer.render(self.render_mode)
+
+    def close(self) -> None:
+        """Close the windows."""
+        if "mujoco_renderer" in vars(self):
+            self.mujoco_renderer.close()
+
+    @cached_property
+    def mujoco_renderer(self) -> Any:
+        """Gymnasium's renderer, made when it is needed."""
+        from gymnasium.envs.mujoco.mujoco_rendering import MujocoRenderer
+
+        picture = dict(self._picture)
+        camera = picture.pop("default_camera_config", self.family.default_camera_config)
+        return MujocoRenderer(self.model, self.data, camera, **picture)
+
+    def _field(self, name: str) -> np.ndarray:
+        if name not in self.family.fields:
+            raise self.family.unread(name)
+        return np.array([self.data.time]) if name == "time" else self._views[name]
+
+    def _observe(self) -> np.ndarray:
+        return np.array(self.family.observations(self._state, 1)[0])
 
 
-class HalfCheetahTaskEnv(MujocoTaskEnv, HalfCheetahEnv):
-    """Gymnasium's half cheetah with a task."""
-
-    normal_velocity_noise = True
-    n_world_coordinates = 1
-
-
-class SwimmerTaskEnv(MujocoTaskEnv, SwimmerEnv):
-    """Gymnasium's swimmer with a task."""
-
-
-class HopperTaskEnv(MujocoTaskEnv, HopperEnv):
-    """Gymnasium's hopper with a task."""
-
-    velocity_limit = 10.0
-    n_world_coordinates = 1
-
-    def healthy(self, qpos: np.ndarray, qvel: np.ndarray) -> np.ndarray:
-        low, high = self._healthy_state_range
-        healthy = ((low < qpos[:, 2:]) & (qpos[:, 2:] < high)).all(axis=1) & ((low < qvel) & (qvel < high)).all(axis=1)
-        return healthy & _inside(qpos[:, 1], self._healthy_z_range) & _inside(qpos[:, 2], self._healthy_angle_range)
-
-
-class Walker2dTaskEnv(MujocoTaskEnv, Walker2dEnv):
-    """Gymnasium's walker with a task."""
-
-    velocity_limit = 10.0
-    n_world_coordinates = 1
-
-    def healthy(self, qpos: np.ndarray, qvel: np.ndarray) -> np.ndarray:
-        return _inside(qpos[:, 1], self._healthy_z_range) & _inside(qpos[:, 2], self._healthy_angle_range)
-
-
-class AntTaskEnv(MujocoTaskEnv, AntEnv):
-    """Gymnasium's ant with a task, without contact forces in the observation and in the reward."""
-
-    fixed_kwargs: ClassVar[dict[str, Any]] = {"include_cfrc_ext_in_observation": False, "contact_cost_weight": 0.0}
-    normal_velocity_noise = True
-
-    def position(self, fields: Fields) -> np.ndarray:
-        return fields("xpos")[:, self.model.body(self._main_body).id, :2]
-
-    def healthy(self, qpos: np.ndarray, qvel: np.ndarray) -> np.ndarray:
-        low, high = self._healthy_z_range
-        finite = np.isfinite(qpos).all(axis=1) & np.isfinite(qvel).all(axis=1)
-        return finite & (low <= qpos[:, 2]) & (qpos[:, 2] <= high)
-
-
-class HumanoidTaskEnv(MujocoTaskEnv, HumanoidEnv):
-    """
-    Gymnasium's humanoid with a task; it observes positions and velocities only, and there is no contact cost.
-    """
-
-    fixed_kwargs: ClassVar[dict[str, Any]] = {
-        "include_cinert_in_observation": False,
-        "include_cvel_in_observation": False,
-        "include_qfrc_actuator_in_observation": False,
-        "include_cfrc_ext_in_observation": False,
-        "contact_cost_weight": 0.0,
-    }
-
-    def position(self, fields: Fields) -> np.ndarray:
-        return fields("subtree_com")[:, 0, :2]  # the centre of mass
-
-    def healthy(self, qpos: np.ndarray, qvel: np.ndarray) -> np.ndarray:
-        return _inside(qpos[:, 2], self._healthy_z_range)
-
-
-def _inside(values: np.ndarray, bounds: Range) -> np.ndarray:
-    return (bounds[0] < values) & (values < bounds[1])
+def _plain(value: np.ndarray) -> Any:
+    return value.item() if value.ndim == 1 else value[0].copy()

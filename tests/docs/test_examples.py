@@ -195,3 +195,16 @@ def test_pictures(tmp_path):
     assert shown == {path.name for path in (tmp_path / "images").iterdir()}
     assert all(f"Wrote {pathlib.Path('images') / name}" in output for name in shown)
     assert {path.name for path in (tmp_path / "logs" / "pictures").iterdir()} == {"SG-MRL-0", "SG-MRL-1", "MAML-0", "MAML-1"}
+
+
+@pytest.mark.parametrize("name", ["arm", "legged"])
+def test_own_robots(name, tmp_path):
+    output = run_example(tmp_path, f"own_robot/{name}.py", "1")
+    assert output.startswith("A task is task[0], task[1], body_mass:")
+    assert len(returns_after(0, output)) == len(returns_after(1, output)) == 1
+
+
+@pytest.mark.slow
+def test_the_own_arm_is_adapted_to(tmp_path):
+    output = run_example(tmp_path, "own_robot/arm.py")
+    assert returns_after(1, output)[0] > returns_after(0, output)[0]
