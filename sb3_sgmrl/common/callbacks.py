@@ -1,4 +1,4 @@
-"""Evaluation of post-adaptation return while training."""
+"""Callbacks: evaluation of post-adaptation return while training, and a progress bar that shows it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from gymnasium.utils.env_checker import data_equivalence
-from stable_baselines3.common.callbacks import BaseCallback, EventCallback
+from stable_baselines3.common.callbacks import BaseCallback, EventCallback, ProgressBarCallback
 from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.vec_env import unwrap_vec_normalize
 
@@ -254,3 +254,29 @@ def _move_aside(file: pathlib.Path) -> None:
         number += 1
     file.rename(aside)
     warnings.warn(f"`log_path` holds {file.name} of another training, which is kept as {aside}.", stacklevel=2)
+
+
+class MetaProgressBarCallback(ProgressBarCallback):
+    """
+    SB3's progress bar, with the number of the meta-iteration and its mean returns before and after adaptation. What it shows
+    as time left is for ``total_timesteps``.
+
+    :raises ImportError: when tqdm or rich is missing
+    """
+
+    def _on_training_start(self) -> None:
+        super()._on_training_start()
+        self._iteration = 0
+        self._timesteps_before = self.model.num_timesteps
+
+    def _on_step(self) -> bool:
+        # not the number of workers, some of which may be idle; the last meta-iteration overshoots the total
+        done = min(self.model.num_timesteps - self._timesteps_before, self.pbar.total)
+        self.pbar.update(done - self.pbar.n)
+        return True
+
+    def _on_rollout_end(self) -> None:
+        self._iteration += 1
+        returns = [self.logger.name_to_value[f"rollout/ep_rew_mean_{name}"] for name in ("pre", "post")]
+        # rich, which SB3's bar is drawn by, shows no postfix
+        self.pbar.set_description("iteration {}, return {:.1f} → {:.1f}".format(self._iteration, *returns))

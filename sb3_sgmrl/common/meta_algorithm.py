@@ -18,8 +18,8 @@ from stable_baselines3.common.vec_env import VecEnv
 from sb3_sgmrl.common.adaptation import AdaptiveModel
 from sb3_sgmrl.common.arguments import with_arguments
 from sb3_sgmrl.common.boundary import Boundary
+from sb3_sgmrl.common.callbacks import MetaProgressBarCallback
 from sb3_sgmrl.common.phases import play_and_adapt
-from sb3_sgmrl.common.progress import MetaProgressBarCallback
 from sb3_sgmrl.common.saving import SavePath
 from sb3_sgmrl.common.trainable import check_trainable
 from sb3_sgmrl.data.batch import PhaseBatch

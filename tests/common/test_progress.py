@@ -11,7 +11,7 @@ from stable_baselines3.common.logger import configure
 from toys import assert_same, point, state, tiny
 
 from sb3_sgmrl import MAML, SGMRL, evaluate_adaptation
-from sb3_sgmrl.common.progress import MetaProgressBarCallback
+from sb3_sgmrl.common.callbacks import MetaProgressBarCallback
 from sb3_sgmrl.util.progress import with_progress
 
 PER_ITERATION = 3 * 2 * 4 * 5  # tasks, phases, episodes, steps

@@ -27,10 +27,9 @@ from sb3_sgmrl.cli.zoo import checks as zoo_checks
 from sb3_sgmrl.cli.zoo.interrupt import CtrlC
 from sb3_sgmrl.cli.zoo.report import ProgressTable, close_all, write_report
 from sb3_sgmrl.cli.zoo.resume import check_algorithm, check_changes, saved_hyperparameters
-from sb3_sgmrl.common.callbacks import MetaEvalCallback
+from sb3_sgmrl.common.callbacks import MetaEvalCallback, MetaProgressBarCallback
 from sb3_sgmrl.common.evaluation import evaluate_adaptation
 from sb3_sgmrl.common.meta_algorithm import MetaOnPolicyAlgorithm
-from sb3_sgmrl.common.progress import MetaProgressBarCallback
 from sb3_sgmrl.data.streams import EVAL_SEED, REPORT_SEED
 from sb3_sgmrl.tasks.task_dist_env import TaskDistEnv
 from sb3_sgmrl.util.validation import check_positive
