@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from sb3_sgmrl.common.callbacks import MetaEvalCallback
 from sb3_sgmrl.common.evaluation import AdaptationReport, evaluate_adaptation
 from sb3_sgmrl.common.export import to_sb3
+from sb3_sgmrl.common.files.classes import register
 from sb3_sgmrl.emaml import EMAML
 from sb3_sgmrl.envs import register_envs
 from sb3_sgmrl.maml import MAML
@@ -37,6 +38,7 @@ __all__ = [
     "check_tasks",
     "evaluate_adaptation",
     "from_vector_env",
+    "register",
     "to_sb3",
 ]
 

@@ -18,7 +18,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
 from torch import nn
 
-from sb3_sgmrl import EMAML, MAML, SGMRL, TaskDistEnv
+from sb3_sgmrl import EMAML, MAML, SGMRL, TaskDistEnv, register
 
 HORIZON = 5
 # of a meta-iteration of ``tiny``: two phases of three tasks of four episodes
@@ -96,6 +96,7 @@ class PointEnv(gym.Env):
         return np.array([*self.position, 1.0], np.float32)
 
 
+@register
 class SmallCnn(BaseFeaturesExtractor):
     """A convolution that is trained, much smaller than SB3's."""
 
@@ -107,6 +108,7 @@ class SmallCnn(BaseFeaturesExtractor):
         return self.net(observations)
 
 
+@register
 class LinearExtractor(BaseFeaturesExtractor):
     """A trained extractor for vectors."""
 
@@ -118,6 +120,7 @@ class LinearExtractor(BaseFeaturesExtractor):
         return th.tanh(self.linear(observations))
 
 
+@register
 class Float64(BaseFeaturesExtractor):
     """SB3's preprocessing ends in float32."""
 
@@ -128,6 +131,7 @@ class Float64(BaseFeaturesExtractor):
         return observations.flatten(1).double()
 
 
+@register
 class FrozenExtractor(LinearExtractor):
     """As from an earlier training: it is not to be trained on, and has a scale and a batch norm."""
 

@@ -21,6 +21,7 @@ from sb3_sgmrl.gradient.baselines import BASELINES
 from sb3_sgmrl.util.validation import check_positive, check_seed
 from sb3_sgmrl.vec_env.borrowing import borrowed_workers
 from sb3_sgmrl.vec_env.engines import close_task_env, make_task_env
+from sb3_sgmrl.vec_env.statistics import check_has_statistics
 from sb3_sgmrl.vec_env.task_workers import ask, check_tasks
 
 
@@ -76,6 +77,7 @@ def env_to_adapt_in(model: MetaModel, env: GymEnv | str | None, n_columns: int |
         raise ValueError("`env` is missing, and the model has no environment of its own.")
     vec_env = make_task_env(env, n_columns)
     try:
+        check_has_statistics(model.get_vec_normalize_env(), unwrap_vec_normalize(vec_env))
         yield fit_to_model(model, vec_env)
     finally:
         close_task_env(vec_env, env)

@@ -29,7 +29,7 @@ from sb3_sgmrl.common.arguments import (
     check_policy,
     with_arguments,
 )
-from sb3_sgmrl.common.saving import SafelySaved
+from sb3_sgmrl.common.saving import SafelySaved, with_saved_statistics
 from sb3_sgmrl.common.trainable import check_derivatives, check_trainable
 from sb3_sgmrl.gradient.advantages import AdvantageSettings, DiscountStart, TimeReduction
 from sb3_sgmrl.gradient.baselines import BaselineName
@@ -159,7 +159,7 @@ class MetaModel(SafelySaved):
         :param force_reset: forget the last observation
         :raises ValueError: when the spaces differ or the workers cannot take a task
         """
-        env = self._wrap_env(env, self.verbose)
+        env = with_saved_statistics(self, self._wrap_env(env, self.verbose))
         check_for_correct_spaces(env, self.observation_space, self.action_space)
         self.check_env(env)
         self._vec_normalize_env = unwrap_vec_normalize(env)

@@ -1,0 +1,115 @@
+"""The classes and functions that a file may name. A name that is not among them is never imported."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Iterator
+from functools import cache
+from types import ModuleType
+from typing import Any, TypeVar
+
+import torch as th
+from stable_baselines3.common import policies, torch_layers
+from stable_baselines3.common.sb2_compat import rmsprop_tf_like
+from torch import nn
+
+Named = TypeVar("Named", bound=Callable[..., Any])
+
+_registered: dict[str, Callable[..., Any]] = {}
+
+
+def register(named: Named, name: str | None = None) -> Named:
+    """
+    Let files of models name a class or function of yours: a policy, a features extractor, an optimiser, an activation or a
+    schedule. Call it, or use it as a decorator, where you define the class, in the program that saves and the one that loads.
+
+    :param named: the class or function
+    :param name: the name in files; its module and its own name when None
+    :return: the class or function
+    :raises ValueError: for something else, a name that another one has, or a lambda without ``name``
+    """
+    if not callable(named) or not hasattr(named, "__qualname__"):
+        raise ValueError(f"`named` must be a class or a function, got {named!r}.")
+    name = qualified_name(named) if name is None else name
+    if "<" in name:
+        raise ValueError(f"`name` must be given for {name}, which is defined inside a function.")
+    if name in _allowed() or _registered.get(name, named) is not named and not _is_defined_again(_registered[name], named):
+        raise ValueError(f"`name` must be new, but {name} is {_registered.get(name) or _allowed()[name]!r}.")
+    _registered[name] = named
+    return named
+
+
+def _is_defined_again(before: Any, now: Any) -> bool:
+    # a notebook's cell that is run again, or a module that is reloaded
+    return qualified_name(before) == qualified_name(now)
+
+
+def qualified_name(named: Any) -> str:
+    """
+    :param named: a class or function
+    :return: its module and its own name
+    """
+    return f"{named.__module__}.{named.__qualname__}"
+
+
+def name_of(named: Any) -> str | None:
+    """
+    :param named: a class or function
+    :return: the name that files have for it; None when it is neither registered nor one of those that all files may name
+    """
+    for name, known in _registered.items():
+        if known is named:
+            return name
+    return _names().get(named) if _is_hashable(named) else None
+
+
+def _is_hashable(value: Any) -> bool:
+    return getattr(type(value), "__hash__", None) is not None
+
+
+def class_of(name: str) -> Any:
+    """
+    :param name: in a file
+    :return: the class or function; None when files may not name it
+    """
+    return _registered.get(name) or _allowed().get(name)
+
+
+def similar(name: str) -> list[str]:
+    """
+    :param name: in a file
+    :return: the known name that may have been meant, if there is one
+    """
+    return difflib.get_close_matches(name, [*_registered, *_allowed()], n=1)
+
+
+@cache
+def _allowed() -> dict[str, Any]:
+    return dict(_find_allowed())
+
+
+@cache
+def _names() -> dict[Any, str]:
+    # the first name of each
+    return {named: name for name, named in reversed(_allowed().items())}
+
+
+def _find_allowed() -> Iterator[tuple[str, Any]]:
+    yield from _subclasses(policies, policies.ActorCriticPolicy)
+    yield from _subclasses(torch_layers, torch_layers.BaseFeaturesExtractor)
+    yield from _subclasses(rmsprop_tf_like, th.optim.Optimizer)
+    yield from _subclasses(th.optim, th.optim.Optimizer)
+    for name in nn.modules.activation.__all__:
+        yield f"torch.nn.{name}", getattr(nn, name)
+    yield "torch.nn.Identity", nn.Identity
+
+
+def _subclasses(module: ModuleType, base: type) -> Iterator[tuple[str, Any]]:
+    """Those that the module defines or, where it is a package, shows."""
+    for name, found in vars(module).items():
+        is_shown = inspect.isclass(found) and found.__module__.startswith(module.__name__)
+        if is_shown and issubclass(found, base) and found is not base:
+            yield f"{module.__name__}.{name}", found
+    if base is policies.ActorCriticPolicy:
+        yield f"{module.__name__}.{base.__name__}", base

@@ -1,0 +1,293 @@
+"""Python values as JSON and tensors, and back. What comes back was named here; a file cannot name anything else."""
+
+from __future__ import annotations
+
+import math
+import pathlib
+from collections import OrderedDict, deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule, LinearSchedule
+
+from sb3_sgmrl.common.files.classes import class_of, name_of, qualified_name, similar
+from sb3_sgmrl.util.conformity import check_fields
+from sb3_sgmrl.common.files.schedules import LinearToZero, NamedSchedule
+from sb3_sgmrl.gradient.score_weight import SignalWeight, SignalWeights
+from sb3_sgmrl.score_terms.control_variates import TaskRegression, VariateScaling
+from sb3_sgmrl.util.archive import BadFileError
+
+# the key that says of what kind a JSON object is; without it, it is a dictionary
+_KIND = "@"
+# what algorithms learn beside the parameters
+_STATES: tuple[Any, ...] = (SignalWeight, SignalWeights, TaskRegression, VariateScaling)
+_PLAIN = (type(None), bool, int, str)
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """
+    How one kind of value is written.
+
+    :param take: its parts by name
+    :param make: the value from its parts
+    """
+
+    take: Callable[[Any], dict[str, Any]]
+    make: Callable[..., Any]
+
+
+def _attributes(*names: str) -> Callable[[Any], dict[str, Any]]:
+    return lambda value: {name: getattr(value, name) for name in names}
+
+
+def _discrete(n: int, start: int, dtype: np.dtype) -> spaces.Discrete:
+    return spaces.Discrete(n, start=start, dtype=dtype)  # type: ignore[arg-type]
+
+
+def _multi_binary(n: Any) -> spaces.MultiBinary:
+    return spaces.MultiBinary(tuple(n) if isinstance(n, (tuple, list)) else n)
+
+
+_KINDS: dict[type, tuple[str, _Kind]] = {
+    float: ("number", _Kind(lambda value: {"value": repr(value)}, lambda value: _not_finite(value))),
+    tuple: ("tuple", _Kind(lambda value: {"items": list(value)}, lambda items: tuple(items))),
+    deque: ("deque", _Kind(lambda value: {"items": list(value), "maxlen": value.maxlen}, lambda items, maxlen: deque(items, maxlen))),
+    th.dtype: ("torch dtype", _Kind(lambda value: {"name": str(value).removeprefix("torch.")}, lambda name: _torch_dtype(name))),
+    th.device: ("device", _Kind(lambda value: {"name": str(value)}, lambda name: th.device(name))),
+    spaces.Box: ("box", _Kind(_attributes("low", "high"), lambda low, high: spaces.Box(low, high, dtype=low.dtype.type))),
+    spaces.Discrete: ("discrete", _Kind(lambda s: {"n": int(s.n), "start": int(s.start), "dtype": s.dtype}, _discrete)),
+    spaces.MultiDiscrete: (
+        "multi-discrete",
+        _Kind(_attributes("nvec", "start"), lambda nvec, start: spaces.MultiDiscrete(nvec, nvec.dtype.type, start=start)),
+    ),
+    spaces.MultiBinary: ("multi-binary", _Kind(_attributes("n"), _multi_binary)),
+    spaces.Dict: (
+        "space of dictionaries",
+        _Kind(lambda s: {"parts": [list(pair) for pair in s.spaces.items()]}, lambda parts: spaces.Dict(dict(parts))),
+    ),
+    FloatSchedule: ("schedule", _Kind(_attributes("value_schedule"), lambda value_schedule: FloatSchedule(value_schedule))),
+    ConstantSchedule: ("constant", _Kind(_attributes("val"), lambda val: ConstantSchedule(val))),
+    LinearSchedule: ("linear", _Kind(_attributes("start", "end", "end_fraction"), LinearSchedule)),
+    LinearToZero: ("linear to zero", _Kind(_attributes("initial_value"), LinearToZero)),
+    NamedSchedule: ("named schedule", _Kind(_attributes("name", "begin", "end"), lambda **parts: _named_schedule(**parts))),
+}
+for _state in _STATES:
+    _KINDS[_state] = (
+        _state.__name__,
+        _Kind(_attributes(*(field.name for field in fields(_state))), lambda _cls=_state, **parts: _cls(**check_fields(_cls, parts))),
+    )
+_BY_NAME = {name: kind for name, kind in _KINDS.values()}
+# of other keys than text, or whose order counts
+_MAPPINGS: dict[type, str] = {dict: "dict", OrderedDict: "ordered dict"}
+
+
+def _named_schedule(name: str, begin: float, end: float) -> Any:
+    found = class_of(name)
+    return NamedSchedule(name, begin, end) if found is None or isinstance(found, type) else found
+
+
+def _not_finite(text: str) -> float:
+    value = float(text)
+    if math.isfinite(value):
+        raise ValueError("it is finite")
+    return value
+
+
+def _torch_dtype(name: str) -> th.dtype:
+    found = getattr(th, name)
+    if not isinstance(found, th.dtype):
+        raise TypeError("it is no dtype")
+    return found
+
+
+class Encoder:
+    """
+    Values to JSON; tensors and arrays are kept aside.
+
+    :param name: of what is encoded, the beginning of the names of its tensors
+    """
+
+    def __init__(self) -> None:
+        self.tensors: dict[str, th.Tensor] = {}
+        # by where it stands, the name of each class or object that is not data
+        self.foreign: dict[str, str] = {}
+        self._stored: dict[Any, str] = {}
+
+    def encode(self, value: Any, where: str) -> Any:
+        """
+        :param value: the value
+        :param where: its name
+        :return: JSON
+        """
+        if isinstance(value, _PLAIN) and type(value) in _PLAIN or type(value) is float and math.isfinite(value):
+            return value
+        if type(value) is list:
+            return [self.encode(item, f"{where}.{i}") for i, item in enumerate(value)]
+        if type(value) is dict and _KIND not in value and all(type(key) is str for key in value):
+            return {key: self.encode(item, f"{where}.{key}") for key, item in value.items()}
+        if isinstance(value, (th.Tensor, np.ndarray, np.generic)):
+            return self._encode_tensor(value, where)
+        if type(value) in _MAPPINGS:
+            pairs = [[self.encode(key, where), self.encode(item, f"{where}.{key}")] for key, item in value.items()]
+            return {_KIND: _MAPPINGS[type(value)], "items": pairs}
+        if type(value) in _KINDS:
+            name, kind = _KINDS[type(value)]
+            return {_KIND: name, **{part: self.encode(item, f"{where}.{part}") for part, item in kind.take(value).items()}}
+        return self._encode_object(value, where)
+
+    def _encode_tensor(self, value: Any, where: str) -> Any:
+        kind = "tensor" if isinstance(value, th.Tensor) else "array" if isinstance(value, np.ndarray) else "scalar"
+        try:
+            tensor = value if kind == "tensor" else th.from_numpy(np.array(value, order="C"))
+        except TypeError:  # of text or objects
+            return self._encode_object(value, where)
+        # parameters that are shared, as those of features extractors, are stored once
+        shared = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
+        if kind != "tensor" or not tensor.numel() or shared not in self._stored:
+            self.tensors[where] = tensor
+            self._stored[shared] = where
+        return {_KIND: kind, "name": self._stored[shared]}
+
+    def _encode_object(self, value: Any, where: str) -> Any:
+        if isinstance(value, np.dtype) and value.kind in "biuf":
+            return {_KIND: "dtype", "name": value.name}
+        if isinstance(value, pathlib.PurePath):
+            return {_KIND: "path", "path": str(value)}
+        if type(value).__name__ == "SimpleLinearSchedule" and type(value).__module__ == "rl_zoo3.utils":
+            return self.encode(LinearToZero(value.initial_value), where)
+        if (name := name_of(value)) is not None:
+            return {_KIND: "class", "name": name}
+        is_named = isinstance(value, type) or hasattr(value, "__qualname__")
+        name = None if is_named else name_of(type(value))
+        if name is not None and hasattr(value, "__dict__") and not isinstance(value, th.nn.Module):
+            return {_KIND: "object", "class": name, "state": self.encode(dict(vars(value)), where)}
+        self.foreign[where] = qualified_name(value if is_named else type(value))
+        return {_KIND: "class" if is_named else "object of", "name": self.foreign[where]}
+
+
+class Decoder:
+    """
+    JSON and tensors to values.
+
+    :param tensors: by name
+    """
+
+    def __init__(self, tensors: Mapping[str, th.Tensor]) -> None:
+        self.tensors = tensors
+        self._used: set[str] = set()
+
+    def decode(self, value: Any, where: str) -> Any:
+        """
+        :param value: JSON
+        :param where: its name, for errors
+        :return: the value
+        :raises BadFileError: when it is none, or names a class that files may not name
+        """
+        if isinstance(value, list):
+            return [self.decode(item, f"{where}.{i}") for i, item in enumerate(value)]
+        if not isinstance(value, dict):
+            return value
+        if _KIND not in value:
+            return {key: self.decode(item, f"{where}.{key}") for key, item in value.items()}
+        parts = dict(value)
+        kind = parts.pop(_KIND)
+        try:
+            if kind in ("tensor", "array", "scalar"):
+                return self._decode_tensor(kind, **parts)
+            if kind in ("class", "object of"):
+                return _decode_class(where, kind, **parts)
+            if kind in _MAPPINGS.values():
+                return self._decode_mapping(kind, where, **parts)
+            if kind == "dtype":
+                return _dtype(**parts)
+            if kind == "path":
+                return pathlib.Path(**parts)
+            if kind == "object":
+                return self._decode_object(where, parts["class"], parts["state"])
+            found = _BY_NAME[kind]
+            return found.make(**{name: self.decode(part, f"{where}.{name}") for name, part in parts.items()})
+        except BadFileError:
+            raise
+        except Exception as error:  # whatever the makers of these values say of other parts
+            raise BadFileError(f"holds no {_text(kind)} in `{where}`: {_text(error)}") from error
+
+    def _decode_tensor(self, kind: str, name: str) -> Any:
+        if name not in self.tensors:
+            raise BadFileError(f"lacks the tensor {_text(name)}")
+        self._used.add(name)
+        if kind == "tensor":
+            return self.tensors[name].clone()
+        array = self.tensors[name].numpy().copy()
+        return array if kind == "array" else array[()]
+
+    def _decode_mapping(self, kind: str, where: str, items: Any) -> Any:
+        pairs = [(self.decode(key, where), self.decode(item, f"{where}.{key}")) for key, item in items]
+        made = dict(pairs)
+        if len(made) != len(pairs):
+            raise ValueError("a key stands there twice")
+        return made if kind == "dict" else OrderedDict(pairs)
+
+    def _decode_object(self, where: str, name: str, state: Any) -> Any:
+        found = _decode_class(where, "object of", name)
+        made = found.__new__(found)
+        vars(made).update(self.decode(state, where))
+        return made
+
+    def check_all_used(self) -> None:
+        """
+        :raises BadFileError: for the first tensor that was not asked for
+        """
+        for name in self.tensors:
+            if name not in self._used:
+                raise BadFileError(f"holds a tensor {_text(name)} that does not belong to it")
+
+
+def _decode_class(where: str, kind: str, name: str) -> Any:
+    found = class_of(name)
+    if found is None:
+        attribute = where.split(".")[0]
+        if hint := similar(name):
+            hint = [f"did you mean {hint[0]}?"]
+        raise BadFileError(
+            f"needs {'the class or function' if kind == 'class' else 'an object of'} {_text(name)} for `{where}`, which no file "
+            f"may import: call sb3_sgmrl.register({_text(name).split('.')[-1]}) before, or pass "
+            f"custom_objects={{'{attribute}': ...}}"
+        )
+    return found
+
+
+def _dtype(name: str) -> np.dtype:
+    found = np.dtype(name)
+    if found.kind not in "biuf":
+        raise TypeError("it is no dtype of numbers")
+    return found
+
+
+def _text(value: Any) -> str:
+    return " ".join(str(value).split())[:200].rstrip(".")
+
+
+def as_schedule(rate: Any) -> Any:
+    """
+    :param rate: the learning rate of a model
+    :return: the same where a file can say it, else its name and its ends
+    """
+    if not callable(rate):
+        return rate
+    encoder = Encoder()
+    encoder.encode(rate, "learning_rate")
+    named = rate if hasattr(rate, "__qualname__") else type(rate)
+    return NamedSchedule.of(rate, qualified_name(named)) if encoder.foreign else rate
+
+
+def is_state(value: Any) -> bool:
+    """
+    :param value: a value
+    :return: whether it is what algorithms learn beside the parameters
+    """
+    return is_dataclass(value) and type(value) in _STATES
