@@ -207,7 +207,7 @@ class _NoWorkers(VecEnv):
         super().__init__(0, observation_space, action_space)
 
     def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
-        return []
+        return [None]  # the render mode
 
     def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
         pass
