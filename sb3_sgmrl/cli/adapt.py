@@ -87,6 +87,5 @@ def _save(run: Run, policy: ActorCriticPolicy) -> None:
         with replace_when_complete(path) as file:
             model.save(file)  # type: ignore[arg-type]
         print(f"Wrote {path}, for {algorithm}.load")
-    statistics = run.settings_folder / "vecnormalize.pkl"
-    if statistics.exists():
-        print(f'It knows observations only as VecNormalize.load("{statistics}", env) gives them.')
+    if run.model.get_vec_normalize_env() is not None:
+        print(f'It expects observations as {type(run.model).__name__}.load("{run.path}").get_vec_normalize_env() normalises them.')

@@ -75,7 +75,22 @@ def import_env(env_id: str, packages: Sequence[str]) -> str:
     :raises ValueError: when the environment is not registered afterwards, or a module is not there
     """
     *modules, env_id = env_id.split(":")
-    for module in [*packages, *modules]:
+    import_packages([*packages, *modules])
+    if env_id not in gym.registry:
+        close = difflib.get_close_matches(env_id, gym.registry, n=1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        raise ValueError(
+            f"--env {env_id!r} is not registered with Gymnasium; {hint}--env MODULE:{env_id} imports what registers it."
+        )
+    return env_id
+
+
+def import_packages(packages: Sequence[str]) -> None:
+    """
+    :param packages: modules that the user named, which register environments or classes
+    :raises ValueError: for one that is not there
+    """
+    for module in packages:
         try:
             importlib.import_module(module)
         except ModuleNotFoundError as error:
@@ -84,13 +99,6 @@ def import_env(env_id: str, packages: Sequence[str]) -> str:
             raise ValueError(
                 f"there is no module {module!r}, neither installed nor in the working directory, to register environments."
             ) from error
-    if env_id not in gym.registry:
-        close = difflib.get_close_matches(env_id, gym.registry, n=1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
-        raise ValueError(
-            f"--env {env_id!r} is not registered with Gymnasium; {hint}--env MODULE:{env_id} imports what registers it."
-        )
-    return env_id
 
 
 def check_output(path: str, suffixes: Sequence[str], overwrite: bool) -> None:

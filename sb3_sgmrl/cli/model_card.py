@@ -146,8 +146,8 @@ The model was trained for {inner_steps(model.n_inner_steps)}.
 ```python
 {_usage(trained, repo_id)}```
 
-Loading a model runs what is pickled in it, so download from those you trust only; `huggingface_sb3` asks for the environment
-variable `TRUST_REMOTE_CODE=True`.
+The file of the model is data: loading it runs no code. `huggingface_sb3` asks for the environment variable
+`TRUST_REMOTE_CODE=True` nevertheless.
 
 ## Training
 
@@ -229,22 +229,18 @@ def _usage(trained: TrainedModel, repo_id: str) -> str:
     normalized = unwrap_vec_normalize(trained.env) is not None
     lines = ["import gymnasium as gym"] if has_tasks else []
     lines += ["from huggingface_sb3 import load_from_hub"]
-    if normalized and not wrappers:
-        lines += ["from stable_baselines3.common.env_util import make_vec_env"]
-        lines += ["from stable_baselines3.common.vec_env import VecNormalize"]
     imported = [algorithm, *([] if has_tasks else ["TaskDistEnv"]), "evaluate_adaptation"]
     lines += [f"from sb3_sgmrl import {', '.join(imported)}", ""]
     if not str(gym.spec(trained.env_id).entry_point).startswith("sb3_sgmrl."):
         lines += [f"# import what registers {trained.env_id} first"]
     if wrappers:
-        normalized_too = " and vec_normalize.pkl" if normalized else ""
+        normalized_too = " and VecNormalize" if normalized else ""
         lines += [f"env = ...  # {make}, in what config.yml has around it: {wrappers}{normalized_too}"]
-    elif normalized:
-        lines += [f"env = make_vec_env(lambda: {make}, n_envs=8)"]
-        lines += [f'env = VecNormalize.load(load_from_hub("{repo_id}", "vec_normalize.pkl"), env)', "env.training = False"]
     else:
         lines += [f"env = {make}"]
     lines += [f'model = {algorithm}.load(load_from_hub("{repo_id}", "{trained.name}.zip"), env=env)']
+    if normalized:
+        lines += ["model.env.training = False  # its VecNormalize has the statistics of training"]
     lines += [f"print(evaluate_adaptation(model, n_tasks=10, n_steps={n_steps}))"]
-    lines += [f"policy = model.adapt(env, n_steps={n_steps})  # to a task drawn at random; task=... names one"]
+    lines += [f"policy = model.adapt(n_steps={n_steps})  # to a task drawn at random; task=... names one"]
     return "\n".join(lines) + "\n"

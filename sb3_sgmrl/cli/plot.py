@@ -123,6 +123,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--n-episodes", type=int, help="models: episodes per task and inner step; as in training unless given")
     parser.add_argument("--seed", type=int, default=0, help="models: seed of tasks and episodes (0)")
     parser.add_argument("--device", default="auto", help="models: PyTorch device (auto)")
+    parser.add_argument("--trusted", action="store_true", help="models: read also those of before 0.1, pickles, which run code")
     parser.add_argument("--verbose", type=int, default=1, help="2 also shows tracebacks of errors (1)")
     return parser
 
@@ -263,16 +264,23 @@ def _opened(source: Source, options: argparse.Namespace, n_tasks: int) -> Iterat
     path = _file(source, f"{settings.name}.zip" if settings else "model.zip", "a model")
     algorithm = algorithm_of(saved_algorithm(path))
     if settings is not None:
-        from sb3_sgmrl.cli.trained_model import load_model, saved_arguments  # needs RL Zoo, as the run did
+        from sb3_sgmrl.cli.run_folder import saved_arguments
+        from sb3_sgmrl.cli.trained_model import load_model  # needs RL Zoo, as the run did
 
-        env_id = import_env(options.env or saved_arguments(settings)["env"], [])
-        arguments = {"n_tasks": n_tasks, "n_episodes": options.n_episodes, "device": options.device}
+        # what stands before a colon is imported only where the user wrote it
+        env_id = import_env(options.env or str(saved_arguments(settings).get("env")).split(":")[-1], [])
+        arguments = {
+            "n_tasks": n_tasks,
+            "n_episodes": options.n_episodes,
+            "device": options.device,
+            "trusted": options.trusted,
+        }
         with load_model(path, algorithm.name, env_id, **arguments) as trained:
             yield trained.model, trained.env
     elif options.env is None:
         raise ValueError(f"--env is missing: the task family to play {path} in.")
     else:
-        yield algorithm.cls.load(path, device=options.device), import_env(options.env, [])
+        yield algorithm.cls.load(path, device=options.device, trusted=options.trusted), import_env(options.env, [])
 
 
 # ---------------------------------------------------------------- pictures

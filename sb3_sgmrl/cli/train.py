@@ -12,6 +12,7 @@ from typing import NoReturn
 
 from sb3_sgmrl.algorithms import ALGORITHMS
 from sb3_sgmrl.cli.command_line import check_output, import_env, run_command
+from sb3_sgmrl.cli.trained_model import TRUSTED
 
 _DESCRIPTION = """\
 Train on a task family with RL Zoo, then adapt to new tasks and report the returns before and after each inner step.
@@ -86,7 +87,9 @@ def _train(parser: argparse.ArgumentParser, options: argparse.Namespace, zoo_arg
         options.env = import_env(options.env, options.gym_packages)
         if options.output is not None:
             check_output(options.output, (".yml", ".yaml"), options.overwrite)
-    meta = MetaOptions(options.eval_tasks, options.eval_steps, options.vec_env is not None, options.output)
+    meta = MetaOptions(
+        options.eval_tasks, options.eval_steps, options.vec_env is not None, options.output, options.trusted
+    )
     rl_zoo3.train.ExperimentManager = partial(SearchManager, meta=meta)  # type: ignore[misc, assignment]
     rl_zoo3.train.argparse = SimpleNamespace(ArgumentParser=_ZooParser)  # type: ignore[assignment]
     sys.argv = [parser.prog, *_defaults(options), *zoo_arguments]
@@ -130,6 +133,7 @@ def make_parser(prog: str, description: str, epilog: str) -> argparse.ArgumentPa
         help="of -optimize: the file for the best settings (LOG_FOLDER/ALGO/tuned_ENV_<number>.yml)",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace that file if it is there already")
+    parser.add_argument("--trusted", action="store_true", help=f"of -i: {TRUSTED}")
     zoo = (("--algo", "sgmrl"), ("--env", "Navigation2D-v0"), ("--conf-file", None), ("-conf", None), ("--vec-env", None))
     for name, default in zoo:
         parser.add_argument(name, default=default, help=argparse.SUPPRESS)

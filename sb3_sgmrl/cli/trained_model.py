@@ -6,7 +6,7 @@ import argparse
 import ast
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_sgmrl.algorithms import ALGORITHMS
 from sb3_sgmrl.cli.command_line import import_env
+from sb3_sgmrl.cli.run_folder import saved_env_kwargs, saved_hyperparameters
 from sb3_sgmrl.common.adaptation import fit_to_model
 from sb3_sgmrl.util.validation import check_positive, check_seed
 from sb3_sgmrl.vec_env.task_workers import ask
@@ -24,6 +25,9 @@ from sb3_sgmrl.vec_env.task_workers import ask
 if TYPE_CHECKING:
     from sb3_sgmrl.cli.zoo.manager import MetaExperimentManager
     from sb3_sgmrl.common.meta_algorithm import MetaOnPolicyAlgorithm
+
+
+TRUSTED = "read also pickles, which run code: models of before 0.1, and their vecnormalize.pkl"
 
 
 def make_model_parser(prog: str, description: str) -> argparse.ArgumentParser:
@@ -53,6 +57,7 @@ def make_model_parser(prog: str, description: str) -> argparse.ArgumentParser:
         "-i", "--trained-agent", metavar="FILE.zip", help="this file instead, also when it was trained outside of RL Zoo"
     )
     model.add_argument("--device", default="auto", help="PyTorch device (auto)")
+    model.add_argument("--trusted", action="store_true", help=TRUSTED)
     play = parser.add_argument_group("the episodes")
     play.add_argument(
         "--n-episodes",
@@ -169,6 +174,8 @@ def load_model(
     n_tasks: int = 1,
     n_episodes: int | None = None,
     device: str = "auto",
+    packages: Sequence[str] = (),
+    trusted: bool = False,
 ) -> Iterator[TrainedModel]:
     """
     Load a model and make what it was trained in, for a ``with`` statement.
@@ -180,12 +187,14 @@ def load_model(
     :param n_tasks: how many will be played side by side
     :param n_episodes: per task and inner step; as in training when None
     :param device: PyTorch device
+    :param packages: modules that the user named, whose wrappers the settings may use
+    :param trusted: whether files of before 0.1, which are pickles, may be read too
     :return: the model and where it plays
     :raises ValueError: for a file that is not such a model, or an environment that does not fit to it
     """
     from sb3_sgmrl.cli.zoo.manager import MetaExperimentManager, MetaOptions
 
-    hyperparams, saved_env_kwargs = _saved_settings(path.parent, env_id)
+    hyperparams, saved_env_kwargs = _saved_settings(path.parent, env_id, packages)
     manager = MetaExperimentManager(
         *(argparse.Namespace(), algo, env_id, str(path.parent)),
         env_kwargs={**saved_env_kwargs, **(env_kwargs or {})},
@@ -194,10 +203,10 @@ def load_model(
         n_eval_episodes=n_episodes or 0,
         verbose=0,
         device=device,
-        meta=MetaOptions(n_tasks=n_tasks),
+        meta=MetaOptions(n_tasks=n_tasks, trusted=trusted),
     )
     manager.use_hyperparameters(hyperparams)
-    model = ALGORITHMS[algo].cls.load(path, device=device)
+    model = ALGORITHMS[algo].cls.load(path, device=device, trusted=trusted)
     env = manager.create_envs(0, eval_env=True)
     try:
         fit_to_model(model, env)
@@ -220,7 +229,8 @@ def open_model(options: argparse.Namespace, n_tasks: int = 1) -> AbstractContext
     env_id = import_env(options.env, options.gym_packages)
     path = _find_model(options, env_id)
     env_kwargs = dict(_name_and_value(text) for text in options.env_kwargs)
-    return load_model(path, options.algo, env_id, env_kwargs, n_tasks, options.n_episodes, options.device)
+    of_user = {"device": options.device, "packages": options.gym_packages, "trusted": options.trusted}
+    return load_model(path, options.algo, env_id, env_kwargs, n_tasks, options.n_episodes, **of_user)
 
 
 @contextmanager
@@ -252,27 +262,16 @@ def _find_model(options: argparse.Namespace, env_id: str) -> pathlib.Path:
     return pathlib.Path(path)
 
 
-def _saved_settings(folder: pathlib.Path, env_id: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def _saved_settings(
+    folder: pathlib.Path, env_id: str, packages: Sequence[str]
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """Hyperparameters and arguments of the environment that a run in RL Zoo's layout was trained with."""
     from huggingface_sb3 import EnvironmentName
-    from rl_zoo3.utils import get_saved_hyperparams
 
     settings = folder / EnvironmentName(env_id)
-    hyperparams, _ = get_saved_hyperparams(str(settings))
-    env_kwargs = dict(hyperparams.pop("env_kwargs", {}))
-    env_kwargs.update(saved_arguments(settings).get("env_kwargs") or {})
-    return {name: value for name, value in hyperparams.items() if name not in ("normalize_kwargs", "callback")}, env_kwargs
-
-
-def saved_arguments(settings: pathlib.Path) -> dict[str, Any]:
-    """
-    :param settings: folder of settings that RL Zoo made for a run
-    :return: arguments of the training by name, none where they are not kept
-    """
-    import yaml
-
-    path = settings / "args.yml"
-    return dict(yaml.unsafe_load(path.read_text(encoding="utf-8"))) if path.exists() else {}  # RL Zoo writes Python objects
+    hyperparams = saved_hyperparameters(settings, packages)
+    env_kwargs = {**(hyperparams.pop("env_kwargs", None) or {}), **saved_env_kwargs(settings)}
+    return hyperparams, env_kwargs
 
 
 def _name_and_value(text: str) -> tuple[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pathlib
 import warnings
@@ -18,6 +19,7 @@ from stable_baselines3.common.vec_env import unwrap_vec_normalize
 
 from sb3_sgmrl.common.adaptation import AdaptiveModel, fit_to_model
 from sb3_sgmrl.common.evaluation import AdaptationReport, draw_test_tasks, evaluate_adaptation
+from sb3_sgmrl.util.arrays import read_arrays
 from sb3_sgmrl.util.files import replace_when_complete
 from sb3_sgmrl.util.validation import check_positive, check_seed
 from sb3_sgmrl.vec_env.engines import make_task_env
@@ -37,7 +39,7 @@ class MetaEvalCallback(EventCallback):
     ``meta_batch_size * (n_inner_steps * n_episodes + n_outer_episodes)`` episodes.
 
     ``evaluations.npz`` in ``log_path`` holds ``timesteps`` (n_evaluations,), ``results`` (n_evaluations, n_tasks, n_steps + 1)
-    and ``tasks`` (n_tasks, ...). A training that goes on adds to it. A new one, from timestep 0, replaces ``best_model.zip``,
+    and ``tasks`` (n_tasks, ...), as JSON where they are not numbers. A training that goes on adds to it. A new one, from timestep 0, replaces ``best_model.zip``,
     but keeps ``evaluations.npz`` as ``evaluations_1.npz`` and so on. Without ``log_path`` a new callback does not know how
     good ``best_model.zip`` was, and replaces it at its first evaluation.
 
@@ -147,11 +149,10 @@ class MetaEvalCallback(EventCallback):
 
     def _read(self, file: pathlib.Path) -> tuple[list[int], list[np.ndarray]]:
         try:
-            with open(file, "rb") as stream, np.load(stream, allow_pickle=True) as saved:
-                timesteps, results, tasks = saved["timesteps"].tolist(), saved["results"], saved["tasks"]
+            saved, results, tasks = read_arrays(file, ("timesteps", "results", "tasks"))
+            timesteps = saved.tolist()
             shape = (len(timesteps), self.n_tasks, self._n_steps() + 1)
-        # a broken file may raise anything
-        except Exception as error:
+        except (ValueError, TypeError) as error:
             raise ValueError(
                 f"`log_path` holds {file}, which is broken or was not written by a MetaEvalCallback: {_OTHER_FOLDER}."
             ) from error
@@ -235,15 +236,17 @@ def _called_eval_env() -> Iterator[None]:
 
 
 def _task_array(tasks: Sequence[Any]) -> np.ndarray:
-    """Shape (n_tasks, …), or (n_tasks,) of type object where tasks are not numbers or do not stack."""
+    """Shape (n_tasks, …), or (n_tasks,) of JSON where tasks are not numbers or do not stack."""
     with suppress(ValueError):
         stacked = np.array(tasks)
         if stacked.dtype.kind in "biuf":
             return stacked
-    array = np.empty(len(tasks), dtype=object)
-    for i, task in enumerate(tasks):
-        array[i] = task
-    return array
+    return np.array([json.dumps(task, default=_plain) for task in tasks])
+
+
+def _plain(value: Any) -> Any:
+    """Arrays in tasks as lists, anything else as text."""
+    return value.tolist() if isinstance(value, (np.ndarray, np.generic)) else repr(value)
 
 
 def _move_aside(file: pathlib.Path) -> None:

@@ -45,6 +45,17 @@ def saved_algorithm(path: SavePath) -> str:
         return legacy_algorithm(file) if is_legacy(file) else read_algorithm(file)  # type: ignore[arg-type]
 
 
+def is_legacy_file(path: SavePath) -> bool:
+    """
+    :param path: file as SB3's ``load`` takes it
+    :return: whether it is a model of before 0.1, a pickle; nothing is unpickled
+    :raises FileNotFoundError: when there is no such file
+    :raises ValueError: when it is of before 0.1 and damaged, or of another package
+    """
+    with _opened(path) as file:
+        return is_legacy(file) and bool(legacy_algorithm(file))  # type: ignore[arg-type]
+
+
 def read_file(path: SavePath, trusted: bool = False, custom_objects: Mapping[str, Any] | None = None) -> ModelFile:
     """
     Read a model without making it.

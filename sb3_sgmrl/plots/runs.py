@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import csv
 import pathlib
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar, cast
-from zipfile import BadZipFile
 
 import numpy as np
 
+from sb3_sgmrl.util.arrays import read_arrays
 from sb3_sgmrl.util.validation import check_positive
 
 # by key, shape (n_rows,), NaN where a row has no such value
@@ -103,11 +102,9 @@ class LearningCurve:
         path = pathlib.Path(path)
         path = path / "evaluations.npz" if path.is_dir() else path
         try:
-            with open(path, "rb") as stream, np.load(stream) as file:
-                timesteps, results = file["timesteps"], file["results"]
+            timesteps, results = read_arrays(path, ("timesteps", "results"))
             before, after = results[:, :, 0].T, results[:, :, -1].T
-        # what numpy and zipfile find in files of others or cut off; a .npy file is no context manager
-        except (ValueError, KeyError, IndexError, TypeError, AttributeError, EOFError, BadZipFile, zlib.error) as error:
+        except (ValueError, IndexError) as error:
             raise ValueError(f"{path} was not written by a MetaEvalCallback.") from error
         return cls(timesteps, before, after)
 

@@ -126,7 +126,7 @@ def test_statistics_of_vec_normalize_go_along(hub: None) -> None:
     assert card.main([*SMALL]) == 0
     folder = Path("hub/sgmrl-Navigation2D-v0")
     used = run_usage(parts(folder)[1])
-    assert used["env"].obs_rms.count > 100 and not used["env"].training
+    assert used["model"].env.obs_rms.count > 100 and not used["model"].env.training
 
 
 def test_family_that_is_registered_as_a_distribution_of_tasks(hub: None, tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_wrappers_of_training_are_named_and_not_left_out(hub: None) -> None:
     assert card.main([*SMALL]) == 0
     text = parts(Path("hub/sgmrl-Navigation2D-v0"))[1]
     assert (
-        'env = ...  # TaskDistEnv("Navigation2D-v0"), in what config.yml has around it: frame_stack: 2 and vec_normalize.pkl'
+        'env = ...  # TaskDistEnv("Navigation2D-v0"), in what config.yml has around it: frame_stack: 2 and VecNormalize'
     ) in text
     with pytest.raises(TypeError, match="env must be a gymnasium"):
         run_usage(text)

@@ -22,7 +22,7 @@ def meta_eval(env=None, **kwargs):
 
 
 def rows(folder, name="evaluations.npz"):
-    with np.load(folder / name, allow_pickle=True) as file:
+    with np.load(folder / name) as file:
         return {key: file[key] for key in file.files}
 
 

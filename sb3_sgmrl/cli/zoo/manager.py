@@ -30,10 +30,12 @@ from sb3_sgmrl.cli.zoo.resume import check_algorithm, check_changes, saved_hyper
 from sb3_sgmrl.common.callbacks import MetaEvalCallback, MetaProgressBarCallback
 from sb3_sgmrl.common.evaluation import evaluate_adaptation
 from sb3_sgmrl.common.meta_algorithm import MetaOnPolicyAlgorithm
+from sb3_sgmrl.common.saving import read_file
 from sb3_sgmrl.data.streams import EVAL_SEED, REPORT_SEED
 from sb3_sgmrl.tasks.task_dist_env import TaskDistEnv
 from sb3_sgmrl.util.validation import check_positive
 from sb3_sgmrl.vec_env.engines import DEFAULT_WORKERS, as_task_vec_env
+from sb3_sgmrl.vec_env.statistics import with_statistics
 from sb3_sgmrl.vec_env.task_workers import known_horizon
 
 _N_EVALUATIONS = 10
@@ -53,12 +55,14 @@ class MetaOptions:
     :param n_steps: inner steps of the final report; 3 or as in training, whichever is more, when None
     :param zoo_workers: play in RL Zoo's VecEnv of single environments even where the family has a batched form
     :param tuned_path: file for the best settings of ``-optimize``; a new one among the runs when None
+    :param trusted: read also pickles: models of before 0.1 and their ``vecnormalize.pkl``
     """
 
     n_tasks: int = 40
     n_steps: int | None = None
     zoo_workers: bool = False
     tuned_path: str | None = None
+    trusted: bool = False
 
 
 class MetaExperimentManager(ExperimentManager):
@@ -88,6 +92,7 @@ class MetaExperimentManager(ExperimentManager):
         self._changes: dict[str, Any] = self.custom_hyperparams or {}
         self._settings: dict[str, Any] = {}
         self._entry: dict[str, Any] = {}
+        self._statistics: tuple[dict[str, Any] | None] | None = None
 
     # ---------------------------------------------------------------- hyperparameters
 
@@ -99,7 +104,9 @@ class MetaExperimentManager(ExperimentManager):
         """
         if self.continue_training:
             check_changes(self._changes)
-            self.custom_hyperparams = saved_hyperparameters(self.trained_agent, ALGORITHMS[self.algo].cls) | self._changes
+            self.custom_hyperparams = (
+                saved_hyperparameters(self.trained_agent, ALGORITHMS[self.algo].cls, self.meta.trusted) | self._changes
+            )
         with zoo_checks.reading(self.config):
             hyperparams, saved = super().read_hyperparameters()
         zoo_checks.check_hyperparameters(ALGORITHMS[self.algo].cls, hyperparams)
@@ -180,13 +187,16 @@ class MetaExperimentManager(ExperimentManager):
 
     def _load_pretrained_agent(self, hyperparams: dict[str, Any], env: VecEnv) -> BaseAlgorithm:
         print("The model keeps its settings and its random numbers: only -params changes them, and --seed has no effect.")
-        changes = {name: value for name, value in hyperparams.items() if name in {*self._changes, "policy", "n_threads"}}
-        # a seed would begin new random streams
-        seed, self.seed = self.seed, None  # type: ignore[assignment]
-        try:
-            return super()._load_pretrained_agent(changes, env)
-        finally:
-            self.seed = seed
+        changes = {name: value for name, value in hyperparams.items() if name in {*self._changes, "n_threads"}}
+        return ALGORITHMS[self.algo].cls.load(  # RL Zoo's would look for a pickle beside it
+            self.trained_agent,
+            env=env,
+            device=self.device,
+            trusted=self.meta.trusted,
+            tensorboard_log=self.tensorboard_log,
+            verbose=self.verbose,
+            **changes,
+        )
 
     def create_viewer(self, render_mode: str) -> VecEnv:
         """
@@ -214,12 +224,29 @@ class MetaExperimentManager(ExperimentManager):
         return os.path.join(os.path.dirname(self.trained_agent), self.env_name)
 
     def _maybe_normalize(self, env: VecEnv, eval_env: bool) -> VecEnv:
-        env = super()._maybe_normalize(env, eval_env)
-        self.normalize = self.normalize or isinstance(env, VecNormalize)  # statistics beside a model: they are saved again
+        statistics = self._saved_statistics()
+        if statistics is not None:
+            env = with_statistics(env, statistics)
+        elif self.meta.trusted and self.trained_agent and os.path.exists(f"{self.statistics_folder}/vecnormalize.pkl"):
+            env = VecNormalize.load(f"{self.statistics_folder}/vecnormalize.pkl", env)
+        elif self.normalize:
+            env = VecNormalize(env, **self.normalize_kwargs)
+            if self.verbose > 0:
+                print(f"Normalization activated: {self.normalize_kwargs or 'of observations and rewards'}")
+        # statistics of a model that is gone on with are saved again
+        self.normalize = self.normalize or isinstance(env, VecNormalize)
         if eval_env and isinstance(env, VecNormalize):
-            # adaptation must see rewards as in training; the returns that are reported are never normalised
-            env.norm_reward = self.normalize_kwargs.get("norm_reward", True)
+            # adaptation sees rewards as in training; the returns that are reported are never normalised
+            env.training = False
         return env
+
+    def _saved_statistics(self) -> dict[str, Any] | None:
+        """Of the model that was trained before; RL Zoo's own file of them is a pickle, which is not read."""
+        if not self.trained_agent:
+            return None
+        if self._statistics is None:
+            self._statistics = (read_file(self.trained_agent, self.meta.trusted).statistics,)
+        return self._statistics[0]
 
     # ---------------------------------------------------------------- evaluation
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rl_zoo3.utils import SimpleLinearSchedule
-from stable_baselines3.common.save_util import load_from_zip_file
 from stable_baselines3.common.utils import ConstantSchedule
 
 from sb3_sgmrl.algorithms import algorithm_of
 from sb3_sgmrl.common.arguments import argument_names
+from sb3_sgmrl.common.files.schedules import LinearToZero
 from sb3_sgmrl.common.meta_algorithm import MetaOnPolicyAlgorithm
-from sb3_sgmrl.common.saving import saved_algorithm
+from sb3_sgmrl.common.saving import read_file, saved_algorithm
 
 
 def check_algorithm(path: str, algo: str) -> None:
@@ -26,21 +25,21 @@ def check_algorithm(path: str, algo: str) -> None:
         raise ValueError(f"-i {path} is a model of {saved.cls.__name__}: --algo must be {saved.name}, got {algo}.")
 
 
-def saved_hyperparameters(path: str, algorithm: type[MetaOnPolicyAlgorithm]) -> dict[str, Any]:
+def saved_hyperparameters(path: str, algorithm: type[MetaOnPolicyAlgorithm], trusted: bool = False) -> dict[str, Any]:
     """
     :param path: file of a model
     :param algorithm: what saved it
+    :param trusted: whether a file of before 0.1, which is a pickle, may be read too
     :return: its settings, as far as a file of hyperparameters can say them
     """
-    data, _, _ = load_from_zip_file(path, device="cpu")
-    assert data is not None
+    data = read_file(path, trusted).settings
     policies = {policy: alias for alias, policy in algorithm.policy_aliases.items()}
     settings = {name: data[name] for name in sorted(argument_names(algorithm, "learning", "log")) if name in data}
     settings["policy"] = policies.get(data["policy_class"], data["policy_class"].__name__)
     rate = settings.pop("learning_rate")
     if isinstance(rate, ConstantSchedule):
         rate = rate.val
-    elif isinstance(rate, SimpleLinearSchedule):
+    elif isinstance(rate, LinearToZero):
         rate = f"lin_{rate.initial_value}"
     return settings if callable(rate) else {**settings, "learning_rate": rate}
 

@@ -6,7 +6,7 @@ import math
 import pathlib
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -19,12 +19,13 @@ from sb3_sgmrl.util.conformity import check_fields
 from sb3_sgmrl.common.files.schedules import LinearToZero, NamedSchedule
 from sb3_sgmrl.gradient.score_weight import SignalWeight, SignalWeights
 from sb3_sgmrl.score_terms.control_variates import TaskRegression, VariateScaling
+from sb3_sgmrl.score_terms.names import ScoreMemory
 from sb3_sgmrl.util.archive import BadFileError
 
 # the key that says of what kind a JSON object is; without it, it is a dictionary
 _KIND = "@"
 # what algorithms learn beside the parameters
-_STATES: tuple[Any, ...] = (SignalWeight, SignalWeights, TaskRegression, VariateScaling)
+_STATES: tuple[Any, ...] = (SignalWeight, SignalWeights, TaskRegression, VariateScaling, ScoreMemory)
 _PLAIN = (type(None), bool, int, str)
 
 
@@ -283,11 +284,3 @@ def as_schedule(rate: Any) -> Any:
     encoder.encode(rate, "learning_rate")
     named = rate if hasattr(rate, "__qualname__") else type(rate)
     return NamedSchedule.of(rate, qualified_name(named)) if encoder.foreign else rate
-
-
-def is_state(value: Any) -> bool:
-    """
-    :param value: a value
-    :return: whether it is what algorithms learn beside the parameters
-    """
-    return is_dataclass(value) and type(value) in _STATES

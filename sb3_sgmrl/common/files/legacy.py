@@ -16,6 +16,7 @@ from typing import IO, Any
 from stable_baselines3.common.save_util import load_from_zip_file
 
 from sb3_sgmrl.common.files.model_file import ModelFile
+from sb3_sgmrl.score_terms.names import ScoreMemory
 from sb3_sgmrl.util.archive import BadFileError
 
 # what SB3 keeps of every algorithm
@@ -96,6 +97,8 @@ def read_legacy(file: IO[bytes], custom_objects: Mapping[str, Any] | None = None
         raise BadFileError(f"is damaged: {_one_line(error)}") from error
     for name in ("lr_schedule", "algorithm_name"):
         settings.pop(name, None)
+    if "_task_regression" in settings:
+        settings["_score_memory"] = ScoreMemory(settings.pop("_task_regression"), settings.pop("_variate_scaling"))
     return ModelFile(algorithm, settings, dict(parameters or {}))
 
 
