@@ -156,7 +156,7 @@ class MetaEvalCallback(EventCallback):
             raise ValueError(
                 f"`log_path` holds {file}, which is broken or was not written by a MetaEvalCallback: {_OTHER_FOLDER}."
             ) from error
-        if results.shape != shape or not data_equivalence(tasks, _task_array(self._tasks)):
+        if results.shape != shape or not _are_same(tasks, _task_array(self._tasks)):
             raise ValueError(
                 f"`log_path` holds {file} with other tasks or inner steps than `eval_env`, `n_tasks={self.n_tasks}`, "
                 f"`n_steps={self._n_steps()}` and `seed={self.seed}` give: keep to those of before, or {_OTHER_FOLDER}."
@@ -242,6 +242,10 @@ def _task_array(tasks: Sequence[Any]) -> np.ndarray:
         if stacked.dtype.kind in "biuf":
             return stacked
     return np.array([json.dumps(task, default=_plain) for task in tasks])
+
+
+def _are_same(one: np.ndarray, other: np.ndarray) -> bool:
+    return np.array_equal(one, other) if "U" in (one.dtype.kind, other.dtype.kind) else data_equivalence(one, other)
 
 
 def _plain(value: Any) -> Any:

@@ -17,11 +17,12 @@ from stable_baselines3.common.utils import check_for_correct_spaces, get_system_
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize, unwrap_vec_normalize
 
 from sb3_sgmrl.common.arguments import argument_names
-from sb3_sgmrl.common.files.building import DERIVED, check_parameters, check_settings, not_larger_than
+from sb3_sgmrl.common.files.building import DERIVED, check_learned, check_parameters, check_settings, not_larger_than
 from sb3_sgmrl.common.files.encoding import as_schedule
 from sb3_sgmrl.common.files.legacy import is_legacy, legacy_algorithm, read_legacy
 from sb3_sgmrl.common.files.model_file import ModelFile, read_algorithm, read_model, write_model
 from sb3_sgmrl.common.files.schedules import check_schedule
+from sb3_sgmrl.policies.functional import FunctionalPolicy
 from sb3_sgmrl.util.archive import BadFileError, is_archive
 from sb3_sgmrl.util.files import replace_when_complete, with_zip_suffix
 from sb3_sgmrl.util.validation import check_names
@@ -112,6 +113,7 @@ class SafelySaved(BaseAlgorithm):
     """A BaseAlgorithm whose files are complete, known to be its own, and data."""
 
     inner_lr_learning_rate: float | None
+    functional: FunctionalPolicy
 
     def check_settings(self) -> None:
         """
@@ -243,11 +245,14 @@ class SafelySaved(BaseAlgorithm):
             # with its environment, as by the constructor
             model = cls(policy=settings["policy_class"], env=vec_env, device=device, _init_setup_model=False)
         vars(model).update(settings)
+        with _settings_of_a_file():
+            model.check_settings()
         vars(model).update(changes)
         model.check_settings()
         with not_larger_than(file.parameters), _settings_of_a_file():
             model._setup_model()
         check_parameters(model, file.parameters)
+        check_learned(settings, dict(model.functional.parameters()))
         model.set_parameters(file.parameters, exact_match=True, device=device)  # type: ignore[arg-type]
         model.check_settings()
         if vec_env is not None:
@@ -297,11 +302,11 @@ def with_saved_statistics(model: BaseAlgorithm, env: VecEnv) -> VecEnv:
 
 @contextmanager
 def _settings_of_a_file() -> Iterator[None]:
-    """Whatever a policy says of arguments that came from a file."""
+    """Whatever is said of arguments that came from a file."""
     try:
         yield
     except BadFileError:
         raise
     except Exception as error:
         text = " ".join(str(error).split())[:300].rstrip(".")
-        raise BadFileError(f"has settings that make no policy: {type(error).__name__}: {text}") from error
+        raise BadFileError(f"has settings that make no model: {text}") from error

@@ -41,8 +41,8 @@ def check_statistics(statistics: Any, observation_space: spaces.Space) -> Statis
     :return: the same
     :raises ValueError: when they are no statistics of such observations
     """
-    settings = statistics["settings"]
-    if statistics.keys() != {"settings", "obs_rms", "ret_rms"} or settings.keys() != {*_SETTINGS, *_USE}:
+    settings = statistics["settings"] if statistics.keys() == {"settings", "obs_rms", "ret_rms"} else {}
+    if settings.keys() != {*_SETTINGS, *_USE}:
         raise ValueError("settings or statistics are missing, or there are more than expected")
     _check_settings(settings)
     _check_moments("ret_rms", statistics["ret_rms"], ())

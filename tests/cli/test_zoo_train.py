@@ -204,7 +204,9 @@ def test_number_of_evaluations() -> None:
     assert not Path("logs/sgmrl/Navigation2D-v0_2/best_model.zip").exists()
 
 
-def test_callbacks_and_wrappers_of_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_callbacks_and_wrappers_of_a_file(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     Path("own_parts.py").write_text("""
 import gymnasium as gym
 from stable_baselines3.common.callbacks import BaseCallback
@@ -254,7 +256,9 @@ Navigation2D-v0:
     counts = dict(call for call in own_parts.calls if isinstance(call, tuple))
     assert counts["counter"] == counts["plain"] > 50
     assert enjoy.main(["--adapt-steps", "1", "--load-checkpoint", "1"]) == 2  # there is none
-    assert enjoy.main(["--adapt-steps", "1"]) == 0
+    words = "env_wrapper names own_parts.Below, which a run folder may not import: --gym-packages own_parts allows it"
+    assert words in error_of(enjoy, ["--adapt-steps", "1"], capsys)
+    assert enjoy.main(["--adapt-steps", "1", "--gym-packages", "own_parts"]) == 0
 
 
 def test_tracking(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import inspect
 import math
+import pathlib
 import threading
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
@@ -17,12 +19,16 @@ from stable_baselines3.common.save_util import recursive_getattr
 from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
+from sb3_sgmrl.gradient.score_weight import SignalWeight, SignalWeights
+from sb3_sgmrl.score_terms.control_variates import VariateScaling
+from sb3_sgmrl.score_terms.names import ScoreMemory
 from sb3_sgmrl.util.archive import BadFileError
 
 # derived from other attributes by `_setup_model`
 DERIVED = ("lr_schedule",)
 # whole numbers that count something, or begin a random stream
 _COUNTS = ("num_timesteps", "_total_timesteps", "_num_timesteps_at_start", "_n_updates", "_iteration", "_entropy", "_episode_num")
+_COUNTS += ("_stats_window_size", "n_envs")
 # a network that would be larger than its file says is not made
 _MOST_BYTES_MORE, _MOST_PARAMETERS_MORE = 32 * 2**20, 1000
 
@@ -51,6 +57,11 @@ def check_settings(model: BaseAlgorithm, settings: Mapping[str, Any], left_out: 
             raise BadFileError(f"holds {settings[name]!r} in `{name}`, which must be a whole number that is not negative")
     _check_types(model, settings, {*given, *_COUNTS})
     _check_episodes(settings)
+    if not isinstance(settings.get("tensorboard_log"), (str, pathlib.PurePath, type(None))):
+        raise BadFileError("holds no folder in `tensorboard_log`")
+    seed = settings.get("seed")
+    if seed is not None and (type(seed) is not int or seed < 0):
+        raise BadFileError(f"holds {seed!r} in `seed`")
     if not isinstance(settings["policy_class"], type) or not isinstance(settings["policy_kwargs"], dict):
         raise BadFileError("holds no policy")
 
@@ -193,6 +204,40 @@ def _arguments(optimizer: th.optim.Optimizer) -> set[str]:
 def _some(names: list[str]) -> str:
     shown = ", ".join(f"`{name}`" for name in names[:3])
     return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
+
+
+def check_learned(settings: Mapping[str, Any], parameters: Mapping[str, th.Tensor]) -> None:
+    """
+    Check what an algorithm learned beside its parameters. Types were checked when it was read.
+
+    :param settings: attributes that a file says
+    :param parameters: adapted parameters of the model, by name
+    :raises BadFileError: when it does not belong to these parameters
+    """
+    for name, learned in settings.items():
+        if isinstance(learned, SignalWeights):
+            is_right = all(_is_weight(weight, parameters) for weight in learned._weights.values())
+        elif isinstance(learned, ScoreMemory):
+            regression, scaling = learned.task_regression, learned.scaling
+            features = regression._features
+            is_right = (
+                len(features) == len(regression._targets) <= regression.memory
+                and len({vector.shape for vector in features}) <= 1
+                and all(vector.ndim == 1 and vector.dtype == np.float64 for vector in features)
+                and 0 < scaling.decay < 1
+                and scaling._sums.shape == VariateScaling()._sums.shape
+            )
+        else:
+            continue
+        if not is_right:
+            raise BadFileError(f"holds a `{name}` of another model")
+
+
+def _is_weight(weight: SignalWeight, parameters: Mapping[str, th.Tensor]) -> bool:
+    return (0 < weight.decay < 1 and weight._n >= 0 and weight._square >= 0) and all(
+        name in parameters and mean.shape == parameters[name].shape and mean.dtype == parameters[name].dtype
+        for name, mean in weight._mean.items()
+    )
 
 
 @contextmanager

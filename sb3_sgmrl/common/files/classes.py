@@ -14,6 +14,9 @@ from stable_baselines3.common import policies, torch_layers
 from stable_baselines3.common.sb2_compat import rmsprop_tf_like
 from torch import nn
 
+from sb3_sgmrl.score_terms import names as _  # noqa: F401  # defines all score terms
+from sb3_sgmrl.score_terms.base import ScoreTerm
+
 Named = TypeVar("Named", bound=Callable[..., Any])
 
 _registered: dict[str, Callable[..., Any]] = {}
@@ -100,9 +103,18 @@ def _find_allowed() -> Iterator[tuple[str, Any]]:
     yield from _subclasses(torch_layers, torch_layers.BaseFeaturesExtractor)
     yield from _subclasses(rmsprop_tf_like, th.optim.Optimizer)
     yield from _subclasses(th.optim, th.optim.Optimizer)
+    for term in _all_subclasses(ScoreTerm):
+        if term.__module__.startswith("sb3_sgmrl."):
+            yield f"sb3_sgmrl.score_terms.{term.__name__}", term
     for name in nn.modules.activation.__all__:
         yield f"torch.nn.{name}", getattr(nn, name)
     yield "torch.nn.Identity", nn.Identity
+
+
+def _all_subclasses(base: type) -> Iterator[type]:
+    for found in base.__subclasses__():
+        yield found
+        yield from _all_subclasses(found)
 
 
 def _subclasses(module: ModuleType, base: type) -> Iterator[tuple[str, Any]]:

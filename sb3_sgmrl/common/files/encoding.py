@@ -197,6 +197,8 @@ class Decoder:
             return {key: self.decode(item, f"{where}.{key}") for key, item in value.items()}
         parts = dict(value)
         kind = parts.pop(_KIND)
+        if not isinstance(kind, str):
+            raise BadFileError(f"holds an unknown kind of value in `{where}`")
         try:
             if kind in ("tensor", "array", "scalar"):
                 return self._decode_tensor(kind, **parts)
@@ -207,7 +209,7 @@ class Decoder:
             if kind == "dtype":
                 return _dtype(**parts)
             if kind == "path":
-                return pathlib.Path(**parts)
+                return pathlib.Path(parts["path"])
             if kind == "object":
                 return self._decode_object(where, parts["class"], parts["state"])
             found = _BY_NAME[kind]
@@ -215,7 +217,8 @@ class Decoder:
         except BadFileError:
             raise
         except Exception as error:  # whatever the makers of these values say of other parts
-            raise BadFileError(f"holds no {_text(kind)} in `{where}`: {_text(error)}") from error
+            why = f": {_text(error)}" if isinstance(error, ValueError) else ", whose parts are others"
+            raise BadFileError(f"holds no {_text(kind)} in `{where}`{why}") from error
 
     def _decode_tensor(self, kind: str, name: str) -> Any:
         if name not in self.tensors:
@@ -227,7 +230,8 @@ class Decoder:
         return array if kind == "array" else array[()]
 
     def _decode_mapping(self, kind: str, where: str, items: Any) -> Any:
-        pairs = [(self.decode(key, where), self.decode(item, f"{where}.{key}")) for key, item in items]
+        keys = [self.decode(key, where) for key, _ in items]
+        pairs = [(key, self.decode(item, f"{where}.{key}")) for key, (_, item) in zip(keys, items, strict=True)]
         made = dict(pairs)
         if len(made) != len(pairs):
             raise ValueError("a key stands there twice")

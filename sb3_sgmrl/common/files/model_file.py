@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pathlib
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -70,9 +71,8 @@ def write_model(file: IO[bytes], model: ModelFile) -> None:
 
 @cache
 def _versions() -> dict[str, str]:
-    import sb3_sgmrl
-
-    found = {"python": platform.python_version(), "sb3_sgmrl": sb3_sgmrl.__version__}
+    own = (pathlib.Path(__file__).parents[2] / "version.txt").read_text().strip()
+    found = {"python": platform.python_version(), "sb3_sgmrl": own}
     for name in _PACKAGES:
         try:
             found[name] = version(name)
