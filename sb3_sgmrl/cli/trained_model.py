@@ -19,6 +19,7 @@ from sb3_sgmrl.algorithms import ALGORITHMS
 from sb3_sgmrl.cli.command_line import import_env
 from sb3_sgmrl.cli.run_folder import saved_env_kwargs, saved_hyperparameters
 from sb3_sgmrl.common.adaptation import fit_to_model
+from sb3_sgmrl.common.saving import is_legacy_file
 from sb3_sgmrl.util.validation import check_positive, check_seed
 from sb3_sgmrl.vec_env.task_workers import ask
 
@@ -194,10 +195,11 @@ def load_model(
     """
     from sb3_sgmrl.cli.zoo.manager import MetaExperimentManager, MetaOptions
 
-    hyperparams, saved_env_kwargs = _saved_settings(path.parent, env_id, packages)
+    hyperparams, env_kwargs_of_run = _saved_settings(path.parent, env_id, packages)
+    _check_normalization(hyperparams, path, env_id)
     manager = MetaExperimentManager(
         *(argparse.Namespace(), algo, env_id, str(path.parent)),
-        env_kwargs={**saved_env_kwargs, **(env_kwargs or {})},
+        env_kwargs={**env_kwargs_of_run, **(env_kwargs or {})},
         trained_agent=str(path),
         n_eval_envs=0,
         n_eval_episodes=n_episodes or 0,
@@ -272,6 +274,14 @@ def _saved_settings(
     hyperparams = saved_hyperparameters(settings, packages)
     env_kwargs = {**(hyperparams.pop("env_kwargs", None) or {}), **saved_env_kwargs(settings)}
     return hyperparams, env_kwargs
+
+
+def _check_normalization(hyperparams: dict[str, Any], path: pathlib.Path, env_id: str) -> None:
+    """The model's own file says how it is normalised; one of before 0.1 has it in a file beside it."""
+    if not is_legacy_file(path):
+        hyperparams.pop("normalize", None)
+    elif hyperparams.get("normalize") and not (path.parent / env_id / "vecnormalize.pkl").exists():
+        raise ValueError(f"{path} was trained in a VecNormalize, whose {path.parent / env_id / 'vecnormalize.pkl'} is missing.")
 
 
 def _name_and_value(text: str) -> tuple[str, Any]:

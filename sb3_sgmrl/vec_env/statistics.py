@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -89,7 +90,7 @@ def _check_moments(name: str, moments: Mapping[str, Any], shape: tuple[int, ...]
 
 def _fits(found: tuple[int, ...], shape: tuple[int, ...]) -> bool:
     # of frames that are stacked above a VecNormalize, or images whose channels are moved there
-    return found == shape or len(found) == len(shape) > 0
+    return found == shape or len(found) == len(shape) > 0 and math.prod(shape) % max(math.prod(found), 1) == 0
 
 
 def with_statistics(env: VecEnv, statistics: Statistics) -> VecEnv:

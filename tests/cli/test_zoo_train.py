@@ -256,6 +256,7 @@ Navigation2D-v0:
     counts = dict(call for call in own_parts.calls if isinstance(call, tuple))
     assert counts["counter"] == counts["plain"] > 50
     assert enjoy.main(["--adapt-steps", "1", "--load-checkpoint", "1"]) == 2  # there is none
+    capsys.readouterr()
     words = "env_wrapper names own_parts.Below, which a run folder may not import: --gym-packages own_parts allows it"
     assert words in error_of(enjoy, ["--adapt-steps", "1"], capsys)
     assert enjoy.main(["--adapt-steps", "1", "--gym-packages", "own_parts"]) == 0

@@ -219,7 +219,7 @@ def test_equal_models_are_equal_files_without_facts_of_the_machine():
     content = saved(model)
     assert content == saved(model)
     facts = json.loads(members_of(content)["manifest.json"])
-    assert facts.keys() == {"format", "format_version", "algorithm", "left_out", "needs", "versions", "members"}
+    assert facts.keys() == {"format", "format_version", "algorithm", "settings", "left_out", "needs", "versions", "members"}
     assert facts["versions"]["sb3_sgmrl"] == sb3_sgmrl.__version__ and facts["needs"]["vec_normalize"] is False
 
 
@@ -274,6 +274,16 @@ def refuses(content, words, algorithm=SGMRL):
     assert "\n" not in str(caught.value) and str(caught.value).endswith(".")
 
 
+def with_setting(content, name, value):
+    members = members_of(with_json(content, "data", lambda said: said.update({name: value})))
+    return rehashed(members, settings=sorted(json.loads(members["data.json"])))
+
+
+def without_setting(content, name):
+    members = members_of(with_json(content, "data", lambda said: said.pop(name) and None))
+    return rehashed(members, settings=sorted(json.loads(members["data.json"])))
+
+
 HUGE = {"@": "discrete", "n": 10**10, "start": 0, "dtype": {"@": "dtype", "name": "int64"}}
 WEIGHT = "mlp_extractor.policy_net.0.weight"
 ALTERED = {
@@ -296,8 +306,10 @@ ALTERED = {
     "groups": (lambda c: with_json(c, "policy.optimizer", lambda j: j.update(param_groups=[])), "holds 0 groups of parameters"),
     "lr": (lambda c: with_json(c, "policy.optimizer", lambda j: j["param_groups"][0].update(lr="x")), "holds 'x' in `lr` of policy.optimizer"),
     "missing setting": (lambda c: with_json(c, "data", lambda j: j.pop("n_episodes") and None), "lacks `n_episodes`"),
+    "additional setting": (lambda c: with_json(c, "data", lambda j: j.update(x=1)), "holds `x`, which its manifest does not list"),
+    "no space": (lambda c: without_setting(c, "action_space"), "lacks `action_space`|does not belong"),
     "wrong setting": (lambda c: with_json(c, "data", lambda j: j.update(n_episodes=-3)), "`n_episodes` must be a positive integer, got -3"),
-    "method": (lambda c: with_json(c, "data", lambda j: j.update(learn="x")), "holds `learn`, which is not an attribute"),
+    "method": (lambda c: with_setting(c, "learn", "x"), "holds `learn`, which is not an attribute"),
     "counter": (lambda c: with_json(c, "data", lambda j: j.update(_iteration=-1)), "holds -1 in `_iteration`"),
     "class": (lambda c: with_json(c, "data", lambda j: j.update(policy_class={"@": "class", "name": "os.system"})), "needs the class or function os.system"),
     "large network": (lambda c: with_json(c, "data", lambda j: j.update(policy_kwargs={"net_arch": [10**5, 10**5]})), "much larger than its parameters|make no model"),
@@ -333,6 +345,11 @@ def test_what_is_wrong_is_said_in_one_sentence(kind, content):
     alter, words = ALTERED[kind]
     refuses(alter(content), words)
     loaded(content)
+
+
+def test_arguments_that_are_younger_than_the_file_have_their_defaults(content):
+    assert loaded(without_setting(content, "n_outer_episodes")).n_outer_episodes is None
+    assert loaded(without_setting(content, "gae_lambda")).gae_lambda == 0.997
 
 
 def test_a_member_that_is_there_twice(content):

@@ -29,6 +29,7 @@ DERIVED = ("lr_schedule",)
 # whole numbers that count something, or begin a random stream
 _COUNTS = ("num_timesteps", "_total_timesteps", "_num_timesteps_at_start", "_n_updates", "_iteration", "_entropy", "_episode_num")
 _COUNTS += ("_stats_window_size", "n_envs")
+_ALWAYS = ("observation_space", "action_space", "policy_class", "policy_kwargs", "num_timesteps", "_iteration", "_entropy")
 # a network that would be larger than its file says is not made
 _MOST_BYTES_MORE, _MOST_PARAMETERS_MORE = 32 * 2**20, 1000
 
@@ -41,13 +42,13 @@ def check_settings(model: BaseAlgorithm, settings: Mapping[str, Any], left_out: 
     :param given: attributes that take the place of those in the file
     :raises BadFileError: when one is missing, or is none
     """
-    excluded = {*model._excluded_save_params(), *left_out, *DERIVED}
     for name in settings:
         static = inspect.getattr_static(type(model), name, None)
         if not name.isidentifier() or name in model._excluded_save_params() or callable(static) or isinstance(static, property):
             raise BadFileError(f"holds `{name}`, which is not an attribute that models save")
-    for name in [*vars(model), "observation_space", "action_space"]:
-        if name not in settings and name not in excluded and name not in _parts(model):
+    # others may be younger than the file: they stay as in a new model
+    for name in _ALWAYS:
+        if name not in settings and name not in left_out:
             raise BadFileError(f"lacks `{name}`")
     for name in ("observation_space", "action_space"):
         if not isinstance(settings[name], spaces.Space):
@@ -64,10 +65,6 @@ def check_settings(model: BaseAlgorithm, settings: Mapping[str, Any], left_out: 
         raise BadFileError(f"holds {seed!r} in `seed`")
     if not isinstance(settings["policy_class"], type) or not isinstance(settings["policy_kwargs"], dict):
         raise BadFileError("holds no policy")
-
-
-def _parts(model: BaseAlgorithm) -> set[str]:
-    return {"policy", "step_sizes"} | {name.split(".")[0] for name in model._get_torch_save_params()[0]}
 
 
 def _check_types(model: BaseAlgorithm, settings: Mapping[str, Any], given: set[str]) -> None:

@@ -19,7 +19,7 @@ from sb3_sgmrl.vec_env.statistics import check_statistics
 FORMAT, FORMAT_VERSION = "a model of sb3_sgmrl", 1
 _SETTINGS, _STATISTICS = "data", "vec_normalize"
 _PACKAGES = ("stable_baselines3", "torch", "gymnasium", "numpy", "safetensors")
-_FACTS = {"format", "format_version", "algorithm", "left_out", "needs", "versions"}
+_FACTS = {"format", "format_version", "algorithm", "settings", "left_out", "needs", "versions"}
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,7 @@ def write_model(file: IO[bytes], model: ModelFile) -> None:
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "algorithm": model.algorithm,
+        "settings": sorted(model.settings),
         "left_out": model.left_out,
         "needs": {"vec_normalize": model.statistics is not None, "classes": sorted(set(foreign.values()))},
         "versions": _versions(),
@@ -105,6 +106,11 @@ def read_model(file: IO[bytes], custom_objects: Mapping[str, Any] | None = None)
     if names != set(archive.names(".safetensors")):
         raise BadFileError("is damaged: a part lacks its JSON or its tensors")
     settings = _read_part(archive, _SETTINGS, custom_objects or {})
+    for name in facts["settings"]:
+        if name not in settings:
+            raise BadFileError(f"lacks `{name}`, which its manifest lists")
+    if additional := settings.keys() - facts["settings"]:
+        raise BadFileError(f"holds `{min(additional)}`, which its manifest does not list")
     statistics = None
     if facts["needs"]["vec_normalize"]:
         statistics = _checked_statistics(_read_part(archive, _STATISTICS), settings.get("observation_space"))
@@ -120,6 +126,7 @@ def _checked_facts(facts: dict[str, Any]) -> dict[str, Any]:
     is_right = (
         facts.keys() == _FACTS
         and isinstance(facts["algorithm"], str)
+        and _is_list_of_text(facts["settings"])
         and _is_list_of_text(facts["left_out"])
         and isinstance(needs, dict)
         and needs.keys() == {"vec_normalize", "classes"}
