@@ -88,4 +88,5 @@ def _save(run: Run, policy: ActorCriticPolicy) -> None:
             model.save(file)  # type: ignore[arg-type]
         print(f"Wrote {path}, for {algorithm}.load")
     if run.model.get_vec_normalize_env() is not None:
-        print(f'It expects observations as {type(run.model).__name__}.load("{run.path}").get_vec_normalize_env() normalises them.')
+        load = f'{type(run.model).__name__}.load("{run.path}")'
+        print(f"It expects observations as {load}.get_vec_normalize_env() normalises them.")

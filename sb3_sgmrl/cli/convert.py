@@ -34,8 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "python -m sb3_sgmrl.convert",
-        description="Convert a model of before 0.1 to the format of today, which is data. The old file is a pickle: reading it "
-        "runs whatever code its author put there, so convert only files of authors you trust.",
+        description="Convert a model of before 0.1 to the format of today, which is data. The old file is a pickle: reading "
+        "it runs whatever code its author put there, so convert only files of authors you trust.",
     )
     parser.add_argument("old", metavar="OLD.zip", help="the model of before 0.1")
     parser.add_argument("new", metavar="NEW.zip", help="the file to write")

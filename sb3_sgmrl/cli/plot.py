@@ -123,7 +123,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--n-episodes", type=int, help="models: episodes per task and inner step; as in training unless given")
     parser.add_argument("--seed", type=int, default=0, help="models: seed of tasks and episodes (0)")
     parser.add_argument("--device", default="auto", help="models: PyTorch device (auto)")
-    parser.add_argument("--trusted", action="store_true", help="models: read also those of before 0.1, pickles, which run code")
+    parser.add_argument(
+        "--trusted", action="store_true", help="models: read also those of before 0.1, pickles, which run code"
+    )
     parser.add_argument("--verbose", type=int, default=1, help="2 also shows tracebacks of errors (1)")
     return parser
 

@@ -155,7 +155,8 @@ def check_no_modules(value: Any) -> None:
 
 def parse_expression(text: str) -> Any:
     """
-    Python as RL Zoo's hyperparameters have it, such as ``dict(net_arch=[100, 100], activation_fn=nn.ReLU)``, without running it.
+    Read Python as RL Zoo's hyperparameters have it, such as ``dict(net_arch=[100, 100], activation_fn=nn.ReLU)``, without
+    running it.
 
     :param text: literals, ``dict(...)``, and names of classes that files may name
     :return: the value

@@ -87,9 +87,7 @@ def _train(parser: argparse.ArgumentParser, options: argparse.Namespace, zoo_arg
         options.env = import_env(options.env, options.gym_packages)
         if options.output is not None:
             check_output(options.output, (".yml", ".yaml"), options.overwrite)
-    meta = MetaOptions(
-        options.eval_tasks, options.eval_steps, options.vec_env is not None, options.output, options.trusted
-    )
+    meta = MetaOptions(options.eval_tasks, options.eval_steps, options.vec_env is not None, options.output, options.trusted)
     rl_zoo3.train.ExperimentManager = partial(SearchManager, meta=meta)  # type: ignore[misc, assignment]
     rl_zoo3.train.argparse = SimpleNamespace(ArgumentParser=_ZooParser)  # type: ignore[assignment]
     sys.argv = [parser.prog, *_defaults(options), *zoo_arguments]

@@ -264,9 +264,7 @@ def _find_model(options: argparse.Namespace, env_id: str) -> pathlib.Path:
     return pathlib.Path(path)
 
 
-def _saved_settings(
-    folder: pathlib.Path, env_id: str, packages: Sequence[str]
-) -> tuple[dict[str, Any], dict[str, Any]]:
+def _saved_settings(folder: pathlib.Path, env_id: str, packages: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Hyperparameters and arguments of the environment that a run in RL Zoo's layout was trained with."""
     from huggingface_sb3 import EnvironmentName
 
@@ -281,7 +279,9 @@ def _check_normalization(hyperparams: dict[str, Any], path: pathlib.Path, env_id
     if not is_legacy_file(path):
         hyperparams.pop("normalize", None)
     elif hyperparams.get("normalize") and not (path.parent / env_id / "vecnormalize.pkl").exists():
-        raise ValueError(f"{path} was trained in a VecNormalize, whose {path.parent / env_id / 'vecnormalize.pkl'} is missing.")
+        raise ValueError(
+            f"{path} was trained in a VecNormalize, whose {path.parent / env_id / 'vecnormalize.pkl'} is missing."
+        )
 
 
 def _name_and_value(text: str) -> tuple[str, Any]:

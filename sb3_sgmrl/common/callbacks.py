@@ -39,9 +39,9 @@ class MetaEvalCallback(EventCallback):
     ``meta_batch_size * (n_inner_steps * n_episodes + n_outer_episodes)`` episodes.
 
     ``evaluations.npz`` in ``log_path`` holds ``timesteps`` (n_evaluations,), ``results`` (n_evaluations, n_tasks, n_steps + 1)
-    and ``tasks`` (n_tasks, ...), as JSON where they are not numbers. A training that goes on adds to it. A new one, from timestep 0, replaces ``best_model.zip``,
-    but keeps ``evaluations.npz`` as ``evaluations_1.npz`` and so on. Without ``log_path`` a new callback does not know how
-    good ``best_model.zip`` was, and replaces it at its first evaluation.
+    and ``tasks`` (n_tasks, ...), as JSON where they are not numbers. A training that goes on adds to it. A new one, from
+    timestep 0, replaces ``best_model.zip``, but keeps ``evaluations.npz`` as ``evaluations_1.npz`` and so on. Without
+    ``log_path`` a new callback does not know how good ``best_model.zip`` was, and replaces it at its first evaluation.
 
     :param eval_env: where to evaluate: as for the algorithms, in a VecNormalize when training is
     :param callback_on_new_best: called when the return after adaptation is better than ever

@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 
 import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.type_aliases import GymEnv
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
 from stable_baselines3.common.utils import check_for_correct_spaces, get_system_info
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize, unwrap_vec_normalize
 
@@ -113,7 +114,11 @@ class SafelySaved(BaseAlgorithm):
     """A BaseAlgorithm whose files are complete, known to be its own, and data."""
 
     inner_lr_learning_rate: float | None
-    functional: FunctionalPolicy
+
+    @property
+    def functional(self) -> FunctionalPolicy:
+        """The policy as a function of its parameters."""
+        raise NotImplementedError
 
     def check_settings(self) -> None:
         """
@@ -128,8 +133,8 @@ class SafelySaved(BaseAlgorithm):
 
     def save(self, path: SavePath, exclude: Iterable[str] | None = None, include: Iterable[str] | None = None) -> None:
         """
-        Save settings, parameters, optimisers and, if there are any, the statistics of VecNormalize, as data. Of your own classes
-        and functions the file has the names only. An existing file is replaced by a complete one only.
+        Save settings, parameters, optimisers and, if there are any, the statistics of VecNormalize, as data. Of your own
+        classes and functions the file has the names only. An existing file is replaced by a complete one only.
 
         :param path: where to
         :param exclude: attributes left out
@@ -227,7 +232,8 @@ class SafelySaved(BaseAlgorithm):
         changes: Mapping[str, Any],
     ) -> SelfSafelySaved:
         settings = dict(file.settings)
-        model = cls(policy=settings.get("policy_class", "MlpPolicy"), env=None, device=device, _init_setup_model=False)
+        make: Any = cls
+        model = make(policy=settings.get("policy_class", "MlpPolicy"), env=None, device=device, _init_setup_model=False)
         check_settings(model, settings, file.left_out, custom_objects)
         settings["policy_kwargs"] = {name: value for name, value in settings["policy_kwargs"].items() if name != "device"}
         given = changes.get("policy_kwargs", settings["policy_kwargs"])
@@ -243,7 +249,7 @@ class SafelySaved(BaseAlgorithm):
             if force_reset:
                 settings["_last_obs"] = None
             # with its environment, as by the constructor
-            model = cls(policy=settings["policy_class"], env=vec_env, device=device, _init_setup_model=False)
+            model = make(policy=settings["policy_class"], env=vec_env, device=device, _init_setup_model=False)
         vars(model).update(settings)
         with _settings_of_a_file():
             model.check_settings()
@@ -262,9 +268,16 @@ class SafelySaved(BaseAlgorithm):
             model._vec_normalize_env = saved_normalizer(file.statistics, *spaces)
         return model
 
-    def _setup_learn(self, *args: Any, **kwargs: Any) -> Any:
+    def _setup_learn(
+        self,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        reset_num_timesteps: bool = True,
+        tb_log_name: str = "run",
+        progress_bar: bool = False,
+    ) -> tuple[int, BaseCallback]:
         check_schedule(self.learning_rate)
-        return super()._setup_learn(*args, **kwargs)
+        return super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
 
     def set_parameters(  # type: ignore[override]
         self, load_path_or_dict: str | dict[str, Any], exact_match: bool = True, device: th.device | str = "auto"

@@ -99,9 +99,7 @@ def parse_json(content: bytes, name: str) -> Any:
     :raises BadFileError: when it is not JSON, has a key twice, or a number that is not finite
     """
     try:
-        return json.loads(
-            content.decode(), object_pairs_hook=_unique, parse_constant=_not_finite, parse_float=_finite_number
-        )
+        return json.loads(content.decode(), object_pairs_hook=_unique, parse_constant=_not_finite, parse_float=_finite_number)
     except (ValueError, RecursionError) as error:
         raise BadFileError(f"holds no JSON in {name}: {_one_line(error)}") from error
 

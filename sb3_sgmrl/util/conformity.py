@@ -56,4 +56,4 @@ def conforms(value: Any, hint: Any) -> bool:
         return type(value) in (int, float) and math.isfinite(value)
     if hint in (np.ndarray, th.Tensor):
         return isinstance(value, hint) and bool(th.isfinite(th.as_tensor(value)).all())
-    return type(value) is hint or hint is None and value is None
+    return type(value) is hint or (hint is None and value is None)

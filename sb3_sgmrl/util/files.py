@@ -62,7 +62,7 @@ def _open_partial(target: pathlib.Path) -> tuple[IO[bytes], pathlib.Path]:
     """A new file beside the target, locked as long as it is open."""
     while True:
         partial = target.with_name(f"{_stem(target)}{secrets.token_hex(8)}{_SUFFIX}")
-        file = open(partial, "xb")  # noqa: SIM115
+        file = open(partial, "xb")
         if _lock(file) and _is_at(file, partial):
             return file, partial
         file.close()  # another writer took it for a leftover before it was locked

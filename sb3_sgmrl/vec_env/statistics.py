@@ -90,7 +90,7 @@ def _check_moments(name: str, moments: Mapping[str, Any], shape: tuple[int, ...]
 
 def _fits(found: tuple[int, ...], shape: tuple[int, ...]) -> bool:
     # of frames that are stacked above a VecNormalize, or images whose channels are moved there
-    return found == shape or len(found) == len(shape) > 0 and math.prod(shape) % max(math.prod(found), 1) == 0
+    return found == shape or (len(found) == len(shape) > 0 and math.prod(shape) % max(math.prod(found), 1) == 0)
 
 
 def with_statistics(env: VecEnv, statistics: Statistics) -> VecEnv:
@@ -110,16 +110,16 @@ def with_statistics(env: VecEnv, statistics: Statistics) -> VecEnv:
         wanted, found = statistics["settings"][name], getattr(normalizer, name)
         if wanted != found:
             raise ValueError(
-                f"`env` is in a VecNormalize with {name}={found!r}, and the model was trained with {wanted!r}: pass `env` without "
-                "one, and it gets that of the model."
+                f"`env` is in a VecNormalize with {name}={found!r}, and the model was trained with {wanted!r}: pass `env` "
+                "without one, and it gets that of the model."
             )
     if _is_new(normalizer):
         _check_shapes(normalizer, statistics)
         _give(normalizer, statistics)
     elif not _equal(statistics_of(normalizer), statistics):
         raise ValueError(
-            "`env` is in a VecNormalize with other statistics than those that the model was saved with: pass `env` without one, "
-            "or in a new one, and it gets those of the model."
+            "`env` is in a VecNormalize with other statistics than those that the model was saved with: pass `env` without "
+            "one, or in a new one, and it gets those of the model."
         )
     return env
 
@@ -132,8 +132,8 @@ def check_has_statistics(training: VecNormalize | None, here: VecNormalize | Non
     """
     if training is not None and here is not None and training.norm_obs and _is_new(here) and not _is_new(training):
         raise ValueError(
-            "`env` must be in a VecNormalize with the statistics of training, but its VecNormalize has seen nothing yet: the one "
-            "of `load(path, env=...)` has them."
+            "`env` must be in a VecNormalize with the statistics of training, but its VecNormalize has seen nothing yet: the "
+            "one of `load(path, env=...)` has them."
         )
 
 

@@ -18,7 +18,7 @@ import yaml
 from paths import FILES
 from zoo_tools import run_train, zoo_process  # noqa: F401
 
-from sb3_sgmrl.cli import adapt, card, enjoy, plot, record, train
+from sb3_sgmrl.cli import adapt, card, enjoy, plot, record
 from sb3_sgmrl.cli.run_folder import parse_expression, saved_arguments, saved_hyperparameters
 
 RUN = Path("logs/sgmrl/Navigation2D-v0_1")
@@ -80,7 +80,10 @@ def objects(*names: str) -> Callable[[Path], None]:
 
 
 def text(content: str) -> Callable[[Path], None]:
-    return lambda path: None if path.write_text(content) else None
+    def plant(path: Path) -> None:
+        path.write_text(content)
+
+    return plant
 
 
 def argument(name: str, value: str) -> Callable[[Path], None]:
@@ -117,7 +120,15 @@ PLANTED: dict[str, tuple[Path, Callable[[Path], None]]] = {
     "config: policy": (SETTINGS / "config.yml", argument("policy", "planted_module.Policy")),
     **{
         f"config: {name}": (SETTINGS / "config.yml", argument(name, json.dumps(CODE)))
-        for name in ("policy_kwargs", "normalize", "monitor_kwargs", "env_kwargs", "n_envs", "meta_batch_size", "learning_rate")
+        for name in (
+            "policy_kwargs",
+            "normalize",
+            "monitor_kwargs",
+            "env_kwargs",
+            "n_envs",
+            "meta_batch_size",
+            "learning_rate",
+        )
     },
     **{
         f"config: {name}": (SETTINGS / "config.yml", argument(name, "planted_module.Part"))
@@ -229,16 +240,34 @@ def test_python_of_hyperparameters() -> None:
     }
     assert parse_expression("dict(optimizer_class=th.optim.RMSprop)") == {"optimizer_class": th.optim.RMSprop}
     for wrong in (
-        *(CODE, "nn.Module", "nn.Linear", "dict(**x)", "dict([1])", "open('x')", "lambda: 1", "[x for x in (1,)]", "os.system"),
+        *(
+            CODE,
+            "nn.Module",
+            "nn.Linear",
+            "dict(**x)",
+            "dict([1])",
+            "open('x')",
+            "lambda: 1",
+            "[x for x in (1,)]",
+            "os.system",
+        ),
         *("nn.ReLU()", "1 if 2 else 3", "f'{1}'", "(", "a", "th.load", "nn.ReLU.__init__", "{**{}}", "'a'.join('b')"),
     ):
-        with pytest.raises(ValueError, match="is not Python|is neither a literal"):
+        with pytest.raises(ValueError, match=r"is not Python|is neither a literal"):
             parse_expression(wrong)
 
 
 @pytest.mark.parametrize(
     "content",
-    ["a: &a [1]\nb: *a\nc: !!binary x", "- 1", "[", "\x00", "a: !!python/tuple", "&a [*a]", "!!python/object/apply:collections.OrderedDict [1]"],
+    [
+        "a: &a [1]\nb: *a\nc: !!binary x",
+        "- 1",
+        "[",
+        "\x00",
+        "a: !!python/tuple",
+        "&a [*a]",
+        "!!python/object/apply:collections.OrderedDict [1]",
+    ],
 )
 def test_settings_that_are_none(content: str, tmp_path: Path) -> None:
     (tmp_path / "args.yml").write_text(content)

@@ -204,9 +204,7 @@ def test_number_of_evaluations() -> None:
     assert not Path("logs/sgmrl/Navigation2D-v0_2/best_model.zip").exists()
 
 
-def test_callbacks_and_wrappers_of_a_file(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_callbacks_and_wrappers_of_a_file(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     Path("own_parts.py").write_text("""
 import gymnasium as gym
 from stable_baselines3.common.callbacks import BaseCallback

@@ -31,7 +31,9 @@ def is_whole(path):
 
 
 def test_threads_that_write_to_one_path(tmp_path):
-    path, threads = tmp_path / "file", [threading.Thread(target=write_often, args=(tmp_path / "file", i, 20)) for i in range(4)]
+    path, threads = tmp_path / "file", [
+        threading.Thread(target=write_often, args=(tmp_path / "file", i, 20)) for i in range(4)
+    ]
     for thread in threads:
         thread.start()
     while any(thread.is_alive() for thread in threads):

@@ -27,8 +27,10 @@ from sb3_sgmrl.util.archive import BadFileError
 # derived from other attributes by `_setup_model`
 DERIVED = ("lr_schedule",)
 # whole numbers that count something, or begin a random stream
-_COUNTS = ("num_timesteps", "_total_timesteps", "_num_timesteps_at_start", "_n_updates", "_iteration", "_entropy", "_episode_num")
-_COUNTS += ("_stats_window_size", "n_envs")
+_COUNTS = (
+    *("num_timesteps", "_total_timesteps", "_num_timesteps_at_start", "_n_updates", "_iteration", "_entropy", "_episode_num"),
+    *("_stats_window_size", "n_envs"),
+)
 _ALWAYS = ("observation_space", "action_space", "policy_class", "policy_kwargs", "num_timesteps", "_iteration", "_entropy")
 # a network that would be larger than its file says is not made
 _MOST_BYTES_MORE, _MOST_PARAMETERS_MORE = 32 * 2**20, 1000
@@ -44,7 +46,12 @@ def check_settings(model: BaseAlgorithm, settings: Mapping[str, Any], left_out: 
     """
     for name in settings:
         static = inspect.getattr_static(type(model), name, None)
-        if not name.isidentifier() or name in model._excluded_save_params() or callable(static) or isinstance(static, property):
+        if (
+            not name.isidentifier()
+            or name in model._excluded_save_params()
+            or callable(static)
+            or isinstance(static, property)
+        ):
             raise BadFileError(f"holds `{name}`, which is not an attribute that models save")
     # others may be younger than the file: they stay as in a new model
     for name in _ALWAYS:
@@ -75,7 +82,7 @@ def _check_types(model: BaseAlgorithm, settings: Mapping[str, Any], given: set[s
         if not is_own or new is None:
             continue
         of_type = (int, float) if type(new) is float else type(new)
-        if not isinstance(saved, of_type) or type(saved) is bool and type(new) is not bool:
+        if not isinstance(saved, of_type) or (type(saved) is bool and type(new) is not bool):
             raise BadFileError(f"holds {type(saved).__name__} in `{name}`, which must be {type(new).__name__}")
         if isinstance(saved, float) and not math.isfinite(saved):
             raise BadFileError(f"holds {saved} in `{name}`")
@@ -153,7 +160,9 @@ def _check_optimizer(name: str, optimizer: th.optim.Optimizer, state: Mapping[st
         if type(index) is not int or not 0 <= index < len(parameters) or not isinstance(values, dict):
             raise BadFileError(f"holds {index!r} in {name}, which has {len(parameters)} parameters")
         if known is not None and values.keys() != known.keys():
-            raise BadFileError(f"holds {', '.join(map(str, values))} for parameter {index} in {name} instead of {', '.join(known)}")
+            raise BadFileError(
+                f"holds {', '.join(map(str, values))} for parameter {index} in {name} instead of {', '.join(known)}"
+            )
         for key, value in values.items():
             where = f"`{key}` of parameter {index} in {name}"
             if isinstance(value, th.Tensor):
@@ -161,7 +170,9 @@ def _check_optimizer(name: str, optimizer: th.optim.Optimizer, state: Mapping[st
                 shapes = [(), parameters[index].shape] if known is not None else [value.shape]
                 _check_tensor(where, value, dtype, shapes)
             if known is not None and isinstance(known[key], th.Tensor) != isinstance(value, th.Tensor):
-                raise BadFileError(f"holds no tensor in {where}" if isinstance(known[key], th.Tensor) else f"holds a tensor in {where}")
+                raise BadFileError(
+                    f"holds no tensor in {where}" if isinstance(known[key], th.Tensor) else f"holds a tensor in {where}"
+                )
             if type(value) is float and not math.isfinite(value):
                 raise BadFileError(f"holds {value} in {where}")
 

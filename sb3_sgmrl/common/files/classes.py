@@ -37,7 +37,7 @@ def register(named: Named, name: str | None = None) -> Named:
     name = qualified_name(named) if name is None else name
     if "<" in name:
         raise ValueError(f"`name` must be given for {name}, which is defined inside a function.")
-    if name in _allowed() or _registered.get(name, named) is not named and not _is_defined_again(_registered[name], named):
+    if name in _allowed() or (_registered.get(name, named) is not named and not _is_defined_again(_registered[name], named)):
         raise ValueError(f"`name` must be new, but {name} is {_registered.get(name) or _allowed()[name]!r}.")
     _registered[name] = named
     return named
@@ -111,10 +111,10 @@ def _find_allowed() -> Iterator[tuple[str, Any]]:
     yield "torch.nn.Identity", nn.Identity
 
 
-def _all_subclasses(base: type) -> Iterator[type]:
-    for found in base.__subclasses__():
-        yield found
-        yield from _all_subclasses(found)
+def _all_subclasses(base: Any) -> Iterator[type]:
+    for subclass in base.__subclasses__():
+        yield subclass
+        yield from _all_subclasses(subclass)
 
 
 def _subclasses(module: ModuleType, base: type) -> Iterator[tuple[str, Any]]:

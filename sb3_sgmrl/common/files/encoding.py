@@ -15,12 +15,12 @@ from gymnasium import spaces
 from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule, LinearSchedule
 
 from sb3_sgmrl.common.files.classes import class_of, name_of, qualified_name, similar
-from sb3_sgmrl.util.conformity import check_fields
 from sb3_sgmrl.common.files.schedules import LinearToZero, NamedSchedule
 from sb3_sgmrl.gradient.score_weight import SignalWeight, SignalWeights
 from sb3_sgmrl.score_terms.control_variates import TaskRegression, VariateScaling
 from sb3_sgmrl.score_terms.names import ScoreMemory
 from sb3_sgmrl.util.archive import BadFileError
+from sb3_sgmrl.util.conformity import check_fields
 
 # the key that says of what kind a JSON object is; without it, it is a dictionary
 _KIND = "@"
@@ -57,8 +57,14 @@ def _multi_binary(n: Any) -> spaces.MultiBinary:
 _KINDS: dict[type, tuple[str, _Kind]] = {
     float: ("number", _Kind(lambda value: {"value": repr(value)}, lambda value: _not_finite(value))),
     tuple: ("tuple", _Kind(lambda value: {"items": list(value)}, lambda items: tuple(items))),
-    deque: ("deque", _Kind(lambda value: {"items": list(value), "maxlen": value.maxlen}, lambda items, maxlen: deque(items, maxlen))),
-    th.dtype: ("torch dtype", _Kind(lambda value: {"name": str(value).removeprefix("torch.")}, lambda name: _torch_dtype(name))),
+    deque: (
+        "deque",
+        _Kind(lambda value: {"items": list(value), "maxlen": value.maxlen}, lambda items, maxlen: deque(items, maxlen)),
+    ),
+    th.dtype: (
+        "torch dtype",
+        _Kind(lambda value: {"name": str(value).removeprefix("torch.")}, lambda name: _torch_dtype(name)),
+    ),
     th.device: ("device", _Kind(lambda value: {"name": str(value)}, lambda name: th.device(name))),
     spaces.Box: ("box", _Kind(_attributes("low", "high"), lambda low, high: spaces.Box(low, high, dtype=low.dtype.type))),
     spaces.Discrete: ("discrete", _Kind(lambda s: {"n": int(s.n), "start": int(s.start), "dtype": s.dtype}, _discrete)),
@@ -80,7 +86,10 @@ _KINDS: dict[type, tuple[str, _Kind]] = {
 for _state in _STATES:
     _KINDS[_state] = (
         _state.__name__,
-        _Kind(_attributes(*(field.name for field in fields(_state))), lambda _cls=_state, **parts: _cls(**check_fields(_cls, parts))),
+        _Kind(
+            _attributes(*(field.name for field in fields(_state))),
+            lambda _cls=_state, **parts: _cls(**check_fields(_cls, parts)),
+        ),
     )
 _BY_NAME = {name: kind for name, kind in _KINDS.values()}
 # of other keys than text, or whose order counts
@@ -125,7 +134,7 @@ class Encoder:
         :param where: its name
         :return: JSON
         """
-        if isinstance(value, _PLAIN) and type(value) in _PLAIN or type(value) is float and math.isfinite(value):
+        if (isinstance(value, _PLAIN) and type(value) in _PLAIN) or (type(value) is float and math.isfinite(value)):
             return value
         if type(value) is list:
             return [self.encode(item, f"{where}.{i}") for i, item in enumerate(value)]
@@ -259,8 +268,8 @@ def _decode_class(where: str, kind: str, name: str) -> Any:
         if hint := similar(name):
             hint = [f"did you mean {hint[0]}?"]
         raise BadFileError(
-            f"needs {'the class or function' if kind == 'class' else 'an object of'} {_text(name)} for `{where}`, which no file "
-            f"may import: call sb3_sgmrl.register({_text(name).split('.')[-1]}) before, or pass "
+            f"needs {'the class or function' if kind == 'class' else 'an object of'} {_text(name)} for `{where}`, which no "
+            f"file may import: call sb3_sgmrl.register({_text(name).split('.')[-1]}) before, or pass "
             f"custom_objects={{'{attribute}': ...}}"
         )
     return found

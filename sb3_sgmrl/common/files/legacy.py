@@ -91,6 +91,7 @@ def read_legacy(file: IO[bytes], custom_objects: Mapping[str, Any] | None = None
     given = dict(custom_objects or {})
     settings = {name: given[name] if name in given else _value(name, value) for name, value in data.items()}
     del settings["algorithm_name"]
+    parameters: Any
     try:
         _, parameters, _ = load_from_zip_file(file, load_data=False, device="cpu")  # type: ignore[arg-type]
     except Exception as error:  # whatever torch finds
@@ -99,7 +100,7 @@ def read_legacy(file: IO[bytes], custom_objects: Mapping[str, Any] | None = None
         settings.pop(name, None)
     if "_task_regression" in settings:
         settings["_score_memory"] = ScoreMemory(settings.pop("_task_regression"), settings.pop("_variate_scaling"))
-    return ModelFile(algorithm, settings, dict(parameters or {}))
+    return ModelFile(algorithm, settings, parameters)
 
 
 def _value(name: str, value: Any) -> Any:

@@ -12,16 +12,42 @@ import numpy as np
 import torch as th
 from safetensors import torch as safetensors
 
+from sb3_sgmrl import SGMRL
 from sb3_sgmrl.util.archive import write_archive
 
 # what stands in place of a value
 VALUES: list[Any] = [
     *(None, True, False, 0, 1, -1, 7, 2**40, -(2**70), 0.0, -0.5, 1e-300, 1e300, "", "x", "MlpPolicy", "../../x", "\x00", []),
-    *([1, 2], [[]], {}, {"a": 1}, {"@": "tuple", "items": [1]}, {"@": "dict", "items": [[1, 2]]}, {"@": "number", "value": "nan"}),
-    *({"@": "class", "name": "os.system"}, {"@": "class", "name": "torch.nn.ReLU"}, {"@": "tensor", "name": "none"}, {"@": "box"}),
+    *(
+        [1, 2],
+        [[]],
+        {},
+        {"a": 1},
+        {"@": "tuple", "items": [1]},
+        {"@": "dict", "items": [[1, 2]]},
+        {"@": "number", "value": "nan"},
+    ),
+    *(
+        {"@": "class", "name": "os.system"},
+        {"@": "class", "name": "torch.nn.ReLU"},
+        {"@": "tensor", "name": "none"},
+        {"@": "box"},
+    ),
     *({"@": 5}, {"@": "object", "class": "builtins.dict", "state": {}}, {"@": "discrete", "n": 10**9, "start": 0, "dtype": 1}),
     *([10**6], [1] * 3000, {"@": "deque", "items": [], "maxlen": -1}, "lin_0.1", "subprocess.Popen"),
 ]
+
+
+def saved(model: Any) -> bytes:
+    """The file of a model."""
+    file = io.BytesIO()
+    model.save(file)
+    return file.getvalue()
+
+
+def loaded(content: bytes, algorithm: Any = SGMRL, **kwargs: Any) -> Any:
+    """The model of a file."""
+    return algorithm.load(io.BytesIO(content), **kwargs)
 
 
 def members_of(content: bytes) -> dict[str, bytes]:

@@ -1,7 +1,6 @@
 """Files that a disk or somebody altered: one sentence, or exactly what was saved."""
 
 import ast
-import io
 import os
 import resource
 import time
@@ -9,17 +8,11 @@ import zipfile
 
 import numpy as np
 import pytest
-from alteration_tools import altered_and_rehashed, altered_members, flipped, members_of
+from alteration_tools import altered_and_rehashed, altered_members, flipped, loaded, members_of, saved
 from stable_baselines3.common.vec_env import VecNormalize
 from toys import point_vec, tiny
 
 from sb3_sgmrl import SGMRL
-
-
-def saved(model):
-    file = io.BytesIO()
-    model.save(file)
-    return file.getvalue()
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +24,7 @@ def content():
 def load(content):
     """The model, or the sentence that says why there is none."""
     try:
-        return SGMRL.load(io.BytesIO(content))
+        return loaded(content)
     except ValueError as error:
         assert str(error).startswith("`path` ") and "\n" not in str(error), error
         return str(error)
