@@ -271,13 +271,8 @@ def _opened(source: Source, options: argparse.Namespace, n_tasks: int) -> Iterat
 
         # what stands before a colon is imported only where the user wrote it
         env_id = import_env(options.env or str(saved_arguments(settings).get("env")).split(":")[-1], [])
-        arguments = {
-            "n_tasks": n_tasks,
-            "n_episodes": options.n_episodes,
-            "device": options.device,
-            "trusted": options.trusted,
-        }
-        with load_model(path, algorithm.name, env_id, **arguments) as trained:
+        arguments = {name: getattr(options, name) for name in ("n_episodes", "device", "trusted")}
+        with load_model(path, algorithm.name, env_id, n_tasks=n_tasks, **arguments) as trained:
             yield trained.model, trained.env
     elif options.env is None:
         raise ValueError(f"--env is missing: the task family to play {path} in.")
