@@ -137,6 +137,8 @@ class Encoder:
         if (isinstance(value, _PLAIN) and type(value) in _PLAIN) or (type(value) is float and math.isfinite(value)):
             return value
         if type(value) is list:
+            if _stack(value):
+                return {**self.encode(np.stack(value), where), _KIND: "arrays"}
             return [self.encode(item, f"{where}.{i}") for i, item in enumerate(value)]
         if type(value) is dict and _KIND not in value and all(type(key) is str for key in value):
             return {key: self.encode(item, f"{where}.{key}") for key, item in value.items()}
@@ -180,6 +182,17 @@ class Encoder:
         return {_KIND: "class" if is_named else "object of", "name": self.foreign[where]}
 
 
+def _stack(items: list[Any]) -> bool:
+    """Whether they are arrays that one tensor can hold, and several."""
+    return len(items) > 1 and all(
+        isinstance(item, np.ndarray)
+        and item.dtype.kind in "biuf"
+        and (item.shape, item.dtype) == (items[0].shape, items[0].dtype)
+        and item.ndim > 0
+        for item in items
+    )
+
+
 class Decoder:
     """
     JSON and tensors to values.
@@ -209,7 +222,7 @@ class Decoder:
         if not isinstance(kind, str):
             raise BadFileError(f"holds an unknown kind of value in `{where}`")
         try:
-            if kind in ("tensor", "array", "scalar"):
+            if kind in ("tensor", "array", "arrays", "scalar"):
                 return self._decode_tensor(kind, **parts)
             if kind in ("class", "object of"):
                 return _decode_class(where, kind, **parts)
@@ -236,6 +249,8 @@ class Decoder:
         if kind == "tensor":
             return self.tensors[name].clone()
         array = self.tensors[name].numpy().copy()
+        if kind == "arrays":
+            return [part.copy() for part in array]
         return array if kind == "array" else array[()]
 
     def _decode_mapping(self, kind: str, where: str, items: Any) -> Any:

@@ -168,12 +168,15 @@ def test_get_and_set_parameters_from_files(tmp_path):
 def test_attributes_of_the_user_go_along():
     model = tiny(SGMRL, point_vec(2))
     given = {"text": "ä\n", "tuple": (1, [2.5, None]), "dict": {3: "x", "@": 1}, "big": 10**40, "inf": float("inf")}
+    given |= {"many": [{"a": 1.5}] * 2, "empty": [[], {}, ()]}
     given |= {"path": pathlib.Path("a/b"), "dtype": np.dtype("int16"), "torch": th.float64, "np": np.float32(0.1)}
     model.own = given
+    model.arrays = [np.arange(3.0), np.ones(3)]
     model.array, model.tensor = np.arange(6, dtype=np.uint16).reshape(2, 3), th.tensor(2.5)
     other = loaded(saved(model))
     assert other.own == given and type(other.own["tuple"]) is tuple and type(other.own["np"]) is np.float32
     assert_same({"": model.array}, {"": other.array})
+    assert_same(dict(enumerate(model.arrays)), dict(enumerate(other.arrays)))
     assert other.array.dtype == np.uint16 and th.equal(other.tensor, model.tensor)
 
 
