@@ -15,6 +15,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize, unwrap_vec_no
 from sb3_sgmrl.common.arguments import with_arguments
 from sb3_sgmrl.common.base_class import MetaModel
 from sb3_sgmrl.common.phases import adapt_tasks, play_and_adapt, task_phases
+from sb3_sgmrl.common.saving import with_saved_statistics
 from sb3_sgmrl.data.batch import PhaseBatch, check_episodes
 from sb3_sgmrl.data.streams import ADAPTATION
 from sb3_sgmrl.gradient.baselines import BASELINES
@@ -76,8 +77,13 @@ def env_to_adapt_in(model: MetaModel, env: GymEnv | str | None, n_columns: int |
     if env is None:
         raise ValueError("`env` is missing, and the model has no environment of its own.")
     vec_env = make_task_env(env, n_columns)
+    if isinstance(env, str):
+        vec_env = with_saved_statistics(model, vec_env)
+        if (normalizer := unwrap_vec_normalize(vec_env)) is not None:
+            normalizer.training = False
     try:
-        check_has_statistics(model.get_vec_normalize_env(), unwrap_vec_normalize(vec_env))
+        if model.env is None:  # it was loaded, and nobody has shown it an environment since
+            check_has_statistics(model.get_vec_normalize_env(), unwrap_vec_normalize(vec_env))
         yield fit_to_model(model, vec_env)
     finally:
         close_task_env(vec_env, env)

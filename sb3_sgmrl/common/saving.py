@@ -260,7 +260,8 @@ class SafelySaved(BaseAlgorithm):
         check_parameters(model, file.parameters)
         check_learned(settings, dict(model.functional.parameters()))
         model.set_parameters(file.parameters, exact_match=True, device=device)  # type: ignore[arg-type]
-        model.check_settings()
+        with _settings_of_a_file():
+            model.check_settings()
         if vec_env is not None:
             model.check_env(vec_env)
         elif file.statistics is not None:

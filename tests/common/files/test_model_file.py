@@ -9,12 +9,14 @@ import torch as th
 from alteration_tools import loaded, members_of, saved
 from gymnasium import spaces
 from safetensors import torch as safetensors
+from stable_baselines3.common.callbacks import CheckpointCallback
+from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule, LinearSchedule
 from stable_baselines3.common.vec_env import VecNormalize
 from toys import ACTIONS, ALGORITHMS, OBSERVATIONS, LinearExtractor, SmallCnn, assert_same, point_vec, state, tiny
 
 import sb3_sgmrl
-from sb3_sgmrl import MAML, SGMRL, evaluate_adaptation, register
+from sb3_sgmrl import MAML, SGMRL, TaskDistEnv, evaluate_adaptation, register
 from sb3_sgmrl.common.files.encoding import Decoder, Encoder
 from sb3_sgmrl.score_terms.refitted import Linearized
 
@@ -229,6 +231,27 @@ def test_without_an_environment_it_still_normalises(normalised):
     other.set_env(point_vec(2))
     assert_same(vars(model.env.obs_rms), vars(other.env.obs_rms))
     assert saved(other).count(b"vec_normalize.safetensors") == saved(model).count(b"vec_normalize.safetensors")
+
+
+def test_a_checkpoint_has_its_own_statistics(tmp_path):
+    env = VecNormalize(point_vec(2))
+    callback = CheckpointCallback(1, str(tmp_path))
+    model = tiny(SGMRL, env).learn(300, callback)
+    first, *_, last = sorted(tmp_path.glob("*.zip"), key=lambda path: int(path.stem.split("_")[-2]))
+    counts = [SGMRL.load(path).get_vec_normalize_env().obs_rms.count for path in (first, last)]
+    assert counts[0] < counts[1] < env.obs_rms.count
+    model.save(tmp_path / "end")
+    assert SGMRL.load(tmp_path / "end").get_vec_normalize_env().obs_rms.count == env.obs_rms.count
+
+
+def test_workers_that_are_made_from_an_id_are_normalised_as_in_training():
+    env = VecNormalize(make_vec_env(lambda: TaskDistEnv("Navigation2D-v0"), 2))
+    model = SGMRL("MlpPolicy", env, meta_batch_size=2, n_episodes=2, seed=0, device="cpu").learn(1)
+    env.training = False
+    expected = evaluate_adaptation(model, n_tasks=2, n_steps=1).returns
+    other = loaded(saved(model))
+    for _ in range(2):
+        np.testing.assert_allclose(evaluate_adaptation(other, "Navigation2D-v0", n_tasks=2, n_steps=1).returns, expected)
 
 
 def test_a_new_vec_normalize_gets_the_statistics_and_another_is_refused(normalised):
