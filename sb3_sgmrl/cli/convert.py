@@ -38,7 +38,7 @@ def _parser() -> argparse.ArgumentParser:
         "it runs whatever code its author put there, so convert only files of authors you trust.",
     )
     parser.add_argument("old", metavar="OLD.zip", help="the model of before 0.1")
-    parser.add_argument("new", metavar="NEW.zip", help="the file to write")
+    parser.add_argument("new", metavar="NEW.zip", nargs="?", help="the file to write (OLD_converted.zip)")
     parser.add_argument(
         "--statistics",
         metavar="FILE.pkl",
@@ -51,7 +51,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _convert(options: argparse.Namespace) -> None:
-    check_output(options.new, (".zip",), options.overwrite)
+    new = options.new or str(pathlib.Path(options.old).with_suffix("")) + "_converted.zip"
+    check_output(new, (".zip",), options.overwrite)
     import_packages(options.gym_packages)
     if not is_legacy_file(options.old):
         raise ValueError(f"{options.old} is not a model of before 0.1: there is nothing to convert.")
@@ -62,9 +63,9 @@ def _convert(options: argparse.Namespace) -> None:
     settings = {**model.settings, "learning_rate": as_schedule(model.settings["learning_rate"])}
     if options.statistics is not None:
         model = replace(model, statistics=_statistics(options.statistics, settings["observation_space"]))
-    with replace_when_complete(options.new) as file:
+    with replace_when_complete(new) as file:
         write_model(file, replace(model, settings=settings))
-    print(f"Wrote {options.new}, for {model.algorithm}.load")
+    print(f"Wrote {new}, for {model.algorithm}.load")
 
 
 def _statistics(path: str, observation_space: Any) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import pathlib
 import re
+import reprlib
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -36,6 +37,11 @@ _MODULE_AND_ID = re.compile(r"[\w.]+:[\w/-]+")
 
 class _Loader(yaml.SafeLoader):
     """Reads what RL Zoo writes: plain YAML, ordered dictionaries, tuples, and names of classes."""
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        # a small file could merge into a huge one
+        if any(key.tag == "tag:yaml.org,2002:merge" for key, _ in node.value):
+            raise yaml.constructor.ConstructorError(None, None, "it merges dictionaries", node.start_mark)
 
 
 def _ordered(loader: _Loader, node: yaml.Node) -> OrderedDict[Any, Any]:
@@ -79,7 +85,7 @@ def saved_hyperparameters(settings: pathlib.Path, packages: Sequence[str] = ()) 
             if isinstance(found.get(name), str):
                 found[name] = parse_expression(found[name])
             if not isinstance(found.get(name), (dict, bool, type(None))):
-                raise ValueError(f"{name} must be a dictionary, got {found[name]!r}")
+                raise ValueError(f"{name} must be a dictionary, got {reprlib.repr(found[name])}")
         for name in ("env_wrapper", "vec_env_wrapper"):
             _check_wrappers(name, found.get(name), packages)
         check_no_modules(found.get("env_kwargs") or {})
@@ -95,7 +101,7 @@ def saved_env_kwargs(settings: pathlib.Path) -> dict[str, Any]:
     with _of(settings / "args.yml"):
         given = saved_arguments(settings).get("env_kwargs") or {}
         if not isinstance(given, dict):
-            raise ValueError(f"env_kwargs must be a dictionary, got {given!r}")
+            raise ValueError(f"env_kwargs must be a dictionary, got {reprlib.repr(given)}")
         check_no_modules(given)
     return dict(given)
 
@@ -131,26 +137,33 @@ def _check_wrappers(name: str, value: Any, packages: Sequence[str]) -> None:
         if path is None:
             continue
         if not isinstance(path, str):
-            raise ValueError(f"{name} must name a wrapper, got {path!r}")
+            raise ValueError(f"{name} must name a wrapper, got {reprlib.repr(path)}")
         of_user = any(path.startswith(f"{package}.") for package in packages)
         if not of_user and (not path.startswith(_WRAPPERS) or path.split(".")[-1] in _WRITERS):
             module = path.rpartition(".")[0]
             raise ValueError(f"{name} names {path}, which a run folder may not import: --gym-packages {module} allows it")
 
 
-def check_no_modules(value: Any) -> None:
+def check_no_modules(env_kwargs: Mapping[str, Any]) -> None:
     """
-    :param value: arguments of an environment, out of a file
+    :param env_kwargs: arguments of an environment, out of a file
     :raises ValueError: when one has the form MODULE:ID, which Gymnasium would import
     """
-    if isinstance(value, Mapping):
-        for part in (*value.keys(), *value.values()):
-            check_no_modules(part)
-    elif isinstance(value, (list, tuple)):
-        for part in value:
-            check_no_modules(part)
-    elif isinstance(value, str) and _MODULE_AND_ID.fullmatch(value):
-        raise ValueError(f"env_kwargs hold {value!r}, which would be imported: give it by --env-kwargs if you trust it")
+    # parts that YAML has several references to are looked at once
+    seen, left = set(), [env_kwargs]
+    while left:
+        value: Any = left.pop()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        if isinstance(value, Mapping):
+            left += [*value.keys(), *value.values()]
+        elif isinstance(value, (list, tuple)):
+            left += value
+        elif isinstance(value, str) and _MODULE_AND_ID.fullmatch(value):
+            raise ValueError(
+                f"env_kwargs hold {value[:100]!r}, which would be imported: give it by --env-kwargs if you trust it"
+            )
 
 
 def parse_expression(text: str) -> Any:

@@ -31,6 +31,13 @@ def test_converted_model_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert trusted._score_memory.scaling.factors() == converted._score_memory.scaling.factors()
 
 
+def test_the_new_file_has_a_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "old.zip").write_bytes(Path(OLD).read_bytes())
+    assert convert.main([str(tmp_path / "old.zip")]) == 0
+    assert SGMRL.load(tmp_path / "old_converted.zip").n_episodes == 2
+    assert "is there already" in error_of(convert, [str(tmp_path / "old.zip")], capsys)
+
+
 def test_what_cannot_be_converted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     new, statistics = str(tmp_path / "new.zip"), tmp_path / "vecnormalize.pkl"
     assert "nothing to convert" in error_of(convert, [str(FILES / "format_1.zip"), new], capsys)

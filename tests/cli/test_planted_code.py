@@ -276,6 +276,25 @@ def test_settings_that_are_none(content: str, tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
+def laughs(start: str, level: str) -> str:
+    """References to references: each line doubles what it stands for."""
+    return "\n".join([start, *(level.format(now=i, before=i - 1) for i in range(1, 60))])
+
+
+def test_settings_that_would_be_huge(tmp_path: Path) -> None:
+    references = laughs("x0: &a0 [lol]", "x{now}: &a{now} [*a{before}, *a{before}]")
+    (tmp_path / "config.yml").write_text(f"{references}\nnormalize: *a59\n")
+    with pytest.raises(ValueError, match="normalize must be a dictionary") as caught:
+        saved_hyperparameters(tmp_path)
+    assert len(str(caught.value)) < 1000
+    (tmp_path / "config.yml").write_text(f"{references}\nenv_kwargs: {{x: *a59}}\n")
+    assert list(saved_hyperparameters(tmp_path)) == ["env_kwargs"]
+    merges = laughs("x0: &a0 {y: 1}", "x{now}: &a{now} {{<<: [*a{before}, *a{before}]}}")
+    (tmp_path / "config.yml").write_text(merges)
+    with pytest.raises(ValueError, match="it merges dictionaries"):
+        saved_hyperparameters(tmp_path)
+
+
 def test_settings_that_are_too_large(tmp_path: Path) -> None:
     (tmp_path / "args.yml").write_text("a: " + "x" * 2**20)
     with pytest.raises(ValueError, match="larger than 1048576 bytes"):

@@ -3,6 +3,7 @@
 import ast
 import os
 import resource
+import threading
 import time
 import zipfile
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from alteration_tools import altered_and_rehashed, altered_members, flipped, loaded, members_of, saved
 from stable_baselines3.common.vec_env import VecNormalize
-from toys import point_vec, tiny
+from toys import point_vec, snapshot, tiny
 
 from sb3_sgmrl import SGMRL
 
@@ -72,6 +73,26 @@ def test_contents_that_somebody_altered_with_their_hashes(n, content):
             except ValueError as error:
                 assert "\n" not in str(error), error
     assert n_loaded < 0.2 * n
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_threads_that_save_to_one_path(shared, tmp_path):
+    """The file is always one of those that were saved."""
+    models = [tiny(SGMRL, point_vec(1), seed=seed).learn(0) for seed in range(4)]
+    models = models[:1] * 4 if shared else models
+    expected = {saved(model) for model in models}
+    path = tmp_path / "model.zip"
+
+    def save(model):
+        for _ in range(5):
+            model.save(path)
+
+    threads = [threading.Thread(target=save, args=(model,)) for model in models]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        assert not path.exists() or path.read_bytes() in expected
+    assert path.read_bytes() in expected and snapshot(tmp_path).keys() == {"model.zip"}
 
 
 def measured_load(path):
