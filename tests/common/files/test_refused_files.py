@@ -39,6 +39,10 @@ def without_setting(content, name):
     return rehashed(members, settings=sorted(json.loads(members["data.json"])))
 
 
+def with_another_end(member):
+    return member[:-1] + bytes([member[-1] ^ 1])
+
+
 HUGE = {"@": "discrete", "n": 10**10, "start": 0, "dtype": {"@": "dtype", "name": "int64"}}
 WEIGHT = "mlp_extractor.policy_net.0.weight"
 ALTERED = {
@@ -150,6 +154,10 @@ ALTERED = {
     "not finite": (lambda c: rehashed({**members_of(c), "data.json": b'{"a": NaN}'}), "NaN is not a number"),
     "deep": (lambda c: rehashed({**members_of(c), "data.json": b"[" * 10**5 + b"]" * 10**5}), "holds no JSON in data.json"),
     "hash": (
+        lambda c: zipped({**members_of(c), "policy.safetensors": with_another_end(members_of(c)["policy.safetensors"])}),
+        "policy.safetensors is not what its manifest has the hash of",
+    ),
+    "size": (
         lambda c: zipped({**members_of(c), "policy.json": b"{}"}),
         "policy.json is not what its manifest has the hash of",
     ),
