@@ -21,8 +21,8 @@ from stable_baselines3.common.vec_env import unwrap_vec_normalize
 
 from sb3_sgmrl.cli.command_line import check_new_folder, import_plots, run_command
 from sb3_sgmrl.cli.model_card import Measurement, card_text, metadata
-from sb3_sgmrl.cli.run_folder import saved_arguments
 from sb3_sgmrl.cli.trained_model import TrainedModel, make_model_parser, open_model
+from sb3_sgmrl.cli.zoo.run_folder import saved_arguments
 from sb3_sgmrl.common.evaluation import AdaptationReport, evaluate_adaptation
 from sb3_sgmrl.data.streams import REPORT_SEED
 from sb3_sgmrl.util.validation import check_positive

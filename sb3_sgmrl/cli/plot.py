@@ -266,8 +266,8 @@ def _opened(source: Source, options: argparse.Namespace, n_tasks: int) -> Iterat
     path = _file(source, f"{settings.name}.zip" if settings else "model.zip", "a model")
     algorithm = algorithm_of(saved_algorithm(path))
     if settings is not None:
-        from sb3_sgmrl.cli.run_folder import saved_arguments
         from sb3_sgmrl.cli.trained_model import load_model  # needs RL Zoo, as the run did
+        from sb3_sgmrl.cli.zoo.run_folder import saved_arguments
 
         # what stands before a colon is imported only where the user wrote it
         env_id = import_env(options.env or str(saved_arguments(settings).get("env")).split(":")[-1], [])

@@ -17,7 +17,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_sgmrl.algorithms import ALGORITHMS
 from sb3_sgmrl.cli.command_line import import_env
-from sb3_sgmrl.cli.run_folder import saved_env_kwargs, saved_hyperparameters
+from sb3_sgmrl.cli.zoo.run_folder import saved_env_kwargs, saved_hyperparameters
 from sb3_sgmrl.common.adaptation import fit_to_model
 from sb3_sgmrl.common.saving import is_legacy_file
 from sb3_sgmrl.util.validation import check_positive, check_seed

@@ -19,7 +19,7 @@ from paths import FILES
 from zoo_tools import run_train, zoo_process  # noqa: F401
 
 from sb3_sgmrl.cli import adapt, card, enjoy, plot, record
-from sb3_sgmrl.cli.run_folder import parse_expression, saved_arguments, saved_hyperparameters
+from sb3_sgmrl.cli.zoo.run_folder import parse_expression, saved_arguments, saved_hyperparameters
 
 RUN = Path("logs/sgmrl/Navigation2D-v0_1")
 SETTINGS = RUN / "Navigation2D-v0"
