@@ -15,9 +15,9 @@ from stable_baselines3.common.vec_env import VecNormalize
 from sb3_sgmrl.cli.command_line import check_output, import_packages, run_command
 from sb3_sgmrl.common.files.encoding import as_schedule
 from sb3_sgmrl.common.files.model_file import write_model
+from sb3_sgmrl.common.files.statistics import check_statistics, statistics_of
 from sb3_sgmrl.common.saving import is_legacy_file, read_file
 from sb3_sgmrl.util.files import replace_when_complete
-from sb3_sgmrl.vec_env.statistics import check_statistics, statistics_of
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -14,6 +14,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize, unwrap_vec_no
 
 from sb3_sgmrl.common.arguments import with_arguments
 from sb3_sgmrl.common.base_class import MetaModel
+from sb3_sgmrl.common.files.statistics import check_has_statistics
 from sb3_sgmrl.common.phases import adapt_tasks, play_and_adapt, task_phases
 from sb3_sgmrl.common.saving import with_saved_statistics
 from sb3_sgmrl.data.batch import PhaseBatch, check_episodes
@@ -22,7 +23,6 @@ from sb3_sgmrl.gradient.baselines import BASELINES
 from sb3_sgmrl.util.validation import check_positive, check_seed
 from sb3_sgmrl.vec_env.borrowing import borrowed_workers
 from sb3_sgmrl.vec_env.engines import close_task_env, make_task_env
-from sb3_sgmrl.vec_env.statistics import check_has_statistics
 from sb3_sgmrl.vec_env.task_workers import ask, check_tasks
 
 

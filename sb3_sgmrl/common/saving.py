@@ -23,11 +23,11 @@ from sb3_sgmrl.common.files.encoding import as_schedule
 from sb3_sgmrl.common.files.legacy import is_legacy, legacy_algorithm, read_legacy
 from sb3_sgmrl.common.files.model_file import ModelFile, read_algorithm, read_model, write_model
 from sb3_sgmrl.common.files.schedules import check_schedule
+from sb3_sgmrl.common.files.statistics import saved_normalizer, statistics_of, with_statistics
 from sb3_sgmrl.policies.functional import FunctionalPolicy
 from sb3_sgmrl.util.archive import BadFileError, is_archive
 from sb3_sgmrl.util.files import replace_when_complete, with_zip_suffix
 from sb3_sgmrl.util.validation import check_names
-from sb3_sgmrl.vec_env.statistics import saved_normalizer, statistics_of, with_statistics
 
 SelfSafelySaved = TypeVar("SelfSafelySaved", bound="SafelySaved")
 

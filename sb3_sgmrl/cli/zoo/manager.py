@@ -29,13 +29,13 @@ from sb3_sgmrl.cli.zoo.report import ProgressTable, close_all, write_report
 from sb3_sgmrl.cli.zoo.resume import check_algorithm, check_changes, saved_hyperparameters
 from sb3_sgmrl.common.callbacks import MetaEvalCallback, MetaProgressBarCallback
 from sb3_sgmrl.common.evaluation import evaluate_adaptation
+from sb3_sgmrl.common.files.statistics import with_statistics
 from sb3_sgmrl.common.meta_algorithm import MetaOnPolicyAlgorithm
 from sb3_sgmrl.common.saving import read_file
 from sb3_sgmrl.data.streams import EVAL_SEED, REPORT_SEED
 from sb3_sgmrl.tasks.task_dist_env import TaskDistEnv
 from sb3_sgmrl.util.validation import check_positive
 from sb3_sgmrl.vec_env.engines import DEFAULT_WORKERS, as_task_vec_env
-from sb3_sgmrl.vec_env.statistics import with_statistics
 from sb3_sgmrl.vec_env.task_workers import known_horizon
 
 _N_EVALUATIONS = 10

@@ -13,8 +13,8 @@ from typing import IO, Any
 from gymnasium import spaces
 
 from sb3_sgmrl.common.files.encoding import Decoder, Encoder
+from sb3_sgmrl.common.files.statistics import check_statistics
 from sb3_sgmrl.util.archive import Archive, BadFileError, read_archive, read_facts, to_json, to_tensors, write_archive
-from sb3_sgmrl.vec_env.statistics import check_statistics
 
 FORMAT, FORMAT_VERSION = "a model of sb3_sgmrl", 1
 _SETTINGS, _STATISTICS = "data", "vec_normalize"
