@@ -1,8 +1,7 @@
 """``python -m sb3_sgmrl.plot``, see :mod:`sb3_sgmrl.cli.plot`."""
 
-import sys
-
+from sb3_sgmrl.cli.command_line import run_program
 from sb3_sgmrl.cli.plot import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program(main)

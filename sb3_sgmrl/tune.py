@@ -1,8 +1,7 @@
 """``python -m sb3_sgmrl.tune``, see :mod:`sb3_sgmrl.cli.tune`."""
 
-import sys
-
+from sb3_sgmrl.cli.command_line import run_program
 from sb3_sgmrl.cli.tune import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program(main)

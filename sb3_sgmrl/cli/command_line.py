@@ -8,10 +8,9 @@ import os
 import pathlib
 import signal
 import sys
-import threading
 from collections.abc import Callable, Sequence
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import gymnasium as gym
 from gymnasium.error import Error as GymnasiumError
@@ -42,8 +41,6 @@ def run_command(command: Callable[[], None], show_traceback: bool = False) -> in
     try:
         command()
     except KeyboardInterrupt as interrupt:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # the next one would only end the farewell by a traceback
         print(f"Interrupted. {interrupt}".rstrip(), file=sys.stderr)
         return INTERRUPTED
     except _PERSONS_ERRORS as error:
@@ -52,6 +49,18 @@ def run_command(command: Callable[[], None], show_traceback: bool = False) -> in
         print(f"error: {_sentence(error)}", file=sys.stderr)
         return ERROR
     return OK
+
+
+def run_program(main: Callable[[], int]) -> NoReturn:
+    """
+    Run a command as the program of this process, which ends with it.
+
+    :param main: The command; it returns the exit code
+    """
+    code = main()
+    if code == INTERRUPTED:  # further Ctrl-C would only end the end by a traceback
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.exit(code)
 
 
 def _sentence(error: Exception) -> str:

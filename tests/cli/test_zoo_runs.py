@@ -117,19 +117,20 @@ def test_interrupted_training_leaves_a_model(monkeypatch: pytest.MonkeyPatch, ca
     assert run_train() == 130
     path = "logs/sgmrl/Navigation2D-v0_1/Navigation2D-v0.zip"
     assert path in capsys.readouterr().err
-    assert SGMRL.load(path).num_timesteps > 0
+    assert SGMRL.load(path).num_timesteps == 0  # the model as it was before the iteration that was interrupted
     assert not Path("logs/sgmrl/Navigation2D-v0_1/adaptation.csv").exists()
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("while_training", [True, False])
 def test_ctrl_c_while_saving_leaves_a_model(
-    while_training: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    while_training: bool, number: signal.Signals, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def press_before(name: str) -> None:
         method = getattr(SGMRL, name)
 
         def pressed(*args: Any) -> Any:
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), number)
             return method(*args)
 
         monkeypatch.setattr(SGMRL, name, pressed)
@@ -142,6 +143,7 @@ def test_ctrl_c_while_saving_leaves_a_model(
     assert path in capsys.readouterr().err
     assert SGMRL.load(path)._n_updates == 1 - while_training
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 def test_ctrl_c_that_ends_the_workers_leaves_a_model(
@@ -164,7 +166,7 @@ def test_ctrl_c_that_ends_the_workers_leaves_a_model(
     assert run_train("--vec-env", "dummy") == 130
     path = "logs/sgmrl/Navigation2D-v0_1/Navigation2D-v0.zip"
     assert path in capsys.readouterr().err
-    assert SGMRL.load(path).num_timesteps > 0
+    assert SGMRL.load(path).num_timesteps == 0
 
 
 def test_interrupted_report_says_where_the_model_is(
