@@ -56,8 +56,8 @@ def navigation_trajectories(
     :param n_episodes: The number of episodes per inner step; as in training when None
     :param seed: The seed of the episodes
     :return: The trajectories, one per goal
-    :raises ValueError: When a count is not positive, there are no tasks, the environment does not fit the model or has no
-        tasks, or observations are no positions
+    :raises ValueError: When a count is not positive, ``tasks`` is empty, ``env`` has no tasks, does not fit the model or does
+        not observe positions
     """
     n_episodes = model.n_episodes if n_episodes is None else n_episodes
     check_positive(n_steps=n_steps, n_episodes=n_episodes)

@@ -18,9 +18,9 @@ def attained(problem: TabularTasks, thetas: np.ndarray) -> dict[str, float]:
     Compute the largest value of each quantity that the convergence theory bounds.
 
     The maximum is over the given policies, all states and actions, and all trajectories. For the estimator it is also over all
-    meta-batches of one task with one outer episode. The names are the attributes of :class:`~sb3_sgmrl.theory.PolicyBounds` and
-    :class:`~sb3_sgmrl.theory.ConvergenceConstants`. A local search finds the norms of third derivatives, so these values may
-    be too low.
+    meta-batches of one task with one outer episode. The names are the attributes of
+    :class:`~sb3_sgmrl.theory.PolicyBounds` and :class:`~sb3_sgmrl.theory.ConvergenceConstants`. A local search finds the norms
+    of third derivatives, so these values may be too low.
 
     :param problem: The tasks and the inner step; the estimator uses its control variate
     :param thetas: The policies, shape (n_policies, n_parameters)
