@@ -357,19 +357,22 @@ def test_command_names_runs_as_rl_zoo_does(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "arguments, words",
     [
-        (["curves", "nowhere"], "nowhere is neither a file nor a folder"),
+        (["curves", "nowhere"], "`SOURCE` must be an existing file or folder, got nowhere"),
         (["curves", "RUN", "-o", "picture.jpeg2"], "must end in .png"),
-        (["curves", "RUN", "-o", "there.png/picture.png"], "there.png/picture.png cannot be written"),
-        (["curves", "RUN", "-o", "there.png"], "there.png is there already"),
+        (
+            ["curves", "RUN", "-o", "there.png/picture.png"],
+            "`--output` must be in a writable folder, got there.png/picture.png",
+        ),
+        (["curves", "RUN", "-o", "there.png"], "`--output` must be a new file, got the existing there.png"),
         (["curves", "RUN", "--smooth", "0"], "`window` must be a positive integer"),
-        (["curves", "."], "has no progress.csv"),
-        (["adaptation", "."], "has no adaptation.csv"),
+        (["curves", "."], "`SOURCE` must contain progress.csv, the log"),
+        (["adaptation", "."], "`SOURCE` must contain adaptation.csv, a report"),
         (["adaptation", "RUN/progress.csv"], "is not a report"),
-        (["adaptation", "RUN/model.zip"], "--env is missing"),
+        (["adaptation", "RUN/model.zip"], "`--env` is missing"),
         (["adaptation", "RUN", "--level", "95"], "`level` must lie between 0 and 1"),
         (["improvement", "RUN"], "at least two algorithms"),
-        (["tasks", "RUN", "--parameters", "2"], "--parameters must lie between 0 and 1"),
-        (["trajectories", "RUN", "--n-tasks", "0"], "`n_tasks` must be a positive integer"),
+        (["tasks", "RUN", "--parameters", "2"], "`--parameters` must lie between 0 and 1"),
+        (["trajectories", "RUN", "--n-tasks", "0"], "`--n-tasks` must be a positive integer"),
     ],
 )
 def test_command_errors_are_one_sentence(
