@@ -162,7 +162,7 @@ def test_learning_curves_are_interquartile_means(tmp_path: Path) -> None:
         plot_learning_curves({"A": curves}, level=95)
     with pytest.raises(ValueError, match="curves"):
         plot_learning_curves({"A": []})
-    with pytest.raises(ValueError, match=r"'A' must be evaluated on equally many tasks, got numbers of tasks \[1, 3\]"):
+    with pytest.raises(ValueError, match=r"'A' must be evaluated on equally many tasks, got numbers of tasks \[1, 4\]"):
         plot_learning_curves({"A": [curves[0], LearningCurve(steps, before[0, :1], after[0, :1])]})
 
 
