@@ -1,4 +1,4 @@
-"""Task distributions of benchmarks by others. Each function imports its package when it is called."""
+"""Task distributions of third-party benchmarks. Each function imports its package when you call it."""
 
 from sb3_sgmrl.adapters.carl import carl_contexts
 from sb3_sgmrl.adapters.metaworld import metaworld_benchmark

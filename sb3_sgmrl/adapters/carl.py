@@ -1,4 +1,4 @@
-"""CARL: the context of an environment is the task."""
+"""Task distributions of CARL: the context of an environment is the task."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ Ranges = Mapping[str, tuple[float, float]]
 
 
 def _infinite_ranges() -> np.errstate:
-    """Within it, CARL's features without bounds, which it normalises by them, do not cause warnings."""
+    """Suppress NumPy's warnings about context features without bounds, which CARL normalises by their bounds."""
     return np.errstate(invalid="ignore")
 
 
 class HiddenContext(gym.Wrapper, RecordConstructorArgs):
     """
-    An environment of CARL whose context is the task and is not observed.
+    A CARL environment whose context is the task and is not observed.
 
-    :param env: the environment
-    :param features: names of the context features that the numbers of a task are; others keep CARL's defaults
+    :param env: The environment
+    :param features: The names of the context features that the numbers of a task set; other features keep CARL's defaults
     """
 
     def __init__(self, env: gym.Env, features: list[str]):
@@ -38,7 +38,9 @@ class HiddenContext(gym.Wrapper, RecordConstructorArgs):
 
     def set_task(self, task: np.ndarray) -> None:
         """
-        :param task: values of the features, shape (n_features,)
+        Set the context of the following episodes.
+
+        :param task: The values of the features, shape (n_features,)
         """
         from carl.context.selection import RoundRobinSelector
 
@@ -47,13 +49,15 @@ class HiddenContext(gym.Wrapper, RecordConstructorArgs):
         with _infinite_ranges():
             env.contexts = {0: context}
             env.context_selector = RoundRobinSelector(contexts=env.contexts)
-            env.context_id = 0  # puts it in force
+            env.context_id = 0  # activates the context
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """
-        :param seed: of the initial state
-        :param options: of the environment
-        :return: the observation without the context, and info
+        Start an episode.
+
+        :param seed: The seed of the initial state
+        :param options: The options of the environment
+        :return: The observation without the context, and info
         """
         with _infinite_ranges():
             observation, info = self.env.reset(seed=seed, options=options)
@@ -61,8 +65,10 @@ class HiddenContext(gym.Wrapper, RecordConstructorArgs):
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """
-        :param action: the action
-        :return: the observation without the context, reward, terminated, truncated and info
+        Play one step.
+
+        :param action: The action
+        :return: The observation without the context, reward, terminated, truncated and info
         """
         observation, *rest = self.env.step(action)
         return observation["obs"], *rest
@@ -70,15 +76,18 @@ class HiddenContext(gym.Wrapper, RecordConstructorArgs):
 
 def carl_contexts(env: Any, contexts: Ranges, test_contexts: Ranges | None = None, **kwargs: Any) -> TaskDistEnv:
     """
-    An environment of CARL, such as ``carl.envs.CARLPendulum``, whose context is the task. The context is not observed.
+    Make a task distribution from a CARL environment, such as ``carl.envs.CARLPendulum``.
 
-    :param env: a class of CARL, or an environment of one
-    :param contexts: lowest and highest value of each context feature that differs between tasks; drawn uniformly
-    :param test_contexts: the same features, for the tasks kept for testing
-    :param kwargs: passed to the class
-    :return: the environment with its distribution of contexts; a task is an array in the order of ``contexts``
-    :raises ImportError: without carl
-    :raises ValueError: for another environment, or features it does not have
+    The context is the task. The agent does not observe the context.
+
+    :param env: A class of CARL environments, or an environment of CARL
+    :param contexts: The lowest and highest value of each context feature that differs between tasks; values are drawn
+        uniformly
+    :param test_contexts: The ranges of the same features for the test tasks
+    :param kwargs: The arguments passed to the class
+    :return: The environment with its distribution of contexts; a task is an array in the order of ``contexts``
+    :raises ImportError: When carl is not installed
+    :raises ValueError: When ``env`` is not a CARL environment, or a range is invalid or of an unknown feature
     """
     from carl.envs.carl_env import CARLEnv
 
@@ -92,7 +101,9 @@ def carl_contexts(env: Any, contexts: Ranges, test_contexts: Ranges | None = Non
         if not ranges or not ranges.keys() <= known.keys():
             raise ValueError(f"`{name}` must give ranges of {', '.join(known)}, got {dict(ranges)}.")
         if ranges.keys() != contexts.keys():
-            raise ValueError(f"`{name}` must give ranges of the features of `contexts`, {', '.join(contexts)}.")
+            raise ValueError(
+                f"`{name}` must give ranges of the features of `contexts`, {', '.join(contexts)}, got {', '.join(ranges)}."
+            )
         for feature, (low, high) in ranges.items():
             if not (np.isfinite([low, high]).all() and low <= high):
                 raise ValueError(f"`{name}` must give a finite range from low to high for {feature}, got {(low, high)}.")

@@ -1,4 +1,4 @@
-"""Meta-World: the tasks of its meta-learning benchmarks ML1, ML10, ML25 and ML45."""
+"""Task distributions of Meta-World: its meta-learning benchmarks ML1, ML10, ML25 and ML45."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ Name = tuple[str, int]
 
 class MetaWorldTasks(gym.Env):
     """
-    All environments of a benchmark as one, which is at any time the environment of its task. An environment is made when its
-    first task is set; copies and pickles make theirs anew.
+    All environments of a benchmark as one environment, which plays the environment of its task.
 
-    :param classes: environment classes by name
-    :param tasks: Meta-World's tasks by name and number
+    An environment is made when its first task is set. Copies and pickles make their own environments.
+
+    :param classes: The environment classes, by name
+    :param tasks: The tasks of Meta-World, by name and number
     """
 
     def __init__(self, classes: dict[str, type[gym.Env]], tasks: dict[Name, Any]):
@@ -28,7 +29,7 @@ class MetaWorldTasks(gym.Env):
         self._task: Name | None = None
         example = self._env(next(iter(classes)))
         self.action_space = example.action_space
-        # the bounds that Meta-World gives differ from environment to environment
+        # Meta-World's bounds differ between environments
         self.observation_space = spaces.Box(-np.inf, np.inf, example.observation_space.shape, np.float64)
 
     def _env(self, name: str) -> Any:
@@ -41,31 +42,38 @@ class MetaWorldTasks(gym.Env):
 
     def set_task(self, task: Name) -> None:
         """
-        :param task: name of the environment and number of the goal
-        :raises ValueError: when the benchmark has no such task
+        Set the task of the following episodes.
+
+        :param task: The name of the environment and the number of the goal
+        :raises ValueError: When the benchmark does not contain the task
         """
         if task not in self.tasks:
-            raise ValueError(f"Task {task} is not one of the benchmark.")
+            raise ValueError(f"`task` must be a task of the benchmark, such as {next(iter(self.tasks))}, got {task!r}.")
         self._env(task[0]).set_task(self.tasks[task])
         self._task = task
 
     def get_task(self) -> Name | None:
         """
-        :return: name of the environment and number of the goal
+        Return the current task.
+
+        :return: The name of the environment and the number of the goal; None before a task is set
         """
         return self._task
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
         """
-        :param seed: of the environment
-        :param options: not used
-        :return: observation, where the goal is zeros, and info
+        Start an episode.
+
+        :param seed: The seed of the environment
+        :param options: Not used
+        :return: The observation, where zeros replace the goal, and info
+        :raises ValueError: When no task is set
         """
         super().reset(seed=seed)
         if self._task is None:
-            raise ValueError("A task must be set before an environment of Meta-World is reset.")
+            raise ValueError("A Meta-World environment needs a task before `reset()`: call `set_task(task)` first.")
         env = self._env(self._task[0])
-        if not env._set_task_called:  # in a copy
+        if not env._set_task_called:  # a copy has new environments without tasks
             env.set_task(self.tasks[self._task])
         if seed is not None:
             env.seed(seed)
@@ -73,32 +81,36 @@ class MetaWorldTasks(gym.Env):
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """
-        :param action: the action
-        :return: observation, reward, terminated, truncated and info with ``success``
+        Play one step.
+
+        :param action: The action
+        :return: The observation, reward, terminated, truncated and info with ``success``
         """
         assert self._task is not None
         return self._made[self._task[0]].step(action)
 
     def close(self) -> None:
-        """Close the environments that were made."""
+        """Close all environments."""
         for env in self._made.values():
             env.close()
 
 
 def metaworld_benchmark(name: str, seed: int = 0, max_episode_steps: int = 500) -> TaskDistEnv:
     """
-    A meta-learning benchmark of Meta-World v3, built from its benchmark class: each environment has 50 goals for training, or
-    for testing. A task is the name of its environment and the number of its goal, ``("reach-v3", 7)``; in ML1, where the
-    environment is the same, goals from 50 are those for testing. Goals are not observed.
+    Make a task distribution from a meta-learning benchmark of Meta-World v3.
 
-    Drawing the goals takes seconds for ML1, and minutes for ML45.
+    The tasks come from the benchmark's class. Each training or test environment has 50 goals. A task is the name of its
+    environment and the number of its goal, such as ``("reach-v3", 7)``. ML1 has one environment, so its test goals are
+    numbered from 50. The agent does not observe the goal.
 
-    :param name: ``ML10``, ``ML25``, ``ML45``, or the name of an environment, such as ``reach-v3``, for ML1
-    :param seed: of the goals
-    :param max_episode_steps: time limit, at most Meta-World's 500
-    :return: the environment with the training and test tasks of the benchmark
-    :raises ImportError: without metaworld
-    :raises ValueError: for an unknown benchmark, or a time limit out of range
+    Drawing the goals takes seconds for ML1 and minutes for ML45.
+
+    :param name: The benchmark: ``ML10``, ``ML25``, ``ML45``, or for ML1 the name of an environment, such as ``reach-v3``
+    :param seed: The seed of the goals
+    :param max_episode_steps: The time limit, at most Meta-World's 500 steps
+    :return: The environment with the training and test tasks of the benchmark
+    :raises ImportError: When metaworld is not installed
+    :raises ValueError: When the benchmark is unknown, or the time limit is out of range
     """
     import metaworld
 

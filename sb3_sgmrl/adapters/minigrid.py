@@ -1,4 +1,4 @@
-"""MiniGrid: the layout of the grid, and with it the mission, is the task."""
+"""Task distributions of MiniGrid: the layout of the grid, and with it the mission, is the task."""
 
 from __future__ import annotations
 
@@ -17,10 +17,12 @@ from sb3_sgmrl.tasks.task_dist_env import TaskDistEnv
 
 class SeededLayout(gym.Wrapper, RecordConstructorArgs):
     """
-    A grid whose layout is that of a seed, in every episode. The mission, a text, is not observed.
+    A MiniGrid environment that draws its layout from the same seed in every episode.
 
-    :param env: a MiniGrid environment, wrapped or not
-    :param symbolic: whether the image is one of symbols, that is, of small integers and not of colours
+    The mission, a text, is not observed.
+
+    :param env: A MiniGrid environment, wrapped or not
+    :param symbolic: Whether the image consists of symbols (small integers) instead of colours
     """
 
     def __init__(self, env: gym.Env, symbolic: bool):
@@ -36,35 +38,43 @@ class SeededLayout(gym.Wrapper, RecordConstructorArgs):
 
     def set_task(self, layout: int) -> None:
         """
-        :param layout: seed from which the grid of the following episodes is drawn
+        Set the layout of the following episodes.
+
+        :param layout: The seed of the layout
         """
         self.layout = int(layout)
 
     def get_task(self) -> int | None:
         """
-        :return: the seed of the layout
+        Return the current task.
+
+        :return: The seed of the layout; None before a task is set
         """
         return self.layout
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """
-        :param seed: of everything random after the layout was drawn
-        :param options: of the environment
-        :return: the observation without the mission, and info
+        Start an episode.
+
+        :param seed: The seed of everything random after the layout
+        :param options: The options of the environment
+        :return: The observation without the mission, and info
         """
         if self.layout is None:
             observation, info = self.env.reset(seed=seed, options=options)
             return self._without_mission(observation), info
         rng = self.unwrapped.np_random if seed is None else np.random.default_rng(seed)
         observation, info = self.env.reset(seed=self.layout, options=options)
-        # or whatever moves in the grid would do so in the same way in every episode
+        # otherwise moving objects would repeat the same moves in every episode
         self.unwrapped.np_random = rng
         return self._without_mission(observation), info
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """
-        :param action: the action
-        :return: the observation without the mission, reward, terminated, truncated and info
+        Play one step.
+
+        :param action: The action
+        :return: The observation without the mission, reward, terminated, truncated and info
         """
         observation, *rest = self.env.step(action)
         return self._without_mission(observation), *rest
@@ -76,7 +86,11 @@ class SeededLayout(gym.Wrapper, RecordConstructorArgs):
 
 
 def _symbols(space: spaces.Space, symbolic: bool) -> spaces.Space:
-    """The space of an image with its true bounds: SB3 takes one that reaches to 255 for a photograph."""
+    """
+    Return the space of an image with its true bounds.
+
+    SB3 treats an image with bounds up to 255 as a photograph.
+    """
     if not (symbolic and isinstance(space, spaces.Box) and space.dtype == np.uint8):
         return space
     from minigrid.core.constants import COLOR_TO_IDX, OBJECT_TO_IDX, STATE_TO_IDX
@@ -89,19 +103,21 @@ def minigrid_layouts(
     env: Any, layouts: Iterable[int] = range(1000), test_layouts: Iterable[int] | None = range(1000, 1100), **kwargs: Any
 ) -> TaskDistEnv:
     """
-    A MiniGrid environment, such as ``MiniGrid-Fetch-5x5-N2-v0``, whose layout is the task: all that its ``reset`` draws, which
-    is where walls, doors, objects and the agent are and what the mission is. The mission is not observed.
+    Make a task distribution from a MiniGrid environment, such as ``MiniGrid-Fetch-5x5-N2-v0``.
+
+    The layout is the task. It includes all that ``reset`` draws: the positions of walls, doors, objects and the agent, and the
+    mission. The agent does not observe the mission.
 
     Actions are discrete. Observations are dictionaries of the symbolic ``image`` and the ``direction``, for
-    ``MultiInputPolicy``; for pixels and ``CnnPolicy`` pass an environment in MiniGrid's wrappers.
+    ``MultiInputPolicy``. For pixels and ``CnnPolicy``, pass an environment in MiniGrid's wrappers.
 
-    :param env: id, or a MiniGrid environment, wrapped or not
-    :param layouts: seeds of the training layouts
-    :param test_layouts: seeds of the layouts kept for testing
-    :param kwargs: passed to ``gymnasium.make``
-    :return: the environment with its distribution of layouts
-    :raises ImportError: without minigrid
-    :raises ValueError: for another environment
+    :param env: The id of a MiniGrid environment, or the environment, wrapped or not
+    :param layouts: The seeds of the training layouts
+    :param test_layouts: The seeds of the test layouts
+    :param kwargs: The arguments passed to ``gymnasium.make``
+    :return: The environment with its distribution of layouts
+    :raises ImportError: When minigrid is not installed
+    :raises ValueError: When ``env`` is not a MiniGrid environment
     """
     import minigrid  # noqa: F401  # registers the ids
     from minigrid.minigrid_env import MiniGridEnv
@@ -111,6 +127,6 @@ def minigrid_layouts(
     if not isinstance(made.unwrapped, MiniGridEnv):
         raise ValueError(f"`env` must be an environment of MiniGrid, got {made}.")
     symbolic = not (is_wrapped(made, RGBImgObsWrapper) or is_wrapped(made, RGBImgPartialObsWrapper))
-    # MiniGrid keeps its time limit to itself
+    # MiniGrid implements its own time limit, so add Gymnasium's wrapper with the same limit
     limited = gym.wrappers.TimeLimit(SeededLayout(made, symbolic), made.unwrapped.max_steps)
     return TaskDistEnv(limited, tasks=layouts, test_tasks=test_layouts)

@@ -1,4 +1,4 @@
-"""``python -m sb3_sgmrl.adapt``: adapt a trained model to a task, and keep the policy."""
+"""``python -m sb3_sgmrl.adapt``: adapt a trained model to a task and save the policy."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     Run the command.
 
-    :param argv: arguments; those of the process when None
-    :return: exit code: 0, 2 after an error in the arguments or settings, 130 after Ctrl-C
+    :param argv: The arguments of the command; the arguments of the process when None
+    :return: The exit code: 0, 2 after an error in the arguments or settings, 130 after Ctrl-C
     """
     options = _parser().parse_args(argv)
     return run_command(lambda: _adapt(options), show_traceback=options.verbose > 1)
@@ -35,16 +35,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = make_parser(
         "python -m sb3_sgmrl.adapt",
-        "Adapt a model trained by sb3_sgmrl.train to a task, of its own family or of an environment of yours with the same "
-        "spaces. Prints the return of the policy after each inner step and saves the last one as an ordinary SB3 policy, or "
-        "inside an SB3 model that can go on training.",
-        adapt_steps=None,  # more than in training may adapt worse
+        "Adapt a model trained by sb3_sgmrl.train to a task of its own family, or of your own environment with the same "
+        "spaces. Prints the return of the policy after each inner step. Saves the last policy as an SB3 policy, or "
+        "inside an SB3 model for further training.",
+        adapt_steps=None,  # more inner steps than in training may adapt worse
     )
-    parser.add_argument("-o", "--output", metavar="FILE.zip", help="where to save; without it nothing is saved")
+    parser.add_argument("-o", "--output", metavar="FILE.zip", help="file to save the policy to (nothing is saved)")
     parser.add_argument(
         "--export",
         choices=sorted(_ALGORITHMS),
-        help="save a model of this algorithm with the adapted policy inside, instead of the policy alone",
+        help="save a model of this algorithm with the adapted policy, instead of the policy alone",
     )
     return parser
 
@@ -53,7 +53,7 @@ def _adapt(options: argparse.Namespace) -> None:
     if options.output is not None:
         check_output(options.output, (".zip",), options.overwrite)
     elif options.export is not None:
-        raise ValueError(f"--export {options.export} needs a file to save to: -o FILE.zip.")
+        raise ValueError(f"`--export {options.export}` needs a file to save to: pass `-o FILE.zip`.")
     with open_run(options) as run:
         policy = _print_returns(run)
         if options.output is not None:
@@ -61,10 +61,10 @@ def _adapt(options: argparse.Namespace) -> None:
 
 
 def _print_returns(run: Run) -> ActorCriticPolicy:
-    """The policy after the last inner step."""
+    """Print the return after each inner step and return the last policy."""
     print(f"Task {run.task}\n{'inner steps':>11} {'mean return':>12} {'std error':>10}   over {run.n_episodes} episodes")
     ask(run.env, "set_task", run.task)
-    seed = run.options.seed % 2**32  # of larger ones SB3 takes none
+    seed = run.options.seed % 2**32  # SB3 accepts no larger seeds
     for k, policy in run.policies():
         set_random_seed(seed)
         run.env.seed(seed)
@@ -81,7 +81,7 @@ def _save(run: Run, policy: ActorCriticPolicy) -> None:
             policy.save(file)  # type: ignore[arg-type]  # torch.save takes files
         print(f"Wrote {path}, for {type(policy).__name__}.load")
     else:
-        env = run.manager.create_envs(1, eval_env=True)  # as many workers as one who goes on with it has
+        env = run.manager.create_envs(1, eval_env=True)  # as many workers as for further training
         model = to_sb3(policy, env, _ALGORITHMS[algorithm], gamma=run.model.gamma, device=run.options.device)
         env.close()
         with replace_when_complete(path) as file:
@@ -89,4 +89,4 @@ def _save(run: Run, policy: ActorCriticPolicy) -> None:
         print(f"Wrote {path}, for {algorithm}.load")
     if run.model.get_vec_normalize_env() is not None:
         load = f'{type(run.model).__name__}.load("{run.path}")'
-        print(f"It expects observations as {load}.get_vec_normalize_env() normalises them.")
+        print(f"The policy expects normalised observations: use {load}.get_vec_normalize_env().")

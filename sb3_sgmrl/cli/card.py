@@ -1,6 +1,7 @@
 """
-``python -m sb3_sgmrl.card``: a trained model as a folder that can be uploaded to the Hugging Face Hub as it is, in the layout
-of ``huggingface_sb3`` and RL Zoo, with a model card that says how it was trained and measured.
+``python -m sb3_sgmrl.card``: write a trained model as a folder for the Hugging Face Hub.
+
+The folder has the layout of ``huggingface_sb3`` and RL Zoo. Its model card describes how the model was trained and measured.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from sb3_sgmrl.util.validation import check_positive
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# what callbacks, commands and loggers leave beside a model
+# files that callbacks, commands and loggers write beside a model
 _LOGS = ("evaluations*.npz", "progress*.csv", "adaptation*.csv", "*monitor.csv")
 
 
@@ -38,8 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     Run the command.
 
-    :param argv: arguments; those of the process when None
-    :return: exit code: 0, 2 after an error in the arguments, 130 after Ctrl-C
+    :param argv: The arguments of the command; the arguments of the process when None
+    :return: The exit code: 0, 2 after an error in the arguments, 130 after Ctrl-C
     """
     options = _parser().parse_args(argv)
     return run_command(lambda: _make(options), show_traceback=options.verbose > 1)
@@ -48,24 +49,24 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = make_model_parser(
         "python -m sb3_sgmrl.card",
-        "Measure a trained model on tasks it has not seen and write a folder with the model, a model card and pictures, to be "
-        "uploaded to the Hugging Face Hub. Nothing is uploaded by this command.",
+        "Measure a trained model on unseen tasks and write a folder with the model, a model card and plots. Upload this "
+        "folder to the Hugging Face Hub; the command itself uploads nothing.",
     )
     parser.set_defaults(seed=REPORT_SEED)
-    parser.add_argument("--n-tasks", type=int, default=40, help="tasks to measure on (40)")
-    parser.add_argument("--n-steps", type=int, help="inner steps to measure (3, or as in training if that is more)")
-    parser.add_argument("-o", "--output", metavar="FOLDER", help="the folder to make (hub/ALGO-ENV); it must not exist")
+    parser.add_argument("--n-tasks", type=int, default=40, help="number of tasks to measure on (40)")
+    parser.add_argument("--n-steps", type=int, help="number of inner steps to measure (3, or as in training if larger)")
+    parser.add_argument("-o", "--output", metavar="FOLDER", help="new folder to write (hub/ALGO-ENV)")
     parser.add_argument(
-        "--repo-id", metavar="NAME/REPOSITORY", help="where it will be uploaded, for the card (your-name/ALGO-ENV)"
+        "--repo-id", metavar="NAME/REPOSITORY", help="repository on the Hub, for the card (your-name/ALGO-ENV)"
     )
-    parser.add_argument("--command", help="what trained the model, for the card; that of the run unless given")
+    parser.add_argument("--command", help="command that trained the model, for the card (from the run)")
     return parser
 
 
 def _make(options: argparse.Namespace) -> None:
-    check_positive(n_tasks=options.n_tasks, n_steps=1 if options.n_steps is None else options.n_steps)
+    check_positive(**{"--n-tasks": options.n_tasks, "--n-steps": 1 if options.n_steps is None else options.n_steps})
     if options.repo_id is not None and not re.fullmatch(r"[\w.-]+/[\w.-]+", options.repo_id):
-        raise ValueError(f"--repo-id must be a name, a slash and the name of the repository, got {options.repo_id!r}.")
+        raise ValueError(f"`--repo-id` must have the form NAME/REPOSITORY, got {options.repo_id!r}.")
     with open_model(options, options.n_tasks) as trained:
         output = Path(options.output or Path("hub", trained.name))
         check_new_folder(output)
@@ -77,15 +78,15 @@ def _make(options: argparse.Namespace) -> None:
         measured = Measurement(report, n_episodes, options.seed, min(trained.model.n_inner_steps, n_steps))
         with _complete_or_absent(output) as folder:
             write_repository(folder, trained, measured, options.command or _command(trained.settings_folder), repo_id)
-    print(f"Wrote {output}. huggingface_hub uploads it: upload_folder(repo_id={repo_id!r}, folder_path={str(output)!r})")
+    print(f"Wrote {output}. Upload it with huggingface_hub: upload_folder(repo_id={repo_id!r}, folder_path={str(output)!r})")
 
 
 def _command(settings: Path) -> str:
-    """What trained the run with these settings."""
+    """Return the command that trained the run with these settings."""
     file = settings / "command.txt"
     if not file.exists():
         return "not recorded"
-    # RL Zoo writes the interpreter with its path
+    # RL Zoo writes the full path of the interpreter
     return re.sub(r"^\S*python\S*", "python", file.read_text(encoding="utf-8").strip())
 
 
@@ -94,12 +95,12 @@ def _command(settings: Path) -> str:
 
 @contextmanager
 def _complete_or_absent(output: Path) -> Iterator[Path]:
-    """A folder that takes its name when everything is in it."""
+    """Make a folder that gets its name only when all files are written."""
     output.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
     try:
         yield partial
-        partial.chmod(0o755)  # mkdtemp's is for nobody else
+        partial.chmod(0o755)  # mkdtemp makes a folder that other users cannot read
         partial.rename(output)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -107,13 +108,13 @@ def _complete_or_absent(output: Path) -> Iterator[Path]:
 
 def write_repository(folder: Path, trained: TrainedModel, measured: Measurement, command: str, repo_id: str) -> None:
     """
-    Write model, card, pictures and settings.
+    Write the model, the card, plots and settings.
 
-    :param folder: an empty folder
-    :param trained: the model
-    :param measured: what it reaches
-    :param command: what trained it
-    :param repo_id: where it will be uploaded
+    :param folder: An empty folder
+    :param trained: The model
+    :param measured: The measurement of the model
+    :param command: The command that trained the model
+    :param repo_id: The repository on the Hub
     """
     import yaml
 
@@ -149,7 +150,7 @@ def write_repository(folder: Path, trained: TrainedModel, measured: Measurement,
 
 
 def _without_folder(value: Any) -> Any:
-    """Whoever reads the arguments need not know where the home of the one is who trained."""
+    """Keep only the last part of an absolute path, so that published arguments do not show the author's folders."""
     return os.path.basename(value) if isinstance(value, str) and os.path.isabs(value) else value
 
 

@@ -1,4 +1,4 @@
-"""``python -m sb3_sgmrl.check``: what would keep a policy from adapting to the tasks of an environment."""
+"""``python -m sb3_sgmrl.check``: check whether a policy can adapt to the tasks of an environment."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from sb3_sgmrl.cli.command_line import import_env, run_command
 from sb3_sgmrl.vec_env.task_checker import check_tasks
 
 _DESCRIPTION = """\
-Check the tasks of an environment before you train on them. The command plays a few random episodes and prints a table: whether
-the observation reveals the task, whether tasks differ, survive resets, copies and processes, whether rewards inform about the
-task, whether actions are clipped, whether test tasks overlap with training tasks, and whether the horizon is known. The exit
-code is 0 without problems, 1 with problems, and 2 after an error in the arguments.
+Check the tasks of an environment before you train on them. The command plays a few random episodes and prints a table.
+It checks whether tasks differ and survive resets, copies and processes, and whether the observation reveals the task. It also
+checks whether rewards inform about the task, actions are clipped, test tasks overlap with training tasks, and the horizon is
+known. The exit code is 0 without problems, 1 with problems, and 2 after an error in the arguments.
 """
 
 
@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     Run the command.
 
-    :param argv: The arguments; those of the process when None
+    :param argv: The arguments of the command; the arguments of the process when None
     :return: The exit code: 0 without problems, 1 with problems, 2 after an error, 130 after Ctrl-C
     """
     parser = argparse.ArgumentParser(
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--n-tasks", type=int, default=6, help="number of tasks to play (%(default)s)")
     parser.add_argument("--n-episodes", type=int, default=8, help="number of episodes per task (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="seed of tasks, episodes and actions (%(default)s)")
-    parser.add_argument("--verbose", type=int, default=1, help="2 also shows tracebacks of errors (1)")
+    parser.add_argument("--verbose", type=int, default=1, help="2 also shows the tracebacks of errors (1)")
     options = parser.parse_args(argv)
     problems: list[Any] = []
 

@@ -1,4 +1,4 @@
-"""What the commands share: one sentence instead of a traceback, an exit code, checks of what a person wrote, and pictures."""
+"""Parts that the commands share: error messages, exit codes, checks of arguments, and plots."""
 
 from __future__ import annotations
 
@@ -23,27 +23,29 @@ if TYPE_CHECKING:
 OK, ERROR, INTERRUPTED = 0, 2, 130
 PICTURES = (".png", ".pdf", ".svg", ".jpg")
 
-# What files, settings, values and missing packages lead to. Anything else is a mistake of ours and keeps its traceback.
-_PERSONS_ERRORS = (
+# Errors that files, settings, values and missing packages cause. Any other error is a bug and keeps its traceback.
+_USER_ERRORS = (
     *(ValueError, TypeError, AssertionError, OSError, ImportError, GymnasiumError),
-    *(NameError, SyntaxError),  # RL Zoo evaluates what stands after the colon of name:value
+    *(NameError, SyntaxError),  # RL Zoo evaluates the value of name:value as Python
 )
-# of the extra "zoo", as far as the package imports them itself
+# packages of the extra "zoo" that this package imports itself
 _PACKAGES = ("rl_zoo3", "optuna", "yaml", "huggingface_sb3", "tqdm", "imageio_ffmpeg")
 
 
 def run_command(command: Callable[[], None], show_traceback: bool = False) -> int:
     """
-    :param command: what to do
-    :param show_traceback: let errors through
-    :return: exit code: 0, 2 after an error a person can cause, 130 after Ctrl-C
+    Run a command and print a user's errors as one sentence.
+
+    :param command: The function that runs the command
+    :param show_traceback: Whether to raise errors instead
+    :return: The exit code: 0, 2 after an error that a user can cause, 130 after Ctrl-C
     """
     try:
         command()
     except KeyboardInterrupt as interrupt:
         print(f"Interrupted. {interrupt}".rstrip(), file=sys.stderr)
         return INTERRUPTED
-    except _PERSONS_ERRORS as error:
+    except _USER_ERRORS as error:
         if show_traceback or not str(error):
             raise
         print(f"error: {_sentence(error)}", file=sys.stderr)
@@ -66,22 +68,22 @@ def run_program(main: Callable[[], int]) -> NoReturn:
 def _sentence(error: Exception) -> str:
     text = " ".join(str(error).split())
     if isinstance(error, ModuleNotFoundError) and error.name in _PACKAGES:
-        return f"{text}; install the package with its extra [zoo], which brings what the commands need."
+        return f"{text}; install the package with its extra [zoo], which the commands need."
     if isinstance(error, (NameError, SyntaxError)):
-        return f"{text}; in name:value the value is read as Python, so text needs quotes, as in baseline:\"'critic'\"."
-    if isinstance(error, TypeError):  # the least sure to be a person's doing
-        return f"{text} (--verbose 2 shows where)"
+        return f"{text}; in `name:value` the value is read as Python, so text needs quotes, as in baseline:\"'critic'\"."
+    if isinstance(error, TypeError):  # may be a bug instead of a user's error
+        return f"{text} (`--verbose 2` shows the traceback)"
     return text
 
 
 def import_env(env_id: str, packages: Sequence[str]) -> str:
     """
-    Import what registers an environment.
+    Import the module that registers an environment.
 
-    :param env_id: as for ``gym.make``, so that a module may stand before a colon
-    :param packages: further modules
-    :return: the id without the module
-    :raises ValueError: when the environment is not registered afterwards, or a module is not there
+    :param env_id: The id as for ``gym.make``, optionally with a module before a colon
+    :param packages: The names of further modules
+    :return: The id without the module
+    :raises ValueError: When a module does not exist, or the modules do not register the environment
     """
     *modules, env_id = env_id.split(":")
     import_packages([*packages, *modules])
@@ -89,15 +91,17 @@ def import_env(env_id: str, packages: Sequence[str]) -> str:
         close = difflib.get_close_matches(env_id, gym.registry, n=1)
         hint = f"did you mean {close[0]!r}? " if close else ""
         raise ValueError(
-            f"--env {env_id!r} is not registered with Gymnasium; {hint}--env MODULE:{env_id} imports what registers it."
+            f"`--env` must be an id registered with Gymnasium, got {env_id!r}; {hint}MODULE:{env_id} imports its module first."
         )
     return env_id
 
 
 def import_packages(packages: Sequence[str]) -> None:
     """
-    :param packages: modules that the user named, which register environments or classes
-    :raises ValueError: for one that is not there
+    Import modules that register environments or classes.
+
+    :param packages: The modules that the user named
+    :raises ValueError: When a module cannot be imported
     """
     for module in packages:
         try:
@@ -106,49 +110,56 @@ def import_packages(packages: Sequence[str]) -> None:
             if error.name != module:
                 raise
             raise ValueError(
-                f"there is no module {module!r}, neither installed nor in the working directory, to register environments."
+                f"`--env` and `--gym-packages` must name modules that can be imported, got {module!r}."
             ) from error
 
 
-def check_output(path: str, suffixes: Sequence[str], overwrite: bool) -> None:
+def check_output(path: str, suffixes: Sequence[str], overwrite: bool, option: str = "--output") -> None:
     """
-    :param path: a file to be written
-    :param suffixes: how it may end
-    :param overwrite: whether it may be there already
-    :raises ValueError: when it ends otherwise, is there already, or its folder cannot be written to
+    Check that a file can be written.
+
+    :param path: The file
+    :param suffixes: The suffixes that the file may have
+    :param overwrite: Whether an existing file may be replaced
+    :param option: The option that names the file, for errors
+    :raises ValueError: When the suffix is wrong, the file exists, or its folder is not writable
     """
     file = pathlib.Path(path)
     if file.suffix.lower() not in suffixes:
-        raise ValueError(f"{path} must end in {' or '.join(suffixes)}.")
+        raise ValueError(f"`{option}` must end in {' or '.join(suffixes)}, got {path}.")
     if file.is_dir():
-        raise ValueError(f"{path} is a folder; a file is needed.")
+        raise ValueError(f"`{option}` must be a file, got the folder {path}.")
     if file.exists() and not overwrite:
-        raise ValueError(f"{path} is there already: choose another name, or replace it by --overwrite.")
-    _check_can_be_made(file)
+        raise ValueError(f"`{option}` must be a new file, got the existing {path}: pass `--overwrite` to replace it.")
+    _check_can_be_made(file, option)
 
 
 def check_new_folder(path: str | pathlib.Path) -> None:
     """
-    :param path: a folder to be made, which is never replaced
-    :raises ValueError: when it is there already or cannot be made
+    Check that a folder can be made.
+
+    :param path: The folder
+    :raises ValueError: When the folder exists or cannot be made
     """
     if os.path.lexists(path):
-        raise ValueError(f"{path} is there already: choose another name.")
-    _check_can_be_made(pathlib.Path(path))
+        raise ValueError(f"`--output` must be a new folder, got the existing {path}.")
+    _check_can_be_made(pathlib.Path(path), "--output")
 
 
-def _check_can_be_made(path: pathlib.Path) -> None:
+def _check_can_be_made(path: pathlib.Path, option: str) -> None:
     folder = next(parent for parent in path.absolute().parents if parent.exists())
     if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise ValueError(f"{path} cannot be written: {folder} is not a folder that may be written to.")
+        raise ValueError(f"`{option}` must be in a writable folder, got {path} in {folder}.")
 
 
 def free_path(folder: str, stem: str, suffix: str) -> str:
     """
-    :param folder: a folder
-    :param stem: beginning of a file's name
-    :param suffix: its end
-    :return: path of a file that is not there: stem and suffix with the first number that is free
+    Find a path that does not exist yet.
+
+    :param folder: The folder of the file
+    :param stem: The beginning of the file's name
+    :param suffix: The end of the file's name
+    :return: The path: stem and suffix with the first free number
     """
     number = 1
     while os.path.exists(path := os.path.join(folder, f"{stem}_{number}{suffix}")):
@@ -158,24 +169,26 @@ def free_path(folder: str, stem: str, suffix: str) -> str:
 
 def import_plots() -> ModuleType | None:
     """
-    :return: :mod:`sb3_sgmrl.plots`; None, after saying why, where matplotlib is not installed
+    Import the plots, or print why they are missing.
+
+    :return: The module :mod:`sb3_sgmrl.plots`; None when matplotlib is not installed
     """
     try:
         return importlib.import_module("sb3_sgmrl.plots")
     except ModuleNotFoundError as error:
         if error.name != "matplotlib":
             raise
-        print("No pictures, because matplotlib is not installed; the extra [plots] brings it.")
+        print("No plots: matplotlib is not installed; install the extra [plots].")
         return None
 
 
 def write_figure(figure: Figure, path: str | pathlib.Path, dpi: int = 150) -> None:
     """
-    Write a picture, and its folder where there is none, and say so.
+    Write a plot to a file, make its folder if necessary, and print the path.
 
-    :param figure: the picture
-    :param path: a file that ends in what :data:`PICTURES` has
-    :param dpi: dots per inch
+    :param figure: The plot
+    :param path: The file, which ends in a suffix of :data:`PICTURES`
+    :param dpi: The resolution in dots per inch
     """
     with replace_when_complete(path) as file:
         figure.savefig(file, format=pathlib.Path(path).suffix[1:].lower(), dpi=dpi)

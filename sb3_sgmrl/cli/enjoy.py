@@ -1,4 +1,4 @@
-"""``python -m sb3_sgmrl.enjoy``: adapt a trained model to a task and look at the policy before and after each inner step."""
+"""``python -m sb3_sgmrl.enjoy``: adapt a trained model to a task and show the policy before and after each inner step."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     Run the command.
 
-    :param argv: arguments; those of the process when None
-    :return: exit code: 0, 2 after an error in the arguments or settings, 130 after Ctrl-C
+    :param argv: The arguments of the command; the arguments of the process when None
+    :return: The exit code: 0, 2 after an error in the arguments or settings, 130 after Ctrl-C
     """
     options = _parser().parse_args(argv)
     return run_command(lambda: _enjoy(options), show_traceback=options.verbose > 1)
@@ -29,13 +29,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = make_parser(
         "python -m sb3_sgmrl.enjoy",
-        "Adapt a model trained by sb3_sgmrl.train to a task. Prints the return before and after each inner step and, where "
-        "there is a display and the environment has a window, shows an episode of each.",
+        "Adapt a model trained by sb3_sgmrl.train to a task. Prints the return before and after each inner step. With a "
+        "display and an environment that has a window, also shows an episode of each policy.",
     )
-    parser.add_argument("--picture", metavar="FILE", help="save a picture: trajectories in navigation, else the returns")
-    parser.add_argument("--video", metavar="FILE", help="save a video, .mp4 or .gif, as sb3_sgmrl.record does")
-    parser.add_argument("--no-render", action="store_true", help="open no window")
-    parser.add_argument("--deterministic", action="store_true", help="show the mean action instead of drawn ones")
+    parser.add_argument("--picture", metavar="FILE", help="save a plot: trajectories in navigation, otherwise the returns")
+    parser.add_argument("--video", metavar="FILE", help="save a video, .mp4 or .gif, as with sb3_sgmrl.record")
+    parser.add_argument("--no-render", action="store_true", help="do not open a window")
+    parser.add_argument("--deterministic", action="store_true", help="play the mean action instead of sampled actions")
     return parser
 
 
@@ -43,9 +43,9 @@ def _enjoy(options: argparse.Namespace) -> None:
     from sb3_sgmrl.common.evaluation import evaluate_adaptation
 
     if options.picture is not None:
-        check_output(options.picture, PICTURES, options.overwrite)
+        check_output(options.picture, PICTURES, options.overwrite, "--picture")
     if options.video is not None:
-        check_video(options.video, options.overwrite)
+        check_video(options.video, options.overwrite, "--video")
         choose_gl_backend()
     with open_run(options) as run:
         arguments = {"n_steps": options.adapt_steps, "n_episodes": options.n_episodes, "seed": options.seed}
@@ -72,7 +72,7 @@ def _save_picture(path: str, run: Run, report: AdaptationReport, arguments: dict
 
 
 def _show(run: Run) -> None:
-    """One episode after each number of inner steps, in a window."""
+    """Show one episode after each number of inner steps in a window."""
     window = run.manager.create_viewer("human")
     for k, policy in run.policies():
         reward, _ = play_episode(window, policy, run.task, run.options.seed, run.options.deterministic)

@@ -1,4 +1,4 @@
-"""The text of a model card: what the model is, how it was measured, how to use it, how it was trained."""
+"""The text of a model card: what the model is, how it was measured, how to use it, and how it was trained."""
 
 from __future__ import annotations
 
@@ -35,19 +35,19 @@ _TAGS = (
     "stable-baselines3",
     "sb3_sgmrl",
 )
-# hyperparameters of RL Zoo that change what the policy sees or does
+# RL Zoo's hyperparameters that change observations or actions
 _WRAPPERS = ("frame_stack", "env_wrapper", "vec_env_wrapper")
 
 
 @dataclass(frozen=True)
 class Measurement:
     """
-    What a model reaches on tasks it was not trained on.
+    The returns of a model on unseen tasks.
 
-    :param report: returns
-    :param n_episodes: episodes per task and inner step
-    :param seed: of tasks and episodes
-    :param n_inner_steps: the number of inner steps that the model is judged by
+    :param report: The returns
+    :param n_episodes: The number of episodes per task and inner step
+    :param seed: The seed of tasks and episodes
+    :param n_inner_steps: The number of inner steps of the main result
     """
 
     report: AdaptationReport
@@ -57,20 +57,22 @@ class Measurement:
 
     @property
     def mean(self) -> float:
-        """Of the return after adaptation."""
+        """The mean return after adaptation."""
         return float(self.report.returns[:, self.n_inner_steps].mean())
 
     @property
     def std(self) -> float:
-        """Of the return after adaptation, over tasks."""
+        """The standard deviation of the return after adaptation, over tasks."""
         return float(self.report.returns[:, self.n_inner_steps].std())
 
 
 def metadata(trained: TrainedModel, measured: Measurement) -> ModelCardData:
     """
-    :param trained: the model
-    :param measured: what it reaches
-    :return: the YAML of the card as the Hub reads it: library, tags, and the return after adaptation as ``mean_reward``
+    Make the metadata of the card for the Hub: library, tags, and the return after adaptation as ``mean_reward``.
+
+    :param trained: The model
+    :param measured: The measurement of the model
+    :return: The metadata, which is written as YAML
     """
     from huggingface_hub import EvalResult, ModelCardData
 
@@ -93,12 +95,14 @@ def metadata(trained: TrainedModel, measured: Measurement) -> ModelCardData:
 
 def card_text(trained: TrainedModel, measured: Measurement, command: str, repo_id: str, pictures: Collection[str] = ()) -> str:
     """
-    :param trained: the model
-    :param measured: what it reaches
-    :param command: what trained it
-    :param repo_id: where it will be uploaded
-    :param pictures: names of the pictures in the folder
-    :return: the card in Markdown, without its metadata
+    Write the text of the card.
+
+    :param trained: The model
+    :param measured: The measurement of the model
+    :param command: The command that trained the model
+    :param repo_id: The repository on the Hub
+    :param pictures: The names of the pictures in the folder
+    :return: The card in Markdown, without its metadata
     """
     model, report = trained.model, measured.report
     algorithm, shown = type(model).__name__, lambda name: f"\n![{name}]({name})\n" if name in pictures else ""
@@ -107,7 +111,7 @@ def card_text(trained: TrainedModel, measured: Measurement, command: str, repo_i
         f"| {k} | {mean:.2f} | {std:.2f} | [{low:.2f}, {high:.2f}] |" for k, (mean, std, (low, high)) in enumerate(rows)
     )
     kept = ask(trained.env, "has_test_tasks", indices=0)[0]
-    origin = "kept for testing" if kept else "drawn anew from the distribution of training"
+    origin = "test tasks" if kept else "drawn from the training distribution"
     settings = pformat(settings_of(model), sort_dicts=False, width=100)
     versions = "\n".join(
         f"| {name} | {found} |" for name, found in {"Python": platform.python_version(), **_versions()}.items()
@@ -115,8 +119,8 @@ def card_text(trained: TrainedModel, measured: Measurement, command: str, repo_i
     seed = "without a seed" if model.seed is None else f"seed {model.seed}"
     return f"""# {algorithm} on {trained.env_id}
 
-A policy that adapts to a new task by a few policy-gradient steps on a few episodes: the meta-parameters of **{algorithm}**,
-trained on the task family **{trained.env_id}** with sb3_sgmrl, gradient-based meta-reinforcement learning for
+This policy adapts to a new task by a few policy-gradient steps on a few episodes. It was trained by **{algorithm}** on the
+task family **{trained.env_id}** with sb3_sgmrl, gradient-based meta-reinforcement learning for
 [Stable-Baselines3](https://github.com/DLR-RM/stable-baselines3).
 
 ## Return before and after adaptation
@@ -134,11 +138,11 @@ The model was trained for {inner_steps(model.n_inner_steps)}.
 |---|---|
 | tasks | {len(report.tasks)}, {origin}, seed {measured.seed} |
 | task range | {task_range(trained.env)} |
-| tasks measured on | {_extent(report.tasks)} |
-| episodes | {measured.n_episodes} per task and inner step; they measure a policy, and the next inner step is made of them |
+| measured tasks | {_extent(report.tasks)} |
+| episodes | {measured.n_episodes} per task and inner step, both to measure the policy and for the next inner step |
 | horizon | {known_horizon(trained.env)} steps |
-| actions | drawn from the policy |
-| return | undiscounted sum of rewards of an episode; its mean over episodes, then over tasks |
+| actions | sampled from the policy |
+| return | undiscounted sum of rewards of an episode, averaged over episodes, then over tasks |
 | interval | percentile bootstrap over tasks |
 
 ## Use
@@ -155,7 +159,7 @@ The file of the model is data: loading it runs no code. `huggingface_sb3` asks f
 {command}
 ```
 
-{model._iteration} meta-iterations in all, {seed}; {model.num_timesteps:,} environment steps in the last training.
+{model._iteration} meta-iterations in total, {seed}; {model.num_timesteps:,} environment steps in the last training run.
 {shown("learning_curve.png")}
 ```python
 {settings}
@@ -163,7 +167,7 @@ The file of the model is data: loading it runs no code. `huggingface_sb3` asks f
 
 ## Versions
 
-The model was measured, not necessarily trained, with these.
+The model was measured with these versions. Training may have used others.
 
 | | |
 |---|---|
@@ -174,14 +178,16 @@ The model was measured, not necessarily trained, with these.
 def _versions() -> dict[str, str]:
     import sb3_sgmrl
 
-    # the package may be used from its checkout
+    # the package may not be installed, but imported from its checkout
     return {name: sb3_sgmrl.__version__ if name == "sb3_sgmrl" else version(name) for name in _PACKAGES}
 
 
 def settings_of(model: MetaOnPolicyAlgorithm) -> dict[str, Any]:
     """
-    :param model: a model
-    :return: the arguments that decide what is learned, by name
+    Return the hyperparameters of a model.
+
+    :param model: The model
+    :return: The arguments that affect learning, by name
     """
     wanted = argument_names(type(model), "learning")
     settings = {name: getattr(model, name) for name in type(model).arguments if name in wanted and hasattr(model, name)}
@@ -189,7 +195,7 @@ def settings_of(model: MetaOnPolicyAlgorithm) -> dict[str, Any]:
 
 
 def _readable(value: Any) -> Any:
-    """A schedule by its ends; SB3 turns numbers into schedules."""
+    """Show a schedule by its first and last value; SB3 converts numbers to schedules."""
     if not callable(value) or isinstance(value, type):
         return value
     begin, end = value(1.0), value(0.0)
@@ -198,14 +204,16 @@ def _readable(value: Any) -> Any:
 
 def task_range(env: VecEnv) -> str:
     """
-    :param env: workers that take tasks
-    :return: the space of tasks, or what is known of it, in a line
+    Describe the space of tasks in a line.
+
+    :param env: The workers that take tasks
+    :return: The space, or what is known about it
     """
     space = ask(env, "task_space", indices=0)[0]
     if isinstance(space, spaces.Box) and np.size(space.low) <= 8:
         low, high = (" ".join(f"{x:.4g}" for x in np.ravel(bound)) for bound in (space.low, space.high))
         return f"shape {space.shape}, from ({low}) to ({high})"
-    return "of the environment, which names no space" if space is None else " ".join(str(space).split()).replace("|", r"\|")
+    return "not declared by the environment" if space is None else " ".join(str(space).split()).replace("|", r"\|")
 
 
 def _extent(tasks: Sequence[Any]) -> str:
@@ -232,15 +240,15 @@ def _usage(trained: TrainedModel, repo_id: str) -> str:
     imported = [algorithm, *([] if has_tasks else ["TaskDistEnv"]), "evaluate_adaptation"]
     lines += [f"from sb3_sgmrl import {', '.join(imported)}", ""]
     if not str(gym.spec(trained.env_id).entry_point).startswith("sb3_sgmrl."):
-        lines += [f"# import what registers {trained.env_id} first"]
+        lines += [f"# first import the module that registers {trained.env_id}"]
     if wrappers:
         normalized_too = " and VecNormalize" if normalized else ""
-        lines += [f"env = ...  # {make}, in what config.yml has around it: {wrappers}{normalized_too}"]
+        lines += [f"env = ...  # {make}, in the wrappers of config.yml: {wrappers}{normalized_too}"]
     else:
         lines += [f"env = {make}"]
     lines += [f'model = {algorithm}.load(load_from_hub("{repo_id}", "{trained.name}.zip"), env=env)']
     if normalized:
         lines += ["model.env.training = False  # its VecNormalize has the statistics of training"]
     lines += [f"print(evaluate_adaptation(model, n_tasks=10, n_steps={n_steps}))"]
-    lines += [f"policy = model.adapt(n_steps={n_steps})  # to a task drawn at random; task=... names one"]
+    lines += [f"policy = model.adapt(n_steps={n_steps})  # to a random task; pass task=... for another"]
     return "\n".join(lines) + "\n"

@@ -1,4 +1,4 @@
-"""``python -m sb3_sgmrl.record``: a video of a trained model before and after each inner step."""
+"""``python -m sb3_sgmrl.record``: record a video of a trained model before and after each inner step."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     Run the command.
 
-    :param argv: arguments; those of the process when None
-    :return: exit code: 0, 2 after an error in the arguments or settings, 130 after Ctrl-C
+    :param argv: The arguments of the command; the arguments of the process when None
+    :return: The exit code: 0, 2 after an error in the arguments or settings, 130 after Ctrl-C
     """
     options = _parser().parse_args(argv)
     return run_command(lambda: _record(options), show_traceback=options.verbose > 1)
@@ -25,13 +25,12 @@ def _parser() -> argparse.ArgumentParser:
     parser = make_parser(
         "python -m sb3_sgmrl.record",
         "Adapt a model trained by sb3_sgmrl.train to a task and write a video of an episode before and after each inner step, "
-        "side by side. Without a display MuJoCo draws by EGL or OSMesa, whichever works; the environment variable MUJOCO_GL "
-        "chooses.",
+        "side by side. Without a display, MuJoCo renders with EGL or OSMesa; the environment variable MUJOCO_GL selects one.",
     )
     parser.add_argument(
-        "-o", "--output", metavar="FILE", help="the video, .mp4 or .gif; video_<number>.mp4 beside the model unless given"
+        "-o", "--output", metavar="FILE", help="video file, .mp4 or .gif (video_<number>.mp4 beside the model)"
     )
-    parser.add_argument("--deterministic", action="store_true", help="play the mean action instead of drawn ones")
+    parser.add_argument("--deterministic", action="store_true", help="play the mean action instead of sampled actions")
     return parser
 
 

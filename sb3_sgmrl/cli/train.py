@@ -16,33 +16,33 @@ from sb3_sgmrl.cli.trained_model import TRUSTED
 
 _DESCRIPTION = """\
 Train on a task family with RL Zoo, then adapt to new tasks and report the returns before and after each inner step.
-The run's folder, LOG_FOLDER/ALGO/ENV_<number>, gets the model, its hyperparameters, the best model (by the return after
-adaptation), evaluations.npz, adaptation.csv, and as pictures adaptation.png and, for navigation, trajectories.png.
-Ctrl-C ends training early and saves the model so far. With -optimize this is python -m sb3_sgmrl.tune.
+The run's folder is LOG_FOLDER/ALGO/ENV_<number>. It contains the model, its hyperparameters, the model with the best return
+after adaptation, evaluations.npz, adaptation.csv, the plot adaptation.png and, for navigation, the plot trajectories.png.
+Ctrl-C ends training early and saves the model. With -optimize the command is the same as python -m sb3_sgmrl.tune.
 """
 
 _EPILOG = """\
 RL Zoo's options below apply as well, with these differences:
   --algo             sgmrl (default), maml or emaml
-  --env              a task family, that is an environment with sample_tasks(n, rng) and set_task(task); Navigation2D-v0.
+  --env              task family, an environment with sample_tasks(n, rng) and set_task(task) (Navigation2D-v0).
                      MODULE:ID imports the module that registers it
-  -i                 a model to go on with: a .zip of this package. It keeps its settings, except those that -params names, and
-                     its random numbers, so that --seed has no effect
-  -n                 steps of all phases together; those of the hyperparameters unless given
-  --conf-file        the package's own hyperparameters unless given; every name in it is checked
-  --vec-env          a family with a batched form is played in that, unless a kind of VecEnv is asked for here or the
-                     hyperparameters have an env_wrapper; n_envs among the hyperparameters is the number of workers
+  -i                 model to resume training from, a .zip of this package. The model keeps its settings, except those that
+                     -params names. It also keeps its random streams, so --seed has no effect
+  -n                 number of steps of all phases together (from the hyperparameters)
+  --conf-file        hyperparameters (the package's own); every name in the file is checked
+  --vec-env          kind of VecEnv with single environments. By default a family plays in its batched form if it has one,
+                     unless the hyperparameters have an env_wrapper. The hyperparameter n_envs is the number of workers
   --eval-freq        steps between two evaluations of the return after adaptation, rounded to meta-iterations; 0, the default,
-                     makes ten in a run, a negative number none
+                     evaluates ten times in a run, a negative number never
   --eval-episodes    episodes per task to adapt with and to measure each inner step; 0, the default: as in training
-  --n-eval-envs      number of workers for evaluation; 0, the default, chooses
+  --n-eval-envs      number of workers for evaluation; 0, the default: automatic
   --save-freq        steps between two checkpoints
-  --num-threads      also the threads for gradients, unless the hyperparameters have n_threads
-  --log-interval     meta-iterations between two tables; 10
+  --num-threads      number of threads, also for gradients if the hyperparameters have no n_threads
+  --log-interval     meta-iterations between two tables (10)
   --n-trials, --n-startup-trials, --n-evaluations
-                     of -optimize: 20 trials, 5 before the sampler and the pruner start, 4 evaluations of each
+                     -optimize: 20 trials, 5 before the sampler and the pruner start, 4 evaluations of each trial
   --progress         on by default in a terminal
-  --verbose          2 also shows tracebacks of errors
+  --verbose          2 also shows the tracebacks of errors
 """
 
 
@@ -50,8 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     Run the command.
 
-    :param argv: arguments; those of the process when None
-    :return: exit code: 0, 2 after an error in the arguments or settings, 130 after Ctrl-C
+    :param argv: The arguments of the command; the arguments of the process when None
+    :return: The exit code: 0, 2 after an error in the arguments or settings, 130 after Ctrl-C
     """
     return run_zoo(make_parser("python -m sb3_sgmrl.train", _DESCRIPTION, _EPILOG), argv)
 
@@ -60,10 +60,10 @@ def run_zoo(parser: argparse.ArgumentParser, argv: Sequence[str] | None, first: 
     """
     Run RL Zoo's ``train``.
 
-    :param parser: from :func:`make_parser`
-    :param argv: arguments; those of the process when None
-    :param first: arguments for RL Zoo that those of ``argv`` go before
-    :return: exit code
+    :param parser: The parser from :func:`make_parser`
+    :param argv: The arguments of the command; the arguments of the process when None
+    :param first: Arguments for RL Zoo, placed before ``argv``, which overrides them
+    :return: The exit code
     """
     options, zoo_arguments = parser.parse_known_args(argv)
     return run_command(lambda: _train(parser, options, [*first, *zoo_arguments]), show_traceback=options.verbose > 1)
@@ -76,10 +76,10 @@ def _train(parser: argparse.ArgumentParser, options: argparse.Namespace, zoo_arg
     from sb3_sgmrl.cli.zoo.search import SearchManager
 
     if options.algo not in ALGORITHMS:
-        raise ValueError(f"--algo must be one of {', '.join(ALGORITHMS)}, got {options.algo!r}.")
+        raise ValueError(f"`--algo` must be one of {', '.join(ALGORITHMS)}, got {options.algo!r}.")
     for name in ("eval_tasks", "eval_steps", "n_timesteps"):
         if getattr(options, name) is not None and getattr(options, name) < 1:
-            raise ValueError(f"--{name.replace('_', '-')} must be positive, got {getattr(options, name)}.")
+            raise ValueError(f"`--{name.replace('_', '-')}` must be positive, got {getattr(options, name)}.")
     if options.help:
         print(parser.format_help())
         zoo_arguments = ["--help"]
@@ -95,21 +95,29 @@ def _train(parser: argparse.ArgumentParser, options: argparse.Namespace, zoo_arg
 
 
 class _ZooParser(argparse.ArgumentParser):
-    """RL Zoo's, without abbreviations, of which the options that are ours would know nothing."""
+    """RL Zoo's parser without abbreviations, which this package's parser would not recognise."""
 
     def __init__(self) -> None:
         super().__init__(allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
-        raise ValueError(f"{message}; --help shows the options, which cannot be abbreviated.")
+        """
+        Raise an error instead of ending the process.
+
+        :param message: The message of argparse
+        :raises ValueError: Always
+        """
+        raise ValueError(f"{message}; `--help` shows the options, which cannot be abbreviated.")
 
 
 def make_parser(prog: str, description: str, epilog: str) -> argparse.ArgumentParser:
     """
-    :param prog: the command
-    :param description: what it does
-    :param epilog: what to say of RL Zoo's options
-    :return: a parser of the options that are not RL Zoo's, or whose absence means something else than it does there
+    Make a parser of the options that RL Zoo does not have, or for which this package has other defaults.
+
+    :param prog: The command
+    :param description: The description of the command
+    :param epilog: The notes on RL Zoo's options
+    :return: The parser
     """
     parser = argparse.ArgumentParser(
         prog,
@@ -120,18 +128,16 @@ def make_parser(prog: str, description: str, epilog: str) -> argparse.ArgumentPa
         add_help=False,
         allow_abbrev=False,
     )
-    parser.add_argument("-h", "--help", action="store_true", help="show this text and RL Zoo's")
-    parser.add_argument("--eval-tasks", type=int, default=40, help="tasks of each evaluation and of the final report (40)")
-    parser.add_argument(
-        "--eval-steps", type=int, help="inner steps of the final report (3, or as in training if that is more)"
-    )
+    parser.add_argument("-h", "--help", action="store_true", help="show this help and RL Zoo's help")
+    parser.add_argument("--eval-tasks", type=int, default=40, help="number of tasks of each evaluation and of the report (40)")
+    parser.add_argument("--eval-steps", type=int, help="number of inner steps of the report (3, or as in training if larger)")
     parser.add_argument(
         "--output",
         metavar="FILE.yml",
-        help="of -optimize: the file for the best settings (LOG_FOLDER/ALGO/tuned_ENV_<number>.yml)",
+        help="-optimize: file for the best settings (LOG_FOLDER/ALGO/tuned_ENV_<number>.yml)",
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace that file if it is there already")
-    parser.add_argument("--trusted", action="store_true", help=f"of -i: {TRUSTED}")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing file of --output")
+    parser.add_argument("--trusted", action="store_true", help=f"-i: {TRUSTED}")
     zoo = (("--algo", "sgmrl"), ("--env", "Navigation2D-v0"), ("--conf-file", None), ("-conf", None), ("--vec-env", None))
     for name, default in zoo:
         parser.add_argument(name, default=default, help=argparse.SUPPRESS)
@@ -142,7 +148,7 @@ def make_parser(prog: str, description: str, epilog: str) -> argparse.ArgumentPa
 
 
 def _defaults(options: argparse.Namespace) -> list[str]:
-    """Arguments put before those given, of which RL Zoo's parser heeds the last."""
+    """Return the arguments that precede the given ones; RL Zoo's parser uses the last value of an option."""
     conf_file = options.conf_file or options.conf or str(ALGORITHMS[options.algo].hyperparameters)
     arguments = ["--algo", options.algo, "--env", options.env, "--conf-file", conf_file]
     arguments += ["--eval-freq", "0", "--eval-episodes", "0", "--n-eval-envs", "0", "--log-interval", "10"]

@@ -1,4 +1,4 @@
-"""What the commands that look at a trained model share: which model, which task, and the policies after each inner step."""
+"""Parts that the commands for trained models share: options, loading a model, and the policies after each inner step."""
 
 from __future__ import annotations
 
@@ -28,14 +28,16 @@ if TYPE_CHECKING:
     from sb3_sgmrl.common.meta_algorithm import MetaOnPolicyAlgorithm
 
 
-TRUSTED = "read also pickles, which run code: models of before 0.1, and their vecnormalize.pkl"
+TRUSTED = "also read pickles, which run code: models of before 0.1 and their vecnormalize.pkl"
 
 
 def make_model_parser(prog: str, description: str) -> argparse.ArgumentParser:
     """
-    :param prog: the command
-    :param description: what it does
-    :return: a parser with the options that choose a model and how it is played
+    Make a parser with the options that select a model and its episodes.
+
+    :param prog: The command
+    :param description: The description of the command
+    :return: The parser
     """
     parser = argparse.ArgumentParser(prog, usage="%(prog)s [options]", description=description, allow_abbrev=False)
     model = parser.add_argument_group("the model")
@@ -44,18 +46,18 @@ def make_model_parser(prog: str, description: str) -> argparse.ArgumentParser:
         "--env",
         default="Navigation2D-v0",
         metavar="ID",
-        help="the task family, to find the run and to play in; MODULE:ID imports what registers it (Navigation2D-v0)",
+        help="task family of the run and of the episodes; MODULE:ID imports the module that registers it (Navigation2D-v0)",
     )
     model.add_argument("-f", "--folder", default="logs", help="log folder of the training (logs)")
     model.add_argument(
-        "--exp-id", type=int, default=0, help="number of the run; 0, the default: the latest; -1: no run folder"
+        "--exp-id", type=int, default=0, help="number of the run; 0, the default: the latest run; -1: no run folder"
     )
     which = model.add_mutually_exclusive_group()
-    which.add_argument("--load-best", action="store_true", help="the model with the best return after adaptation")
-    which.add_argument("--load-checkpoint", type=int, metavar="STEPS", help="the checkpoint after that many steps")
-    which.add_argument("--load-last-checkpoint", action="store_true", help="the last checkpoint")
+    which.add_argument("--load-best", action="store_true", help="load the model with the best return after adaptation")
+    which.add_argument("--load-checkpoint", type=int, metavar="STEPS", help="load the checkpoint after this number of steps")
+    which.add_argument("--load-last-checkpoint", action="store_true", help="load the last checkpoint")
     which.add_argument(
-        "-i", "--trained-agent", metavar="FILE.zip", help="this file instead, also when it was trained outside of RL Zoo"
+        "-i", "--trained-agent", metavar="FILE.zip", help="load this file, which may also be trained without RL Zoo"
     )
     model.add_argument("--device", default="auto", help="PyTorch device (auto)")
     model.add_argument("--trusted", action="store_true", help=TRUSTED)
@@ -63,27 +65,29 @@ def make_model_parser(prog: str, description: str) -> argparse.ArgumentParser:
     play.add_argument(
         "--n-episodes",
         type=int,
-        help="episodes per task to adapt with and to measure, per inner step; as in training unless given",
+        help="episodes per task and inner step, to adapt with and to measure (as in training)",
     )
-    play.add_argument("--seed", type=int, default=0, help="seed of what is drawn, tasks and episodes (%(default)s)")
+    play.add_argument("--seed", type=int, default=0, help="seed of tasks and episodes (%(default)s)")
     play.add_argument(
         "--env-kwargs",
         nargs="+",
         default=[],
         metavar="NAME:VALUE",
-        help="arguments of the environment, over those of training",
+        help="arguments of the environment, which override the arguments of training",
     )
-    play.add_argument("--gym-packages", nargs="+", default=[], metavar="MODULE", help="imported to register environments")
-    parser.add_argument("--verbose", type=int, default=1, help="2 also shows tracebacks of errors (1)")
+    play.add_argument("--gym-packages", nargs="+", default=[], metavar="MODULE", help="modules that register environments")
+    parser.add_argument("--verbose", type=int, default=1, help="2 also shows the tracebacks of errors (1)")
     return parser
 
 
 def make_parser(prog: str, description: str, adapt_steps: int | None = 3) -> argparse.ArgumentParser:
     """
-    :param prog: the command
-    :param description: what it does
-    :param adapt_steps: number of inner steps unless given; as in training when None
-    :return: a parser with the options that choose a model and a task
+    Make a parser with the options that select a model and a task.
+
+    :param prog: The command
+    :param description: The description of the command
+    :param adapt_steps: The default number of inner steps; as in training when None
+    :return: The parser
     """
     parser = make_model_parser(prog, description)
     task = parser.add_argument_group("the task")
@@ -92,12 +96,11 @@ def make_parser(prog: str, description: str, adapt_steps: int | None = 3) -> arg
         nargs="+",
         type=_literal,
         metavar="VALUE",
-        help="the task: numbers, such as 0.3 -0.4 for a goal in the plane, or Python, such as \"{'g': 9.8}\"; one drawn with "
-        "the seed unless given",
+        help="task as numbers, such as 0.3 -0.4 for a goal in the plane, or as Python, such as \"{'g': 9.8}\" (a random task)",
     )
     usual = "as in training" if adapt_steps is None else adapt_steps
     task.add_argument("--adapt-steps", type=int, default=adapt_steps, help=f"number of inner steps ({usual})")
-    parser.add_argument("--overwrite", action="store_true", help="replace files that are there already")
+    parser.add_argument("--overwrite", action="store_true", help="replace existing files")
     return parser
 
 
@@ -111,13 +114,13 @@ def _literal(text: str) -> Any:
 @dataclass(frozen=True)
 class TrainedModel:
     """
-    A trained model and where it plays.
+    A trained model and its environment.
 
-    :param path: the file of the model
-    :param manager: makes environments as in training
-    :param model: the model
-    :param env: workers to adapt in
-    :param hyperparams: of the run, none for a model alone
+    :param path: The file of the model
+    :param manager: The experiment manager, which makes environments as in training
+    :param model: The model
+    :param env: The workers to adapt in
+    :param hyperparams: The hyperparameters of the run; empty for a model without a run
     """
 
     path: pathlib.Path
@@ -128,17 +131,17 @@ class TrainedModel:
 
     @property
     def env_id(self) -> str:
-        """Of the task family."""
+        """The id of the task family."""
         return self.manager.env_name.gym_id
 
     @property
     def name(self) -> str:
-        """RL Zoo's name of the model and its repository."""
+        """The name of the model and its repository, as in RL Zoo."""
         return f"{self.manager.algo}-{self.manager.env_name}"
 
     @property
     def settings_folder(self) -> pathlib.Path:
-        """Where RL Zoo keeps the settings of the run, if it was one."""
+        """The folder in which RL Zoo keeps the settings of the run; it does not exist for a model without a run."""
         return pathlib.Path(self.manager.statistics_folder)
 
 
@@ -147,8 +150,8 @@ class Run(TrainedModel):
     """
     A trained model at a task.
 
-    :param options: of a parser made by :func:`make_parser`
-    :param task: the task
+    :param options: The options of a parser made by :func:`make_parser`
+    :param task: The task
     """
 
     options: argparse.Namespace
@@ -156,11 +159,15 @@ class Run(TrainedModel):
 
     @property
     def n_episodes(self) -> int:
-        """Episodes per inner step."""
+        """The number of episodes per inner step."""
         return self.options.n_episodes or self.model.n_episodes
 
     def policies(self) -> Iterator[tuple[int, ActorCriticPolicy]]:
-        """The number of inner steps, from 0, and the policy after them."""
+        """
+        Adapt the model to the task.
+
+        :return: An iterator over the number of inner steps, from 0, and the policy after them
+        """
         n_steps = self.options.adapt_steps or self.model.n_inner_steps
         adapted = self.model.adapt_stepwise(self.env, self.task, n_steps, self.n_episodes, self.options.seed)
         yield from enumerate([self.model.policy, *adapted])
@@ -179,19 +186,19 @@ def load_model(
     trusted: bool = False,
 ) -> Iterator[TrainedModel]:
     """
-    Load a model and make what it was trained in, for a ``with`` statement.
+    Load a model and make its environment, for a ``with`` statement.
 
-    :param path: the file of the model; settings of a run beside it, in RL Zoo's layout, are heeded
-    :param algo: name of the algorithm in RL Zoo, such as ``sgmrl``
-    :param env_id: id of the task family, which is registered
-    :param env_kwargs: arguments of the environment, over those of training
-    :param n_tasks: how many will be played side by side
-    :param n_episodes: per task and inner step; as in training when None
-    :param device: PyTorch device
-    :param packages: modules that the user named, whose wrappers the settings may use
-    :param trusted: whether files of before 0.1, which are pickles, may be read too
-    :return: the model and where it plays
-    :raises ValueError: for a file that is not such a model, or an environment that does not fit to it
+    :param path: The file of the model; the settings of a run beside it, in RL Zoo's layout, are applied
+    :param algo: The name of the algorithm in RL Zoo, such as ``sgmrl``
+    :param env_id: The id of the task family, which is registered
+    :param env_kwargs: The arguments of the environment, which override the arguments of training
+    :param n_tasks: The number of tasks to play in parallel
+    :param n_episodes: The number of episodes per task and inner step; as in training when None
+    :param device: The PyTorch device
+    :param packages: The modules that the user named, whose wrappers the settings may use
+    :param trusted: Whether to also read pickles of before 0.1, which run code
+    :return: The model and its environment
+    :raises ValueError: When the file is not such a model, or the environment does not fit the model
     """
     from sb3_sgmrl.cli.zoo.manager import MetaExperimentManager, MetaOptions
 
@@ -221,12 +228,12 @@ def open_model(options: argparse.Namespace, n_tasks: int = 1) -> AbstractContext
     """
     Find and load a model, for a ``with`` statement.
 
-    :param options: of a parser made by :func:`make_model_parser`
-    :param n_tasks: how many will be played side by side
-    :return: the model and where it plays
-    :raises ValueError: for a model that is not there or an environment that is not registered
+    :param options: The options of a parser made by :func:`make_model_parser`
+    :param n_tasks: The number of tasks to play in parallel
+    :return: The model and its environment
+    :raises ValueError: When the model does not exist, or the environment is not registered
     """
-    check_positive(n_episodes=1 if options.n_episodes is None else options.n_episodes)
+    check_positive(**{"--n-episodes": 1 if options.n_episodes is None else options.n_episodes})
     check_seed(options.seed)
     env_id = import_env(options.env, options.gym_packages)
     path = _find_model(options, env_id)
@@ -240,11 +247,12 @@ def open_run(options: argparse.Namespace) -> Iterator[Run]:
     """
     Load a model and choose its task, for a ``with`` statement.
 
-    :param options: of a parser made by :func:`make_parser`
-    :return: the model at its task
-    :raises ValueError: for a model that is not there, an environment that is not registered or a task it does not have
+    :param options: The options of a parser made by :func:`make_parser`
+    :return: The model at its task
+    :raises ValueError: When the model does not exist, the environment is not registered, or the task is not in the
+        environment's task space
     """
-    check_positive(adapt_steps=1 if options.adapt_steps is None else options.adapt_steps)
+    check_positive(**{"--adapt-steps": 1 if options.adapt_steps is None else options.adapt_steps})
     with open_model(options) as trained:
         yield Run(**vars(trained), options=options, task=_choose_task(trained.env, options))
 
@@ -255,7 +263,7 @@ def _find_model(options: argparse.Namespace, env_id: str) -> pathlib.Path:
 
     if options.trained_agent is not None:
         if not os.path.isfile(options.trained_agent):
-            raise ValueError(f"-i {options.trained_agent} is not a file.")
+            raise ValueError(f"`-i` must be an existing file, got {options.trained_agent}.")
         return pathlib.Path(options.trained_agent)
     _, path, _ = get_model_path(
         *(options.exp_id, options.folder, options.algo, EnvironmentName(env_id)),
@@ -265,7 +273,7 @@ def _find_model(options: argparse.Namespace, env_id: str) -> pathlib.Path:
 
 
 def _saved_settings(folder: pathlib.Path, env_id: str, packages: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Hyperparameters and arguments of the environment that a run in RL Zoo's layout was trained with."""
+    """Read the hyperparameters and environment arguments of a run in RL Zoo's layout."""
     from huggingface_sb3 import EnvironmentName
 
     settings = folder / EnvironmentName(env_id)
@@ -287,11 +295,11 @@ def _check_normalization(hyperparams: dict[str, Any], path: pathlib.Path, env_id
 def _name_and_value(text: str) -> tuple[str, Any]:
     name, colon, value = text.partition(":")
     if not colon:
-        raise ValueError(f"--env-kwargs takes name:value, got {text!r}.")
+        raise ValueError(f"`--env-kwargs` must have the form name:value, got {text!r}.")
     try:
         return name, ast.literal_eval(value)
     except (ValueError, SyntaxError) as error:
-        raise ValueError(f"--env-kwargs takes numbers, or text in quotes of its own, got {text!r}.") from error
+        raise ValueError(f"`--env-kwargs` must have a number or text in quotes after the colon, got {text!r}.") from error
 
 
 def _choose_task(env: VecEnv, options: argparse.Namespace) -> Any:
@@ -305,14 +313,14 @@ def play_episode(
     env: VecEnv, policy: ActorCriticPolicy, task: Any, seed: int, deterministic: bool = False
 ) -> tuple[float, list[np.ndarray | None]]:
     """
-    Play one episode where it can be seen.
+    Play one episode and collect its pictures.
 
-    :param env: one worker, from the manager's ``create_viewer``
-    :param policy: who plays
-    :param task: the task
-    :param seed: of the environment
-    :param deterministic: play the mean action instead of drawn ones
-    :return: the return and, where the worker draws pictures, one per step
+    :param env: One worker, from the manager's ``create_viewer``
+    :param policy: The policy
+    :param task: The task
+    :param seed: The seed of the environment
+    :param deterministic: Whether to play the mean action instead of sampled actions
+    :return: The return, and one picture per step if the worker renders pictures
     """
     draws = env.render_mode == "rgb_array"
     ask(env, "set_task", task)

@@ -22,27 +22,31 @@ SUFFIXES = (".mp4", ".gif")
 _COLUMNS = 4
 _MIN_SIZE = 320
 _CAPTION_HEIGHT = 24
-_FPS = 30  # where the environment does not say
+_FPS = 30  # for environments that do not define it
 
 
 def has_display() -> bool:
     """
-    :return: whether a window can be opened
+    Check for a display.
+
+    :return: Whether a window can be opened
     """
     return not sys.platform.startswith("linux") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
 
 def choose_gl_backend() -> str | None:
     """
-    Where there is no display, set MUJOCO_GL to what can draw without one, unless it is set. MuJoCo reads it when it is
-    imported, so this comes before.
+    Set the environment variable MUJOCO_GL to a backend that renders without a display.
 
-    :return: the value of MUJOCO_GL; None where nothing need or can be done
+    An existing value is kept, and with a display nothing is set. Call this function before MuJoCo is imported, because MuJoCo
+    reads the variable at import.
+
+    :return: The value of MUJOCO_GL; None when it is not set
     """
     if has_display() or "MUJOCO_GL" in os.environ:
         return os.environ.get("MUJOCO_GL")
     for name in ("egl", "osmesa"):
-        # a process of its own: PyOpenGL is for one of them only, and loading the wrong one cannot be undone
+        # a separate process: PyOpenGL supports only one backend per process, and loading the wrong one cannot be undone
         code = f"import mujoco.{name}; mujoco.{name}.GLContext(16, 16).make_current()"
         environment = {**os.environ, "MUJOCO_GL": name}
         if subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=False).returncode == 0:
@@ -51,29 +55,32 @@ def choose_gl_backend() -> str | None:
     return None
 
 
-def check_video(path: str, overwrite: bool) -> None:
+def check_video(path: str, overwrite: bool, option: str = "--output") -> None:
     """
-    :param path: of the video
-    :param overwrite: whether it may be there already
-    :raises ValueError: when it cannot be written
+    Check that a video can be written.
+
+    :param path: The video file
+    :param overwrite: Whether an existing file may be replaced
+    :param option: The option that names the file, for errors
+    :raises ValueError: When the file cannot be written
     """
-    check_output(path, SUFFIXES, overwrite)
+    check_output(path, SUFFIXES, overwrite, option)
     if path.lower().endswith(".mp4") and find_spec("imageio_ffmpeg") is None:
-        raise ValueError(f"{path} needs imageio-ffmpeg, which the extra [zoo] brings; a .gif does not.")
+        raise ValueError(f"`{option}` needs imageio-ffmpeg for .mp4, got {path}: install the extra [zoo], or write a .gif.")
 
 
 def record(run: Run, path: str, deterministic: bool = False) -> None:
     """
-    Play an episode after each number of inner steps and write them side by side into a video.
+    Play an episode after each number of inner steps and write the episodes side by side into a video.
 
-    :param run: a model at its task
-    :param path: the video, ending in .mp4 or .gif
-    :param deterministic: play the mean action instead of drawn ones
-    :raises ValueError: for an environment that draws no pictures, or a machine that has nothing to draw with
+    :param run: A model at its task
+    :param path: The video file, ending in .mp4 or .gif
+    :param deterministic: Whether to play the mean action instead of sampled actions
+    :raises ValueError: When the environment or the machine cannot render pictures
     """
     modes = run.manager.render_modes()
     if "rgb_array" not in modes:
-        raise ValueError(f"{run.options.env} draws no pictures: it has the render modes {modes}, not 'rgb_array'.")
+        raise ValueError(f"`--env` must have the render mode 'rgb_array', got {run.options.env} with render modes {modes}.")
     captions, clips = [], []
     viewer = run.manager.create_viewer("rgb_array")
     try:
@@ -82,11 +89,11 @@ def record(run: Run, path: str, deterministic: bool = False) -> None:
             captions.append(f"{after(k)}: {reward:.2f}")
             clips.append([frame for frame in frames if frame is not None])
         fps = viewer.get_attr("metadata")[0].get("render_fps", _FPS)
-    # whatever OpenGL and its loaders raise; none of them has an exception of its own
+    # OpenGL and its loaders raise any of these errors
     except (gym.error.DependencyNotInstalled, ImportError, AttributeError, RuntimeError) as error:
         raise ValueError(
-            f"{run.options.env} cannot be drawn here ({error}): MUJOCO_GL must be egl or osmesa, and libegl1 or libosmesa6 be "
-            "installed."
+            f"`--env {run.options.env}` cannot be rendered ({error}): set MUJOCO_GL to egl or osmesa and install libegl1 or "
+            "libosmesa6."
         ) from error
     finally:
         viewer.close()
@@ -96,9 +103,12 @@ def record(run: Run, path: str, deterministic: bool = False) -> None:
 
 def side_by_side(clips: Sequence[Sequence[np.ndarray]], captions: Sequence[str]) -> list[np.ndarray]:
     """
-    :param clips: pictures of each episode, shape (height, width, 3), dtype uint8; those that end early stand still at the end
-    :param captions: text above each
-    :return: pictures of all of them, in rows of four, with even height and width
+    Arrange episodes side by side.
+
+    :param clips: The pictures of each episode, shape (height, width, 3), dtype uint8; a shorter episode repeats its last
+        picture
+    :param captions: The text above each episode
+    :return: The pictures of all episodes, in rows of four, with even height and width
     """
     scale = max(1, math.ceil(_MIN_SIZE / max(clips[0][0].shape[:2])))
     headers = [_caption(text, clip[0].shape[1] * scale) for text, clip in zip(captions, clips, strict=True)]
@@ -131,9 +141,11 @@ def _caption(text: str, width: int) -> np.ndarray:
 
 def write_video(path: str, frames: Sequence[np.ndarray], fps: float) -> None:
     """
-    :param path: the file, ending in .mp4 or .gif; an existing one is replaced when everything was written
-    :param frames: pictures, shape (height, width, 3), dtype uint8
-    :param fps: pictures per second
+    Write a video.
+
+    :param path: The file, ending in .mp4 or .gif; an existing file is replaced when the video is complete
+    :param frames: The pictures, shape (height, width, 3), dtype uint8
+    :param fps: The number of pictures per second
     """
     import imageio.v2 as imageio
 

@@ -1,6 +1,7 @@
 """
-Pictures of adaptation, of training and of meta-gradients. Every ``plot_*`` returns a matplotlib figure, to be written by
-``savefig``; no display is needed.
+Plots of adaptation, training and meta-gradients.
+
+Every ``plot_*`` function returns a matplotlib figure; write it to a file with ``savefig``. You do not need a display.
 """
 
 from sb3_sgmrl.plots.adaptation import plot_adaptation

@@ -16,14 +16,16 @@ def plot_adaptation(
     reports: AdaptationReport | Mapping[str, AdaptationReport | Sequence[AdaptationReport]], level: float = 0.95
 ) -> Figure:
     """
-    Return against the number of inner steps. The band is a bootstrap confidence interval: over tasks for a single run, over
-    runs and tasks (rliable) for several.
+    Plot the return against the number of inner steps.
 
-    :param reports: of one run, or by algorithm of one run or of several, e.g. of several seeds
-    :param level: coverage of the band, in (0, 1)
-    :return: the figure
-    :raises ValueError: for a level outside (0, 1), nothing to draw, or runs of an algorithm with different numbers of tasks or
-        inner steps
+    The band is a bootstrap confidence interval. For a single run it is over tasks, for several runs over runs and tasks
+    (rliable).
+
+    :param reports: The report of one run; or the reports by algorithm, each of one run or of several, e.g. of several seeds
+    :param level: The coverage of the band, in (0, 1)
+    :return: The figure
+    :raises ValueError: When ``level`` is outside (0, 1), there is nothing to draw, or runs of an algorithm have different
+        numbers of tasks or inner steps
     """
     check_level(level)
     named: Mapping[str, AdaptationReport | Sequence[AdaptationReport]]
@@ -46,7 +48,7 @@ def plot_adaptation(
 
 
 def _interval(name: str, runs: Sequence[AdaptationReport], level: float) -> np.ndarray:
-    """Lower and upper ends, shape (2, n_steps + 1)."""
+    """Compute the lower and upper ends, shape (2, n_steps + 1)."""
     if len(runs) == 1:
         return runs[0].confidence_interval(level).T
     scores = {name: stacked_returns(name, runs)}
@@ -55,13 +57,15 @@ def _interval(name: str, runs: Sequence[AdaptationReport], level: float) -> np.n
 
 def stacked_returns(name: str, runs: Sequence[AdaptationReport]) -> np.ndarray:
     """
-    :param name: of the algorithm, for an error
-    :param runs: its reports
-    :return: returns, shape (n_runs, n_tasks, n_steps + 1)
-    :raises ValueError: when they differ in the numbers of tasks or of inner steps
+    Stack the returns of several runs of an algorithm.
+
+    :param name: The name of the algorithm, for errors
+    :param runs: The reports of the algorithm
+    :return: The returns, shape (n_runs, n_tasks, n_steps + 1)
+    :raises ValueError: When the reports have different numbers of tasks or inner steps
     """
     shapes = {run.returns.shape for run in runs}
     if len(shapes) > 1:
         counts = " and ".join(f"{n_tasks} tasks, {n - 1} inner steps" for n_tasks, n in sorted(shapes))
-        raise ValueError(f"`reports` of {name!r} must be of the same tasks and inner steps, got {counts}.")
+        raise ValueError(f"`reports` of {name!r} must have the same numbers of tasks and inner steps, got {counts}.")
     return np.stack([run.returns for run in runs])

@@ -1,4 +1,4 @@
-"""rliable's stratified bootstrap with the same result whenever it is asked for."""
+"""A reproducible form of rliable's stratified bootstrap."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Intervals = tuple[dict[str, np.ndarray], dict[str, np.ndarray]]
 
 @contextmanager
 def own_random_numbers() -> Iterator[None]:
-    """Within a ``with`` statement numpy's global generator, which rliable draws from, begins anew; then it is as before."""
+    """Seed NumPy's global generator, which rliable uses, and restore its state at the end of the ``with`` statement."""
     state = np.random.get_state()
     np.random.seed(0)
     try:
@@ -25,8 +25,10 @@ def own_random_numbers() -> Iterator[None]:
 
 def check_level(level: float) -> None:
     """
-    :param level: coverage of an interval
-    :raises ValueError: outside (0, 1)
+    Check the coverage of an interval.
+
+    :param level: The coverage
+    :raises ValueError: When ``level`` is outside (0, 1)
     """
     if not 0 < level < 1:
         raise ValueError(f"`level` must lie between 0 and 1, got {level}.")
@@ -39,13 +41,13 @@ def interval_estimates(
     task_bootstrap: bool = False,
 ) -> Intervals:
     """
-    Statistics of runs with their percentile intervals, from rliable.
+    Compute statistics of runs and their percentile intervals with rliable.
 
-    :param scores: by name, shape (n_runs, n_tasks, …), or several such arrays that are resampled independently
-    :param function: of scores
-    :param level: coverage
-    :param task_bootstrap: resample tasks too, instead of taking them as given
-    :return: by name, the values, and the lower and upper ends, shape (2, …)
+    :param scores: The scores by name, shape (n_runs, n_tasks, …); or several such arrays, which are resampled independently
+    :param function: The statistic, a function of scores
+    :param level: The coverage of the intervals
+    :param task_bootstrap: Whether to resample tasks too, instead of taking them as fixed
+    :return: The values by name, and by name the lower and upper ends, shape (2, …)
     """
     from rliable import library  # takes seconds
 
@@ -57,10 +59,12 @@ def interval_estimates(
 
 def interquartile_mean(scores: np.ndarray) -> np.ndarray:
     """
-    rliable's ``aggregate_iqm`` of every point at once, and without scipy, which takes most of the time of a bootstrap.
+    Compute rliable's ``aggregate_iqm`` of every point at once.
 
-    :param scores: shape (n_runs, n_tasks, n_points)
-    :return: shape (n_points,)
+    It does not use scipy, which would take most of the time of a bootstrap.
+
+    :param scores: The scores, shape (n_runs, n_tasks, n_points)
+    :return: The interquartile means, shape (n_points,)
     """
     ordered = np.sort(scores.reshape(-1, scores.shape[-1]), axis=0)
     cut = len(ordered) // 4

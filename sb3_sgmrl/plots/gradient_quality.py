@@ -1,4 +1,4 @@
-"""Estimators of the meta-gradient at one policy, compared."""
+"""Comparison of meta-gradient estimators at one policy."""
 
 from __future__ import annotations
 
@@ -15,17 +15,19 @@ def plot_gradient_quality(
     quality: Mapping[str, GradientQuality], change: DirectionalChange | None = None, baseline: str | None = None
 ) -> Figure:
     """
-    Estimators of the meta-gradient side by side: relative bias against variance, signal-to-noise ratio, and what a step along
-    their mean directions gains over a step along a baseline's. Lines are 95 % confidence intervals.
+    Plot estimators of the meta-gradient side by side.
 
-    :param quality: from :func:`~sb3_sgmrl.theory.compare_gradients`
-    :param change: from :func:`~sb3_sgmrl.theory.directional_change`; None leaves the last panel out
-    :param baseline: the direction that the others are compared with; the first when None
-    :return: the figure
-    :raises ValueError: when there is nothing to draw
+    The panels show the relative bias against the variance, and the signal-to-noise ratio. With ``change``, a third panel
+    compares steps along the mean directions with a step along the baseline's direction. Lines are 95 % confidence intervals.
+
+    :param quality: The quality from :func:`~sb3_sgmrl.theory.compare_gradients`
+    :param change: The change of V from :func:`~sb3_sgmrl.theory.directional_change`; None omits the last panel
+    :param baseline: The name of the direction that the others are compared with; the first direction when None
+    :return: The figure
+    :raises ValueError: When there is nothing to draw
     """
     if not quality:
-        raise ValueError("`quality` must hold at least one estimator.")
+        raise ValueError("`quality` must hold at least one estimator, got none.")
     figure = Figure(figsize=(9.6 if change is None else 13.2, 3.8), layout="constrained")
     scatter, bars, *rest = figure.subplots(1, 2 if change is None else 3)
     for i, (name, row) in enumerate(quality.items()):
@@ -48,13 +50,13 @@ def plot_gradient_quality(
 
 
 def _scale_biases(axis: Axes) -> None:
-    """Zero has its place, and intervals of what is not resolved may be long."""
+    """Use a logarithmic scale that includes zero, because a bias may be zero and its interval long."""
     axis.set_yscale("symlog", linthresh=0.1, linscale=0.3)
     axis.set_ylim(0, 1.5 * axis.get_ylim()[1])
 
 
 def _reach(value: float, interval: tuple[float, float]) -> np.ndarray:
-    """Lengths of the two sides of an interval as matplotlib wants them, shape (2, 1)."""
+    """Compute the lengths of the two sides of an interval as matplotlib expects them, shape (2, 1)."""
     return np.abs(np.array(interval) - value)[:, None]
 
 
@@ -75,16 +77,17 @@ def _draw_differences(axis: Axes, change: DirectionalChange, baseline: str) -> N
 
 def plot_quality_sweep(sweeps: Mapping[str, Mapping[float, GradientQuality]], xlabel: str, xscale: str = "linear") -> Figure:
     """
-    Variance, relative bias and signal-to-noise ratio against a setting, with 95 % confidence bands.
+    Plot variance, relative bias and signal-to-noise ratio against a setting, with 95 % confidence bands.
 
-    :param sweeps: by estimator, the quality for each value of the setting
-    :param xlabel: name of the setting
-    :param xscale: "linear" or "log"
-    :return: the figure
-    :raises ValueError: when there is nothing to draw
+    :param sweeps: The quality for each value of the setting, by estimator
+    :param xlabel: The name of the setting
+    :param xscale: The scale of the setting, "linear" or "log"
+    :return: The figure
+    :raises ValueError: When there is nothing to draw
     """
     if not sweeps or not all(sweeps.values()):
-        raise ValueError("`sweeps` must hold at least one value of the setting for each estimator.")
+        counts = {name: len(sweep) for name, sweep in sweeps.items()}
+        raise ValueError(f"`sweeps` must hold at least one value of the setting for each estimator, got counts {counts}.")
     figure = Figure(figsize=(12.6, 3.6), layout="constrained")
     axes = figure.subplots(1, 3)
     for name, sweep in sweeps.items():

@@ -1,4 +1,4 @@
-"""The terms of the meta-gradient while training."""
+"""The terms of the meta-gradient during training."""
 
 from __future__ import annotations
 
@@ -18,22 +18,24 @@ _NORMS = {_GRADIENT: "meta-gradient", "train/pathwise_norm": "pathwise term", "t
 _RATIOS = {"train/score_pathwise_cosine": "cosine of the terms", "train/score_weight": "weight of the score term"}
 _QUALITY, _VARIANCE = "quality/", "/variance"
 
-# by label, for each run the steps and the values
+# the steps and the values of each run, by label
 _Series = dict[str, list[tuple[np.ndarray, np.ndarray]]]
 
 
 def plot_gradient_terms(runs: Mapping[str, Progress | Sequence[Progress]], level: float = 0.95, window: int = 1) -> Figure:
     """
-    Norm of the meta-gradient and of its terms, the cosine between these and the weight of the score term while training, one
-    row per algorithm. Where a :class:`~sb3_sgmrl.theory.GradientQualityCallback` was used there is another panel, with the
-    variances that it logged; with ``settings={"pathwise term": (MAML, {})}`` one of these is that of the pathwise term alone.
-    Several runs are aggregated as in :func:`plot_learning_curves`.
+    Plot the terms of the meta-gradient during training, one row per algorithm.
 
-    :param runs: by algorithm, the log of one run or of several, from :func:`read_progress`
-    :param level: coverage of the bands, in (0, 1)
-    :param window: number of points of a moving average
-    :return: the figure
-    :raises ValueError: for a level outside (0, 1), a window that is not positive, or when there is nothing to draw
+    The panels show the norms of the meta-gradient and of its terms, the cosine between the terms, and the weight of the score
+    term. Runs with a :class:`~sb3_sgmrl.theory.GradientQualityCallback` get an additional panel with the logged variances. The
+    setting ``settings={"pathwise term": (MAML, {})}`` of the callback adds the variance of the pathwise term alone. Several
+    runs are aggregated as in :func:`plot_learning_curves`.
+
+    :param runs: The logs from :func:`read_progress` by algorithm, each of one run or of several
+    :param level: The coverage of the bands, in (0, 1)
+    :param window: The number of points of a moving average
+    :return: The figure
+    :raises ValueError: When ``level`` is outside (0, 1), ``window`` is not positive, or there is nothing to draw
     """
     check_level(level)
     check_positive(window=window)
@@ -47,7 +49,7 @@ def plot_gradient_terms(runs: Mapping[str, Progress | Sequence[Progress]], level
     columns = {"norm": _NORMS, "cosine and weight": _RATIOS, "variance of a meta-batch": variances}
     columns = {title: keys for title, keys in columns.items() if any(key in run for run in everything for key in keys)}
     if not columns:
-        raise ValueError("`runs` have no meta-gradients, which are logged as train/grad_norm.")
+        raise ValueError(f"`runs` have no meta-gradients: at least one log must have the column {_GRADIENT}.")
     figure = Figure(figsize=(4.0 * len(columns) + 0.6, 2.7 * len(lists) + 0.6), layout="constrained")
     axes = figure.subplots(len(lists), len(columns), squeeze=False, sharex=True, sharey="col")
     for column, (title, keys) in zip(axes.T, columns.items(), strict=True):
@@ -66,7 +68,7 @@ def plot_gradient_terms(runs: Mapping[str, Progress | Sequence[Progress]], level
 
 
 def _series(runs: Sequence[Progress], keys: Mapping[str, str], window: int) -> _Series:
-    """What all runs of an algorithm have logged."""
+    """Collect the values that all runs of an algorithm have logged."""
     series: _Series = {}
     for key, label in keys.items():
         if all(key in run for run in runs):

@@ -1,4 +1,4 @@
-"""Returns while training."""
+"""Returns during training."""
 
 from __future__ import annotations
 
@@ -20,16 +20,18 @@ def plot_learning_curves(
     curves: Mapping[str, LearningCurve | Sequence[LearningCurve]], level: float = 0.95, window: int = 1
 ) -> Figure:
     """
-    Returns before and after adaptation against steps of training: interquartile mean over runs and tasks, with a stratified
-    bootstrap band over runs, by rliable. A single run has no band. Runs of different lengths are cut to what all have, which
-    the title says; between its measurements a run is interpolated linearly.
+    Plot the returns before and after adaptation against the steps of training.
 
-    :param curves: by algorithm, one run or several, e.g. of several seeds
-    :param level: coverage of the band, in (0, 1)
-    :param window: number of points of a moving average
-    :return: the figure
-    :raises ValueError: for a level outside (0, 1), a window that is not positive, nothing to draw, or runs of an algorithm
-        with different numbers of tasks
+    Lines are interquartile means over runs and tasks. Bands are stratified bootstrap intervals over runs, by rliable; a single
+    run has no band. Runs of different lengths are cut to the steps that all runs cover; the title then says so. Between its
+    measurements, a run is interpolated linearly.
+
+    :param curves: The curves by algorithm, each of one run or of several, e.g. of several seeds
+    :param level: The coverage of the band, in (0, 1)
+    :param window: The number of points of a moving average
+    :return: The figure
+    :raises ValueError: When ``level`` is outside (0, 1), ``window`` is not positive, there is nothing to draw, or runs of an
+        algorithm have different numbers of tasks
     """
     check_level(level)
     runs = {
@@ -53,9 +55,11 @@ def plot_learning_curves(
 
 def title_of_runs(n_runs: Sequence[int], level: float) -> str:
     """
-    :param n_runs: the numbers of runs that the algorithms have
-    :param level: coverage of the bands
-    :return: what :func:`draw_aggregated` has drawn
+    Describe in a title what :func:`draw_aggregated` draws.
+
+    :param n_runs: The sorted numbers of runs of the algorithms
+    :param level: The coverage of the bands
+    :return: The title
     """
     if max(n_runs) == 1:
         return "one run each"
@@ -71,18 +75,19 @@ def draw_aggregated(
     style: str = "-",
 ) -> None:
     """
-    Interquartile means of several runs and their bands; the i-th name has the i-th colour.
+    Draw interquartile means of several runs and their bands; the i-th name gets the i-th colour.
 
-    :param axis: where
-    :param steps: at which steps, shape (n_steps,)
-    :param series: by name, for each run the steps at which it was measured (n_points,) and the values (n_tasks, n_points)
-    :param level: coverage of the bands
-    :param style: of the lines
-    :raises ValueError: for runs of a name with different numbers of tasks
+    :param axis: The axes to draw on
+    :param steps: The steps to draw at, shape (n_steps,)
+    :param series: The runs by name: for each run its steps (n_points,) and its values (n_tasks, n_points)
+    :param level: The coverage of the bands
+    :param style: The style of the lines
+    :raises ValueError: When runs of a name have different numbers of tasks
     """
     for i, (name, of_name) in enumerate(series.items()):
         if len({len(values) for _, values in of_name}) > 1:
-            raise ValueError(f"The runs of {name!r} were evaluated on different numbers of tasks.")
+            counts = sorted({len(values) for _, values in of_name})
+            raise ValueError(f"The runs of {name!r} must be evaluated on equally many tasks, got numbers of tasks {counts}.")
         scores = np.stack([interpolate(steps, timesteps, values) for timesteps, values in of_name])
         axis.plot(steps, interquartile_mean(scores), style, color=f"C{i}", marker="." if len(steps) < 20 else "", label=name)
         if len(scores) > 1:

@@ -1,4 +1,4 @@
-"""What runs leave in their folders, and several of them on common steps."""
+"""The files of runs as curves, and several runs on common steps."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ import numpy as np
 from sb3_sgmrl.util.arrays import read_arrays
 from sb3_sgmrl.util.validation import check_positive
 
-# by key, shape (n_rows,), NaN where a row has no such value
+# columns by key, shape (n_rows,), NaN where a row has no value
 Progress = Mapping[str, np.ndarray]
 
 STEPS = "time/total_timesteps"
 BEFORE, AFTER = "rollout/ep_rew_mean_pre", "rollout/ep_rew_mean_post"
 _MOST_POINTS = 200
-_ALMOST = 0.95  # runs end with a whole meta-iteration, not on the same step
+_ALMOST = 0.95  # a tolerance: runs end with a whole meta-iteration, so not on the same step
 
 Run = TypeVar("Run")
 
 
 def read_progress(path: str | pathlib.Path) -> dict[str, np.ndarray]:
     """
-    The log of a run as SB3's CSV logger writes it, ``configure(folder, ["csv"])``.
+    Read the log of a run as SB3's CSV logger writes it, ``configure(folder, ["csv"])``.
 
-    :param path: ``progress.csv`` or its folder
-    :return: by key, shape (n_rows,), NaN where a row has no such value
-    :raises ValueError: for a file that is not such a log, or holds no meta-iteration
+    :param path: The file ``progress.csv``, or its folder
+    :return: The columns by key, shape (n_rows,), NaN where a row has no value
+    :raises ValueError: When the file is not such a log, or contains no meta-iteration
     """
     path = pathlib.Path(path)
     path = path / "progress.csv" if path.is_dir() else path
@@ -54,9 +54,11 @@ def _number(text: str | None) -> float:
 
 def logged(progress: Progress, key: str) -> tuple[np.ndarray, np.ndarray]:
     """
-    :param progress: the log of a run
-    :param key: of one of its values
-    :return: the steps at which it was logged, and the values
+    Return the values of one column and their steps, without missing values.
+
+    :param progress: The log of a run
+    :param key: The key of the column
+    :return: The steps at which the values were logged, and the values
     """
     values = progress[key]
     there = ~np.isnan(values)
@@ -66,11 +68,11 @@ def logged(progress: Progress, key: str) -> tuple[np.ndarray, np.ndarray]:
 @dataclass(frozen=True)
 class LearningCurve:
     """
-    Returns of one run while training.
+    Returns of one run during training.
 
-    :param timesteps: when they were measured, increasing, shape (n_points,)
-    :param before: before adaptation, shape (n_tasks, n_points)
-    :param after: after adaptation, shape (n_tasks, n_points)
+    :param timesteps: The steps of the measurements, increasing, shape (n_points,)
+    :param before: The returns before adaptation, shape (n_tasks, n_points)
+    :param after: The returns after adaptation, shape (n_tasks, n_points)
     """
 
     timesteps: np.ndarray
@@ -80,11 +82,13 @@ class LearningCurve:
     @classmethod
     def from_progress(cls, path: str | pathlib.Path) -> LearningCurve:
         """
-        The meta-iterations of a run: means over the tasks of each, which count as one task.
+        Read the returns of a run's meta-iterations.
 
-        :param path: ``progress.csv`` or its folder
-        :return: the curve
-        :raises ValueError: for a file that is not the log of a meta-training
+        The mean over the tasks of a meta-iteration counts as one task.
+
+        :param path: The file ``progress.csv``, or its folder
+        :return: The curve
+        :raises ValueError: When the file is not the log of a meta-training
         """
         progress = read_progress(path)
         (timesteps, before), (_, after) = (logged(progress, key) for key in (BEFORE, AFTER))
@@ -93,11 +97,11 @@ class LearningCurve:
     @classmethod
     def from_evaluations(cls, path: str | pathlib.Path) -> LearningCurve:
         """
-        The evaluations of a run by :class:`~sb3_sgmrl.MetaEvalCallback`, after the last inner step.
+        Read the evaluations of a run by :class:`~sb3_sgmrl.MetaEvalCallback`, after the last inner step.
 
-        :param path: ``evaluations.npz`` or its folder
-        :return: the curve
-        :raises ValueError: for a file that was not written by a MetaEvalCallback
+        :param path: The file ``evaluations.npz``, or its folder
+        :return: The curve
+        :raises ValueError: When the file is not from a MetaEvalCallback
         """
         path = pathlib.Path(path)
         path = path / "evaluations.npz" if path.is_dir() else path
@@ -110,19 +114,23 @@ class LearningCurve:
 
     def smoothed(self, window: int) -> LearningCurve:
         """
-        :param window: number of points of a moving average, see :func:`moving_average`
-        :return: the averages
-        :raises ValueError: for a window that is not positive
+        Smooth the curve by a moving average.
+
+        :param window: The number of points of the moving average, see :func:`moving_average`
+        :return: The smoothed curve
+        :raises ValueError: When ``window`` is not positive
         """
         return LearningCurve(*(moving_average(array, window) for array in (self.timesteps, self.before, self.after)))
 
 
 def moving_average(values: np.ndarray, window: int) -> np.ndarray:
     """
-    :param values: shape (…, n_points)
-    :param window: number of points; at most half of those there are
-    :return: shape (…, n_points - window + 1)
-    :raises ValueError: for a window that is not positive
+    Compute a moving average.
+
+    :param values: The values, shape (…, n_points)
+    :param window: The number of points; it is reduced to half of ``n_points`` where it is larger
+    :return: The averages, shape (…, n_points - window + 1)
+    :raises ValueError: When ``window`` is not positive
     """
     check_positive(window=window)
     window = min(window, max(1, values.shape[-1] // 2))
@@ -131,19 +139,21 @@ def moving_average(values: np.ndarray, window: int) -> np.ndarray:
 
 def common_steps(timesteps: Sequence[np.ndarray]) -> np.ndarray:
     """
-    Runs are not measured on the same steps, as episodes that end early shift them. What is between two measurements is to be
-    interpolated linearly.
+    Choose steps at which several runs can be compared.
 
-    :param timesteps: of each run, increasing
-    :return: the steps of the run with the fewest, within what all have, at most 200
-    :raises ValueError: when a run has no steps, or there are none that all have
+    Runs are measured at different steps, because episodes that end early shift the measurements. Interpolate each run linearly
+    between its measurements.
+
+    :param timesteps: The steps of each run, increasing
+    :return: The steps of the run with the fewest measurements, within the range of all runs, at most 200
+    :raises ValueError: When a run has no steps, or the runs have no steps in common
     """
     if not timesteps or min(map(len, timesteps)) == 0:
-        raise ValueError("A run has no values to draw.")
+        raise ValueError("Every run must have at least one value to draw, got a run with none.")
     first, last = max(steps[0] for steps in timesteps), min(steps[-1] for steps in timesteps)
     if last < _ALMOST * first:
         raise ValueError(f"The runs have no steps in common: one begins after {first:,.0f}, another ends after {last:,.0f}.")
-    first = min(first, last)  # of runs of one meta-iteration, which count as measured on the same step
+    first = min(first, last)  # for runs of one meta-iteration, which count as measured at the same step
     fewest = min(timesteps, key=len)
     inner = fewest[(fewest > first) & (fewest < last)]
     steps = np.unique(np.array([first, *inner, last], dtype=float))
@@ -152,18 +162,22 @@ def common_steps(timesteps: Sequence[np.ndarray]) -> np.ndarray:
 
 def interpolate(steps: np.ndarray, timesteps: np.ndarray, values: np.ndarray) -> np.ndarray:
     """
-    :param steps: where values are wanted, shape (n_steps,)
-    :param timesteps: where they are known, shape (n_points,)
-    :param values: shape (n_tasks, n_points)
-    :return: shape (n_tasks, n_steps)
+    Interpolate values linearly.
+
+    :param steps: The steps to interpolate at, shape (n_steps,)
+    :param timesteps: The steps of the values, shape (n_points,)
+    :param values: The values, shape (n_tasks, n_points)
+    :return: The interpolated values, shape (n_tasks, n_steps)
     """
     return np.stack([np.interp(steps, timesteps, of_task) for of_task in values])
 
 
 def note_on_length(timesteps: Sequence[np.ndarray]) -> str:
     """
-    :param timesteps: of each run
-    :return: that runs of different lengths are cut, for a title; empty when they are of one length
+    Note in a title that runs of different lengths are cut.
+
+    :param timesteps: The steps of each run
+    :return: The note; empty for runs of equal lengths
     """
     ends = [float(steps[-1]) for steps in timesteps]
     return "" if min(ends) >= _ALMOST * max(ends) else f"\nruns cut to the {min(ends):,.0f} steps of the shortest"
@@ -171,15 +185,18 @@ def note_on_length(timesteps: Sequence[np.ndarray]) -> str:
 
 def by_name(runs: Mapping[str, Run | Sequence[Run]], kind: type, argument: str) -> dict[str, list[Run]]:
     """
-    :param runs: one or several by name
-    :param kind: what one is
-    :param argument: name of the argument, for an error
-    :return: lists by name
-    :raises ValueError: when there is nothing to draw
+    Wrap single runs in lists.
+
+    :param runs: One run or several, by name
+    :param kind: The type of a single run
+    :param argument: The name of the argument, for errors
+    :return: The lists of runs, by name
+    :raises ValueError: When there is nothing to draw
     """
     lists: dict[str, list[Run]] = {}
     for name, of_name in runs.items():
         lists[name] = [cast(Run, of_name)] if isinstance(of_name, kind) else list(cast(Sequence[Run], of_name))
     if not lists or not all(lists.values()):
-        raise ValueError(f"`{argument}` must hold at least one run for each name.")
+        counts = {name: len(of_name) for name, of_name in lists.items()}
+        raise ValueError(f"`{argument}` must hold at least one run for each name, got counts {counts}.")
     return lists

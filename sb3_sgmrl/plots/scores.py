@@ -1,4 +1,4 @@
-"""Algorithms compared by the final returns of several runs each, as rliable recommends."""
+"""Comparison of algorithms by the final returns of several runs each, as rliable recommends."""
 
 from __future__ import annotations
 
@@ -20,15 +20,17 @@ _N_THRESHOLDS = 101
 
 def plot_performance_profiles(reports: Reports, n_steps: int | None = None, level: float = 0.95) -> Figure:
     """
-    Fraction of runs and tasks whose return after adaptation is above τ, against τ, with stratified bootstrap bands, by
-    rliable. Before adaptation the lines are dotted and have no band.
+    Plot the fraction of runs and tasks whose return after adaptation is above τ, against τ.
 
-    :param reports: by algorithm, of one run or of several
-    :param n_steps: after how many inner steps; the most that all have when None
-    :param level: coverage of the bands, in (0, 1)
-    :return: the figure
-    :raises ValueError: for a level outside (0, 1), nothing to draw, reports without that inner step, or runs of an algorithm
-        with different numbers of tasks or inner steps
+    Bands are stratified bootstrap intervals, by rliable. Dotted lines without bands show the returns before adaptation.
+
+    :param reports: The reports by algorithm, each of one run or of several. Runs of an algorithm must have equal numbers of
+        tasks and inner steps
+    :param n_steps: The number of inner steps; the largest number that all reports have when None
+    :param level: The coverage of the bands, in (0, 1)
+    :return: The figure
+    :raises ValueError: When an argument is outside its range, there is nothing to draw, or runs of an algorithm have different
+        shapes
     """
     check_level(level)
     scores, n_steps = _final_scores(reports, n_steps)
@@ -61,20 +63,21 @@ def _fractions_above(scores: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
 
 def plot_probability_of_improvement(reports: Reports, n_steps: int | None = None, level: float = 0.95) -> Figure:
     """
-    Probability that a run of one algorithm has a higher return after adaptation than a run of another, averaged over tasks,
-    for every pair of algorithms. Bars are stratified bootstrap intervals over runs, by rliable.
+    Plot for every pair of algorithms the probability that one improves on the other.
 
-    :param reports: by algorithm, of several runs, all on the same tasks
-    :param n_steps: after how many inner steps; the most that all have when None
-    :param level: coverage of the intervals, in (0, 1)
-    :return: the figure
-    :raises ValueError: for a level outside (0, 1), fewer than two algorithms, reports without that inner step, or different
-        tasks
+    This is the probability that a run of one algorithm has a higher return after adaptation than a run of the other, averaged
+    over tasks. Bars are stratified bootstrap intervals over runs, by rliable.
+
+    :param reports: The reports of at least two algorithms, by algorithm, each of several runs, all on the same tasks
+    :param n_steps: The number of inner steps; the largest number that all reports have when None
+    :param level: The coverage of the intervals, in (0, 1)
+    :return: The figure
+    :raises ValueError: When an argument is outside its range, there are fewer than two algorithms, or the tasks differ
     """
     check_level(level)
     scores, n_steps = _final_scores(reports, n_steps)
     if len(scores) < 2:
-        raise ValueError("`reports` must hold at least two algorithms, to compare one with another.")
+        raise ValueError(f"`reports` must hold at least two algorithms to compare, got {list(scores)}.")
     _check_same_tasks(reports)
     pairs = {f"{one} > {other}": [scores[one], scores[other]] for one, other in combinations(scores, 2)}
     probabilities, intervals = interval_estimates(pairs, probability_of_improvement, level)
@@ -95,17 +98,19 @@ def plot_probability_of_improvement(reports: Reports, n_steps: int | None = None
 
 def probability_of_improvement(one: np.ndarray, other: np.ndarray) -> float:
     """
-    rliable's metric of this name, which takes a Mann-Whitney test per task and is too slow for a bootstrap over many tasks.
+    Compute rliable's metric of the same name.
 
-    :param one: scores, shape (n_runs, n_tasks)
-    :param other: scores, shape (n_other_runs, n_tasks)
-    :return: probability that a run of the first is better, ties counting half, averaged over tasks
+    rliable uses a Mann-Whitney test per task, which is too slow for a bootstrap over many tasks.
+
+    :param one: The scores of one algorithm, shape (n_runs, n_tasks)
+    :param other: The scores of the other algorithm, shape (n_other_runs, n_tasks)
+    :return: The probability that a run of the first is better, averaged over tasks; ties count half
     """
     return float((one[:, None] > other).mean() + 0.5 * (one[:, None] == other).mean())
 
 
 def _final_scores(reports: Reports, n_steps: int | None) -> tuple[dict[str, np.ndarray], int]:
-    """Returns after that many inner steps, by name (n_runs, n_tasks), and the number of inner steps."""
+    """Return the returns after that many inner steps, by name (n_runs, n_tasks), and the number of inner steps."""
     returns = {name: stacked_returns(name, runs) for name, runs in by_name(reports, AdaptationReport, "reports").items()}
     most = min(of_name.shape[2] for of_name in returns.values()) - 1
     n_steps = most if n_steps is None else n_steps
@@ -119,5 +124,5 @@ def _check_same_tasks(reports: Reports) -> None:
     for other in others:
         if not data_equivalence(list(first.tasks), list(other.tasks), exact=True):
             raise ValueError(
-                "`reports` must all be of the same tasks, which equal `seed` and `n_tasks` in evaluate_adaptation give."
+                "`reports` must all be of the same tasks, got different tasks: evaluate with equal `seed` and `n_tasks`."
             )

@@ -16,12 +16,12 @@ from sb3_sgmrl.vec_env.task_workers import ask
 
 def task_parameters(env: GymEnv | str, tasks: Sequence[Any]) -> np.ndarray:
     """
-    Numbers that describe tasks, by :meth:`TaskDistEnv.task_features <sb3_sgmrl.TaskDistEnv.task_features>`.
+    Describe tasks by numbers, with :meth:`TaskDistEnv.task_features <sb3_sgmrl.TaskDistEnv.task_features>`.
 
-    :param env: a task family, as for :func:`~sb3_sgmrl.evaluate_adaptation`
-    :param tasks: its tasks
-    :return: shape (n_tasks, n_parameters)
-    :raises ValueError: for an environment without tasks, or tasks that are not its own or have no such description
+    :param env: The task family, as for :func:`~sb3_sgmrl.evaluate_adaptation`
+    :param tasks: The tasks of the family
+    :return: The parameters, shape (n_tasks, n_parameters)
+    :raises ValueError: When the environment has no tasks, or a task is not of the family or has no numeric description
     """
     vec_env = make_task_env(env, n_columns=1)
     try:
@@ -37,32 +37,35 @@ def plot_task_returns(
     n_steps: int | None = None,
 ) -> Figure:
     """
-    Return of each task before and after adaptation. Against one parameter of the task it is an axis; of two, the return is a
-    colour in their plane, one row per algorithm.
+    Plot the return of each task before and after adaptation.
 
-    :param reports: of one algorithm, or of several by name
-    :param parameters: numbers for each task, shape (n_tasks,) or (n_tasks, n_parameters) with one or two parameters, e.g. from
-        :func:`task_parameters`; by name where reports are of different tasks; the tasks themselves when None
-    :param names: of the parameters
-    :param n_steps: after how many inner steps; the most that all have when None
-    :return: the figure
-    :raises ValueError: when there is nothing to draw, there are no one or two parameters and names for each task, or a report
-        has no such inner step
+    One parameter of the task becomes the horizontal axis. Two parameters span a plane, in which colour shows the return, one
+    row per algorithm.
+
+    :param reports: The report of one algorithm, or the reports of several by name
+    :param parameters: The parameters of each task, shape (n_tasks,) or (n_tasks, n_parameters) with one or two parameters,
+        e.g. from :func:`task_parameters`. Pass them by name where the reports have different tasks; None uses the tasks
+        themselves
+    :param names: The names of the parameters
+    :param n_steps: The number of inner steps; the largest number that all reports have when None
+    :return: The figure
+    :raises ValueError: When there is nothing to draw, parameters or names do not match the tasks, or a report does not have
+        this number of inner steps
     """
     rows = {"": reports} if isinstance(reports, AdaptationReport) else dict(reports)
     if not rows:
-        raise ValueError("`reports` must hold at least one report.")
+        raise ValueError("`reports` must hold at least one report, got none.")
     most = min(report.returns.shape[1] for report in rows.values()) - 1
     n_steps = most if n_steps is None else n_steps
     if not 1 <= n_steps <= most:
         raise ValueError(f"`n_steps` must lie between 1 and {most}, which all reports have, got {n_steps}.")
     if isinstance(parameters, Mapping) and set(parameters) != set(rows):
-        raise ValueError(f"`parameters` by name must have the names of `reports`, {list(rows)}, got {list(parameters)}.")
+        raise ValueError(f"`parameters` by name must have the names of `reports` {list(rows)}, got {list(parameters)}.")
     of_each = parameters if isinstance(parameters, Mapping) else dict.fromkeys(rows, parameters)
     places = {name: _places(report, of_each[name]) for name, report in rows.items()}
     n_parameters, *more = sorted({array.shape[1] for array in places.values()})
     if more:
-        raise ValueError("`parameters` must be one per task in every report or two in every report, got both.")
+        raise ValueError("`parameters` must be one number per task in every report or two in every report, got both.")
     names = ["task parameter", "second task parameter"][:n_parameters] if names is None else names
     if len(names) != n_parameters:
         raise ValueError(f"`names` must hold {n_parameters} name{'s' * (n_parameters > 1)}, got {list(names)}.")
@@ -71,21 +74,20 @@ def plot_task_returns(
 
 
 def _places(report: AdaptationReport, parameters: np.ndarray | None) -> np.ndarray:
-    """Shape (n_tasks, 1) or (n_tasks, 2)."""
+    """Return the parameters as an array, shape (n_tasks, 1) or (n_tasks, 2)."""
     n_tasks = len(report.tasks)
     try:
         array = np.array(report.tasks if parameters is None else parameters, dtype=float)
     except (TypeError, ValueError) as error:
         raise ValueError(
-            "`parameters` are needed where tasks are not numbers, equally many each, e.g. from task_parameters(env, tasks)."
+            "`parameters` are needed for tasks that are not equally many numbers each: pass task_parameters(env, tasks)."
         ) from error
     if len(array) != n_tasks:
         raise ValueError(f"`parameters` must have a row for each of {n_tasks} tasks, got shape {array.shape}.")
     array = array.reshape(n_tasks, -1)
     if array.shape[1] not in (1, 2):
         raise ValueError(
-            f"`parameters` must be one or two numbers per task, got {array.shape[1]}: choose some of them, or something that "
-            "follows from them."
+            f"`parameters` must be one or two numbers per task, got {array.shape[1]}: select or compute one or two of them."
         )
     return array
 

@@ -1,4 +1,4 @@
-"""What TensorBoard shows beyond numbers while training."""
+"""Hyperparameters, histograms and plots in TensorBoard during training."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sb3_sgmrl.common.meta_algorithm import MetaOnPolicyAlgorithm
 from sb3_sgmrl.gradient.objective import TaskPhase
 from sb3_sgmrl.plots.adaptation import plot_adaptation
 
-# TensorBoard shows hyperparameters beside the last values of these
+# TensorBoard shows hyperparameters beside the last values of these metrics
 _METRICS = (
     "eval/mean_reward",
     "eval/adaptation_gain",
@@ -26,22 +26,22 @@ _METRICS = (
 
 class TensorBoardCallback(BaseCallback):
     """
-    Show in TensorBoard, besides the numbers that are logged anyway,
+    Show more than the logged numbers in TensorBoard.
 
-    - at the beginning, the hyperparameters,
-    - after each meta-iteration, a histogram over tasks of the length of each inner step, ``inner_step_size/1`` and so on:
-      the Euclidean norm of the change of all parameters,
-    - where a :class:`~sb3_sgmrl.MetaEvalCallback` is among the callbacks, a picture of each of its evaluations,
-      ``eval/adaptation``: the return against the number of inner steps.
+    - At the beginning: the hyperparameters.
+    - After each meta-iteration: a histogram over tasks of the length of each inner step, ``inner_step_size/1`` and so on. The
+      length is the Euclidean norm of the change of all parameters.
+    - After each evaluation of a :class:`~sb3_sgmrl.MetaEvalCallback` in the list of callbacks: ``eval/adaptation``, a plot of
+      the return against the number of inner steps.
 
-    Other formats of the logger get nothing, and without a TensorBoard log it does nothing. It goes after the MetaEvalCallback,
-    or its picture of the last evaluation is missing.
+    The callback writes to TensorBoard only; without a TensorBoard log it does nothing. Put it after the MetaEvalCallback,
+    otherwise the plot of the last evaluation is missing.
     """
 
     model: MetaOnPolicyAlgorithm
 
     def _on_training_start(self) -> None:
-        # written directly: Logger.dump would have other formats write a row of nothing, which SB3 warns of
+        # written directly: Logger.dump would also write empty rows to other formats, for which SB3 prints a warning
         self._formats = [f for f in self.logger.output_formats if isinstance(f, TensorBoardOutputFormat)]
         self._evaluation = _find_evaluation(self.locals["callback"])
         self._n_shown = len(self._evaluation.evaluations_timesteps) if self._evaluation else 0
@@ -78,7 +78,7 @@ class TensorBoardCallback(BaseCallback):
 
 
 def _find_evaluation(callback: BaseCallback) -> MetaEvalCallback | None:
-    """The first one in a callback and in the lists in it."""
+    """Find the first MetaEvalCallback in a callback and its lists of callbacks."""
     if isinstance(callback, MetaEvalCallback):
         return callback
     found = (_find_evaluation(child) for child in getattr(callback, "callbacks", ()))
@@ -91,7 +91,7 @@ def _distance(before: TaskPhase, after: TaskPhase) -> th.Tensor:
 
 
 def _hyperparameters(model: MetaOnPolicyAlgorithm) -> dict[str, bool | str | float | None]:
-    """Arguments of the constructor, as numbers where they are, else as text."""
+    """Return the constructor's arguments, as numbers where possible, otherwise as text."""
     names = argument_names(type(model), "learning", "playing") | {"seed"}
     values = {name: vars(model)[name] for name in sorted(names & vars(model).keys())}
     shown = {name: value if isinstance(value, (bool, str, int, float)) else str(value) for name, value in values.items()}

@@ -1,4 +1,4 @@
-"""2-D navigation before and after adaptation."""
+"""Trajectories of 2-D navigation before and after adaptation."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _PATHS_SHOWN = 3
 @dataclass(frozen=True)
 class Trajectories:
     """
-    Ways through the plane to one goal.
+    The paths of one goal's episodes in 2-D navigation.
 
-    :param goal: shape (2,)
-    :param paths: ``paths[k]`` are the episodes after k inner steps, each of shape (n_steps, 2), from the start to the position
-        before the last move
-    :param mean_returns: undiscounted, after 0, 1, … inner steps
+    :param goal: The goal, shape (2,)
+    :param paths: The paths: ``paths[k]`` holds the episodes after k inner steps, each of shape (n_steps, 2), from the start to
+        the position before the last move
+    :param mean_returns: The undiscounted returns after 0, 1, … inner steps
     """
 
     goal: np.ndarray
@@ -49,15 +49,15 @@ def navigation_trajectories(
     """
     Play 2-D navigation before and after adaptation.
 
-    :param model: a model trained on navigation; it stays as it is
-    :param env: where to play, as for :func:`~sb3_sgmrl.evaluate_adaptation`
-    :param tasks: the goals, each of shape (2,)
-    :param n_steps: number of inner steps
-    :param n_episodes: episodes per inner step; as in training when None
-    :param seed: seed of the episodes
-    :return: one per goal
-    :raises ValueError: for non-positive counts, no tasks, an environment that has no tasks or does not go with the model, or
-        observations that are not positions
+    :param model: A model trained on navigation; it is not changed
+    :param env: The environment to play in, as for :func:`~sb3_sgmrl.evaluate_adaptation`
+    :param tasks: The goals, each of shape (2,)
+    :param n_steps: The number of inner steps
+    :param n_episodes: The number of episodes per inner step; as in training when None
+    :param seed: The seed of the episodes
+    :return: The trajectories, one per goal
+    :raises ValueError: When a count is not positive, ``tasks`` is empty, ``env`` has no tasks, does not fit the model or does
+        not observe positions
     """
     n_episodes = model.n_episodes if n_episodes is None else n_episodes
     check_positive(n_steps=n_steps, n_episodes=n_episodes)
@@ -67,7 +67,7 @@ def navigation_trajectories(
     with env_to_adapt_in(model, env, len(tasks) * n_episodes) as vec_env:
         if vec_env.observation_space.shape != (2,):
             raise ValueError(
-                f"`env` must observe a position in the plane, but its observations are {vec_env.observation_space}."
+                f"`env` must observe a position in the plane, shape (2,), got observations {vec_env.observation_space}."
             )
         normalizer = unwrap_vec_normalize(vec_env)
         phases = play_inner_steps(model, vec_env, tasks, n_steps, n_episodes, [seed, EVALUATION, 2])
@@ -82,8 +82,10 @@ def navigation_trajectories(
 
 def is_navigation(env: VecEnv) -> bool:
     """
-    :param env: workers that take tasks
-    :return: whether :func:`navigation_trajectories` can play there
+    Check whether :func:`navigation_trajectories` can play in an environment.
+
+    :param env: The workers that take tasks
+    :return: Whether the environment is 2-D navigation that observes positions
     """
     return isinstance(env.get_attr("unwrapped", 0)[0], Navigation2DEnv) and env.observation_space.shape == (2,)
 
@@ -92,17 +94,19 @@ def plot_trajectories(
     trajectories: Sequence[Trajectories] | Mapping[str, Sequence[Trajectories]], n_paths: int = _PATHS_SHOWN
 ) -> Figure:
     """
-    Trajectories before and after adaptation and the goal, as in Figure 1 of the SG-MRL paper: one panel per goal, one row per
-    algorithm.
+    Plot trajectories before and after adaptation and the goal, as in Figure 1 of the SG-MRL paper.
 
-    :param trajectories: of one algorithm, or of several by name
-    :param n_paths: episodes drawn per inner step
-    :return: the figure
-    :raises ValueError: when there is nothing to draw
+    Each goal has a panel and each algorithm a row.
+
+    :param trajectories: The trajectories of one algorithm, or of several by name
+    :param n_paths: The number of episodes drawn per inner step
+    :return: The figure
+    :raises ValueError: When there is nothing to draw
     """
     rows = dict(trajectories) if isinstance(trajectories, Mapping) else {"": trajectories}
     if not rows or not all(rows.values()):
-        raise ValueError("`trajectories` must hold at least one goal for each algorithm.")
+        counts = {name: len(row) for name, row in rows.items()}
+        raise ValueError(f"`trajectories` must hold at least one goal for each algorithm, got counts {counts}.")
     n_columns = max(len(row) for row in rows.values())
     figure = Figure(figsize=(2.9 * n_columns, 3.2 * len(rows) + 0.5), layout="constrained")
     axes = figure.subplots(len(rows), n_columns, squeeze=False, sharex=True, sharey=True)

@@ -1,4 +1,4 @@
-"""Exact quantities on small tabular MDPs, to check estimators of the meta-gradient against, and measures of their quality."""
+"""Exact quantities on small tabular MDPs, and measures of the quality of meta-gradient estimators."""
 
 from sb3_sgmrl.theory.attained import attained
 from sb3_sgmrl.theory.callback import GradientQualityCallback

@@ -1,4 +1,4 @@
-"""What the bounds of the convergence theory bound, computed on tabular tasks: how much of each bound is attained."""
+"""How tight the bounds of the convergence theory are on tabular tasks."""
 
 from __future__ import annotations
 
@@ -10,22 +10,24 @@ import torch as th
 from sb3_sgmrl.theory.enumeration import every_trace
 from sb3_sgmrl.theory.tabular_tasks import TabularTasks
 
-_STARTS, _ROUNDS = 4, 20  # of the search for the norm of a third derivative
+_STARTS, _ROUNDS = 4, 20  # starting points and rounds of the search for the norm of a third derivative
 
 
 def attained(problem: TabularTasks, thetas: np.ndarray) -> dict[str, float]:
     """
-    The largest value over the policies given, all states and actions, all trajectories and all meta-batches of one task with
-    one outer episode, of each quantity that the theory bounds. Names are those of :class:`~sb3_sgmrl.theory.PolicyBounds` and
-    :class:`~sb3_sgmrl.theory.ConvergenceConstants`. Norms of third derivatives are found by a local search, so they may be too
-    low.
+    Compute the largest value of each quantity that the convergence theory bounds.
 
-    :param problem: the tasks and the inner step; its control variate is in the estimator
-    :param thetas: policies, shape (n_policies, n_parameters)
-    :return: by name
+    The maximum is over the given policies, all states and actions, and all trajectories. For the estimator it is also over all
+    meta-batches of one task with one outer episode. The names are the attributes of
+    :class:`~sb3_sgmrl.theory.PolicyBounds` and :class:`~sb3_sgmrl.theory.ConvergenceConstants`. A local search finds the norms
+    of third derivatives, so these values may be too low.
+
+    :param problem: The tasks and the inner step; the estimator uses its control variate
+    :param thetas: The policies, shape (n_policies, n_parameters)
+    :return: The largest value of each quantity, by name
     """
     largest: dict[str, float] = defaultdict(float)
-    single = TabularTasks(problem.mdps, problem.objective, 1)  # its batches are the trajectories
+    single = TabularTasks(problem.mdps, problem.objective, 1)  # with one episode per batch, batches are trajectories
     for theta in thetas:
         for name, value in _derivatives(single, th.from_numpy(theta)).items():
             largest[name] = max(largest[name], value)
@@ -35,7 +37,7 @@ def attained(problem: TabularTasks, thetas: np.ndarray) -> dict[str, float]:
 
 
 def _derivatives(single: TabularTasks, theta: th.Tensor) -> dict[str, float]:
-    """Norms of the derivatives of log π and ν, and of eq. (8)."""
+    """Compute the norms of the derivatives of log π and ν, and of eq. (8)."""
     by_parameter = th.func.jacrev(single.log_prob)
     scores = by_parameter(theta)
     curvature = th.func.jacrev(by_parameter)(theta)
@@ -60,7 +62,11 @@ def _largest_norm(matrices: th.Tensor) -> float:
 
 
 def _largest_slope(tensors: th.Tensor) -> float:
-    """max over w of the spectral norm of T(·, ·, w), by turns in w and in the other two, for T of shape (n, d, d, d)."""
+    """
+    Compute the maximum over w of the spectral norm of T(·, ·, w), for T of shape (n, d, d, d).
+
+    The search alternates between w and the other two vectors.
+    """
     generator = th.Generator().manual_seed(0)
     n, d = tensors.shape[0], tensors.shape[-1]
     best = 0.0

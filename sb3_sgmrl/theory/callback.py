@@ -1,4 +1,4 @@
-"""The quality of the meta-gradient while training."""
+"""A callback that measures the quality of the meta-gradient during training."""
 
 from __future__ import annotations
 
@@ -15,17 +15,19 @@ from sb3_sgmrl.util.validation import check_positive, check_seed
 
 class GradientQualityCallback(BaseCallback):
     """
-    Every ``eval_freq`` meta-iterations, play some more meta-batches and log for the model's own estimator, under the name of
-    its class, and for others ``quality/<name>/snr``, ``quality/<name>/variance`` and ``quality/<name>/squared_norm``; for the
-    others ``quality/<name>/cosine`` to the model's own as well. These meta-batches are no training: they do not count as
-    timesteps, and the run is the same as without them.
+    Measure the quality of gradient estimators every ``eval_freq`` meta-iterations.
 
-    :param settings: other estimators, as for :func:`~sb3_sgmrl.theory.make_estimators`
-    :param eval_freq: meta-iterations between two measurements
-    :param n_batches: meta-batches per measurement, at least three
-    :param seed: seed of tasks and episodes; each measurement has its own
-    :param verbose: 1 prints each measurement
-    :raises ValueError: for counts outside their range, or another estimator with the name of the model's class
+    Each measurement samples additional meta-batches. The model's own estimator is logged under the name of its class. For each
+    estimator the callback logs ``quality/<name>/snr``, ``quality/<name>/variance`` and ``quality/<name>/squared_norm``. For
+    the other estimators it also logs ``quality/<name>/cosine``, the cosine to the model's own gradient. The additional
+    episodes do not count as timesteps, and the callback does not change the run.
+
+    :param settings: The other estimators, as for :func:`~sb3_sgmrl.theory.make_estimators`
+    :param eval_freq: The number of meta-iterations between two measurements
+    :param n_batches: The number of meta-batches per measurement, at least three
+    :param seed: The seed of tasks and episodes; each measurement derives its own seed from it
+    :param verbose: The verbosity level: 0 for no output, 1 to print each measurement
+    :raises ValueError: When a count is out of range, or another estimator has the name of the model's class
     """
 
     model: MetaOnPolicyAlgorithm
@@ -53,7 +55,7 @@ class GradientQualityCallback(BaseCallback):
     def _init_callback(self) -> None:
         self._own = type(self.model).__name__
         if self._own in self.settings:
-            raise ValueError(f"`settings` must not hold {self._own!r}, which is the model's own estimator.")
+            raise ValueError(f"`settings` must not hold {self._own!r}, which is the name of the model's own estimator.")
         self._estimators = {self._own: self.model, **make_estimators(self.model, self.settings)}
 
     def _on_rollout_start(self) -> None:

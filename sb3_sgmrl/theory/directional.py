@@ -1,4 +1,4 @@
-"""What a step along each estimator's mean direction does to V, with common random numbers."""
+"""The change of V along each estimator's mean direction, with common random numbers."""
 
 from __future__ import annotations
 
@@ -21,11 +21,13 @@ from sb3_sgmrl.vec_env.borrowing import borrowed_workers
 @dataclass(frozen=True)
 class DirectionalChange:
     """
-    Discounted returns after adaptation of moved policies, all with the same tasks, initial states and noise of actions.
+    Discounted returns after adaptation of moved policies.
 
-    :param step_sizes: lengths ε of the steps
-    :param start: of the policy as it is, mean over the episodes of each task, shape (n_tasks,)
-    :param returns: by direction, at θ + ε d / ‖d‖, shape (n_step_sizes, n_tasks)
+    All policies play the same tasks with the same initial states and action noise.
+
+    :param step_sizes: The lengths ε of the steps
+    :param start: The returns of the unmoved policy, mean over the episodes of each task, shape (n_tasks,)
+    :param returns: The returns at θ + ε d / ‖d‖, by direction, shape (n_step_sizes, n_tasks)
     """
 
     step_sizes: tuple[float, ...]
@@ -34,25 +36,31 @@ class DirectionalChange:
 
     def change(self, name: str) -> list[Estimate]:
         """
-        :param name: of a direction
-        :return: V(θ + ε d / ‖d‖) − V(θ) for every step size; errors are over tasks
+        Compute the change of V along a direction.
+
+        :param name: The name of the direction
+        :return: The change V(θ + ε d / ‖d‖) − V(θ) for each step size; standard errors are over tasks
         """
         return [Estimate.of_mean(row - self.start) for row in self.returns[name]]
 
     def difference(self, name: str, baseline: str) -> list[Estimate]:
         """
-        :param name: of a direction
-        :param baseline: of the direction it is compared with
-        :return: how much more V changes than along the baseline, for every step size; the errors are those of paired
-            differences over tasks
+        Compare the change of V along a direction with the change along a baseline.
+
+        :param name: The name of the direction
+        :param baseline: The name of the baseline direction
+        :return: The change of V along the direction minus the change along the baseline, for each step size. The standard
+            errors use paired differences over tasks
         """
         pairs = zip(self.returns[name], self.returns[baseline], strict=True)
         return [Estimate.of_mean(row - other) for row, other in pairs]
 
     def table(self, baseline: str) -> str:
         """
-        :param baseline: of the direction that the others are compared with
-        :return: a line per direction and step size, to be printed; brackets hold 95 % confidence intervals
+        Format the changes of V as a table for printing.
+
+        :param baseline: The name of the baseline direction
+        :return: The table, one line per direction and step size; brackets hold 95 % confidence intervals
         """
         rows = [["", "step", "change of V", f"difference to {baseline}"]]
         for name in self.returns:
@@ -65,10 +73,12 @@ class DirectionalChange:
 
 def move(parameters: Parameters, direction: Parameters, step_size: float) -> Parameters:
     """
-    :param parameters: θ by name
-    :param direction: d by name
-    :param step_size: ε
-    :return: θ + ε d / ‖d‖
+    Move parameters by a step along a direction.
+
+    :param parameters: The parameters θ, by name
+    :param direction: The direction d, by name
+    :param step_size: The length ε of the step
+    :return: The moved parameters θ + ε d / ‖d‖
     """
     factor = step_size / float(th.nn.utils.get_total_norm([direction[name] for name in parameters]))
     return {name: value + factor * direction[name] for name, value in parameters.items()}
@@ -83,30 +93,32 @@ def directional_change(
     progress_bar: bool = False,
 ) -> DirectionalChange:
     """
-    The return after adaptation, discounted as in the objective, of policies that were moved a little. The direction of ∇V must
-    raise it by at least as much as any other direction does, for steps that are short enough.
+    Measure the return after adaptation of policies that are moved a little along given directions.
 
-    A direction that was estimated is shortened by its noise: of a step along a mean gradient only the part
-    sqrt(1 − ``noise_of_mean``) of its length is along its expectation
-    (:class:`~sb3_sgmrl.theory.GradientQuality`).
+    Returns are discounted as in the objective. For short enough steps, the direction of ∇V raises the return at least as much
+    as any other direction.
 
-    :param model: gives the policy, the workers and the settings; it stays as it is
-    :param directions: by name, e.g. ``{name: sample.mean(name)}``
-    :param step_sizes: lengths of the steps in the space of parameters
-    :param n_tasks: number of tasks
-    :param seed: seed of tasks and episodes, which are others than those of
+    Noise shortens an estimated direction. Of a step along a mean gradient, only the part sqrt(1 − ``noise_of_mean``) of its
+    length is along the expectation (:class:`~sb3_sgmrl.theory.GradientQuality`).
+
+    :param model: The model with the policy, the workers and the settings; it is not changed
+    :param directions: The directions, by name, e.g. ``{name: sample.mean(name)}``
+    :param step_sizes: The lengths of the steps in parameter space
+    :param n_tasks: The number of tasks
+    :param seed: The seed of tasks and episodes; equal seeds still give other tasks than
         :func:`~sb3_sgmrl.theory.sample_gradients`
-    :param progress_bar: show a progress bar, which needs tqdm
-    :return: the returns, from which changes and paired differences follow
-    :raises ValueError: for non-positive counts, no directions, a direction of length zero or a model without environment
+    :param progress_bar: Whether to show a progress bar, which needs tqdm
+    :return: The returns, with methods for changes and paired differences
+    :raises ValueError: When a count is not positive, there is no direction, a direction is zero, or the model has no
+        environment
     """
     check_positive(n_tasks=n_tasks)
     check_seed(seed)
     if not directions:
-        raise ValueError("`directions` must hold at least one direction.")
+        raise ValueError("`directions` must hold at least one direction, got none.")
     for name, direction in directions.items():
         if not any(bool(value.any()) for value in direction.values()):
-            raise ValueError(f"`directions` must have a length, but {name!r} is zero everywhere.")
+            raise ValueError(f"`directions` must be non-zero, but {name!r} is zero everywhere.")
     if model.env is None:
         raise ValueError("`model` has no environment: pass it to `load(path, env=...)` or `set_env(env)`.")
     theta = model.functional.parameters()

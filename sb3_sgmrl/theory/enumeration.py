@@ -1,4 +1,4 @@
-"""J, V and ∇V exactly, and the exact expectation of the estimator that training uses, by going through every batch."""
+"""Exact J, V, ∇V and expected gradient estimates on tabular MDPs, by enumeration of every batch."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ MakeScore = Callable[[Sequence[Sequence[TaskPhase]]], ScoreCoefficients]
 
 def trajectory_probabilities(policy: FunctionalPolicy, parameters: Parameters, mdp: TabularMDP) -> th.Tensor:
     """
-    q(τ; θ) of every trajectory, differentiable in θ.
+    Compute q(τ; θ) of every trajectory, differentiable in θ.
 
-    :param policy: the policy as a function
-    :param parameters: θ by name
-    :param mdp: the task
-    :return: shape (n_trajectories,)
+    :param policy: The policy as a function
+    :param parameters: The parameters θ, by name
+    :param mdp: The task
+    :return: The probabilities, shape (n_trajectories,)
     """
     batch, environment = mdp.trajectories()
     observations, actions = batch.samples()
@@ -39,13 +39,13 @@ def trajectory_probabilities(policy: FunctionalPolicy, parameters: Parameters, m
 
 def exact_return(policy: FunctionalPolicy, parameters: Parameters, mdp: TabularMDP, gamma: float) -> th.Tensor:
     """
-    J(θ) = Σ_τ q(τ; θ) Σ_h γ^h r_h, differentiable in θ.
+    Compute J(θ) = Σ_τ q(τ; θ) Σ_h γ^h r_h, differentiable in θ.
 
-    :param policy: the policy as a function
-    :param parameters: θ by name
-    :param mdp: the task
-    :param gamma: discount factor
-    :return: a scalar
+    :param policy: The policy as a function
+    :param parameters: The parameters θ, by name
+    :param mdp: The task
+    :param gamma: The discount factor γ
+    :return: The expected return, a scalar
     """
     returns = th.as_tensor(mdp.trajectories()[0].returns(gamma))
     return (trajectory_probabilities(policy, parameters, mdp) * returns).sum()
@@ -53,9 +53,11 @@ def exact_return(policy: FunctionalPolicy, parameters: Parameters, mdp: TabularM
 
 def take(batch: TaskBatch, index: Sequence[int] | np.ndarray) -> PhaseBatch:
     """
-    :param batch: trajectories
-    :param index: those chosen, each as often as it is named
-    :return: they as a phase of one task
+    Select trajectories as a phase of one task.
+
+    :param batch: The trajectories
+    :param index: The indices to select; a repeated index selects its trajectory repeatedly
+    :return: The selected trajectories as a phase of one task
     """
     chosen = list(index)
     rewards = batch.rewards[chosen]
@@ -71,9 +73,11 @@ def take(batch: TaskBatch, index: Sequence[int] | np.ndarray) -> PhaseBatch:
 
 def every_batch(n_trajectories: int, n_episodes: int) -> Iterator[tuple[tuple[int, ...], int]]:
     """
-    :param n_trajectories: number of different trajectories
-    :param n_episodes: how many are drawn, with replacement
-    :return: every multiset of indices, and the number of orders in which it can be drawn
+    Enumerate all multisets of trajectories.
+
+    :param n_trajectories: The number of different trajectories
+    :param n_episodes: The number of trajectories in a multiset, drawn with replacement
+    :return: An iterator over multisets of indices and the number of orders in which each can be drawn
     """
     for index in itertools.combinations_with_replacement(range(n_trajectories), n_episodes):
         repeats = Counter(index).values()
@@ -89,15 +93,17 @@ def exact_value(
     n_inner_steps: int,
 ) -> th.Tensor:
     """
-    V_ζ(θ) = E_D V_{ζ−1}(U(θ, D)), V_0 = J, differentiable in θ: what adaptation by sampled gradients reaches on average.
+    Compute V_ζ(θ) = E_D V_{ζ−1}(U(θ, D)) with V_0 = J, differentiable in θ.
 
-    :param policy: the policy as a function
-    :param parameters: θ by name; leaves that require gradients for ∇V
-    :param mdp: the task
-    :param objective: the inner step, and γ
-    :param n_episodes: N, episodes in D
-    :param n_inner_steps: ζ
-    :return: a scalar
+    This is the expected return after adaptation by sampled gradients.
+
+    :param policy: The policy as a function
+    :param parameters: The parameters θ, by name; for ∇V pass leaves that require gradients
+    :param mdp: The task
+    :param objective: The inner step and γ
+    :param n_episodes: The number N of episodes in D
+    :param n_inner_steps: The number ζ of inner steps
+    :return: The value, a scalar
     """
     if n_inner_steps == 0:
         return exact_return(policy, parameters, mdp, objective.outer.gamma)
@@ -120,14 +126,14 @@ def exact_gradient(
     policy: FunctionalPolicy, mdps: Sequence[TabularMDP], objective: MetaObjective, n_episodes: int, n_inner_steps: int
 ) -> Parameters:
     """
-    ∇V_ζ(θ), the mean over tasks, at the policy's own parameters.
+    Compute ∇V_ζ(θ), the mean over tasks, at the policy's own parameters.
 
-    :param policy: the policy as a function
-    :param mdps: the tasks, all equally likely
-    :param objective: the inner step, and γ
-    :param n_episodes: N, episodes in D
-    :param n_inner_steps: ζ
-    :return: by name
+    :param policy: The policy as a function
+    :param mdps: The tasks, all equally likely
+    :param objective: The inner step and γ
+    :param n_episodes: The number N of episodes in D
+    :param n_inner_steps: The number ζ of inner steps
+    :return: The gradient, by name
     """
     parameters = {name: value.requires_grad_() for name, value in policy.parameters().items()}
     values = [exact_value(policy, parameters, mdp, objective, n_episodes, n_inner_steps) for mdp in mdps]
@@ -143,12 +149,14 @@ def every_trace(
     n_episodes: Sequence[int],
 ) -> Iterator[tuple[float, list[TaskPhase]]]:
     """
-    :param policy: the policy as a function
-    :param parameters: θ by name
-    :param mdp: the task
-    :param objective: the inner step
-    :param n_episodes: episodes in each phase
-    :return: every sequence of phases of the task with its probability
+    Enumerate all sequences of phases of a task.
+
+    :param policy: The policy as a function
+    :param parameters: The parameters θ, by name
+    :param mdp: The task
+    :param objective: The inner step
+    :param n_episodes: The number of episodes in each phase
+    :return: An iterator over pairs of a probability and a sequence of phases
     """
     settings: AdvantageSettings = objective.inner if len(n_episodes) > 1 else objective.outer
     batch, _ = mdp.trajectories()
@@ -175,17 +183,18 @@ def expected_gradient(
     n_outer_episodes: int = 1,
 ) -> Parameters:
     """
-    E ∇̃V of :func:`~sb3_sgmrl.gradient.meta_gradient.meta_gradient`, the function that training calls, over all batches of all
-    tasks.
+    Compute E ∇̃V over all batches of all tasks.
 
-    :param policy: the policy as a function
-    :param mdps: the tasks of the meta-batch
-    :param objective: which gradient
-    :param n_episodes: N, episodes of an inner batch
-    :param n_inner_steps: ζ
-    :param make_score: from the phases of every task to the score coefficients; None leaves the score term out
-    :param n_outer_episodes: episodes of the outer batch
-    :return: by name
+    The estimator is :func:`~sb3_sgmrl.gradient.meta_gradient.meta_gradient`, the function that training calls.
+
+    :param policy: The policy as a function
+    :param mdps: The tasks of the meta-batch
+    :param objective: The objective, which selects the gradient
+    :param n_episodes: The number N of episodes of an inner batch
+    :param n_inner_steps: The number ζ of inner steps
+    :param make_score: A function from the phases of every task to the score coefficients; None omits the score term
+    :param n_outer_episodes: The number of episodes of the outer batch
+    :return: The expected gradient, by name
     """
 
     def estimate(traces: Sequence[Sequence[TaskPhase]]) -> Parameters:
@@ -203,14 +212,14 @@ def expectation(
     estimate: Callable[[Sequence[Sequence[TaskPhase]]], Parameters],
 ) -> Parameters:
     """
-    Expectation of an estimate over all batches of all tasks.
+    Compute the expectation of an estimate over all batches of all tasks.
 
-    :param policy: the policy as a function
-    :param mdps: the tasks of the meta-batch
-    :param objective: the inner step
-    :param n_episodes: episodes per task in each phase
-    :param estimate: function of the phases of every task
-    :return: by name
+    :param policy: The policy as a function
+    :param mdps: The tasks of the meta-batch
+    :param objective: The inner step
+    :param n_episodes: The number of episodes per task in each phase
+    :param estimate: A function from the phases of every task to an estimate
+    :return: The expectation, by name
     """
     parameters = policy.parameters()
     per_task = [list(every_trace(policy, parameters, mdp, objective, n_episodes)) for mdp in mdps]
@@ -224,9 +233,11 @@ def expectation(
 
 def relative_error(estimate: Parameters, reference: Parameters) -> float:
     """
-    :param estimate: by name
-    :param reference: by name
-    :return: ‖estimate − reference‖ / ‖reference‖
+    Compute the relative error of an estimate, ‖estimate − reference‖ / ‖reference‖.
+
+    :param estimate: The estimate, by name
+    :param reference: The reference, by name
+    :return: The relative error
     """
     difference = th.cat([(estimate[name] - reference[name]).flatten() for name in reference])
     return float(difference.norm() / th.cat([value.flatten() for value in reference.values()]).norm())

@@ -1,4 +1,4 @@
-"""How good are estimates of the meta-gradient at a given policy? Bias, variance, signal-to-noise ratio, angle and cost."""
+"""Bias, variance, signal-to-noise ratio, angle and cost of meta-gradient estimates at a given policy."""
 
 from __future__ import annotations
 
@@ -16,20 +16,22 @@ from sb3_sgmrl.util.validation import check_choice
 @dataclass(frozen=True)
 class GradientQuality:
     """
-    One estimator g at one policy, from n meta-batches. Products are taken between different batches, so the noise of g and of
-    the reference adds nothing to the squared norms, distances and angles of means; they may come out negative. Errors are by
-    the jackknife over meta-batches.
+    The quality of one estimator g at one policy, from n meta-batches.
 
-    :param n_batches: n
-    :param squared_norm: ‖E g‖², the mean of g_i · g_j over i ≠ j
-    :param variance: tr Cov g of one meta-batch, the mean of ‖g_i‖² minus ``squared_norm``
-    :param snr: signal-to-noise ratio, ``squared_norm / variance`` (no root)
-    :param squared_bias: ‖E g − r‖² / ‖r‖² with the reference r, NaN where that is not told from zero; None without one and
-        for the reference itself
-    :param cosine: E g · r / (‖E g‖ ‖r‖), NaN where a squared norm comes out negative; None as above
-    :param noise_of_mean: part of the squared norm of the mean gradient that is noise, (variance / n) / ‖mean of g_i‖²
-    :param sampling_seconds: to play a meta-batch
-    :param gradient_seconds: to compute the gradient
+    Products are taken between different batches. So noise of g and of the reference does not bias the squared norms, distances
+    and angles of means. These estimates can be negative. Standard errors come from the jackknife over meta-batches.
+
+    :param n_batches: The number n of meta-batches
+    :param squared_norm: The squared norm ‖E g‖², the mean of g_i · g_j over i ≠ j
+    :param variance: The variance tr Cov g of one meta-batch, the mean of ‖g_i‖² minus ``squared_norm``
+    :param snr: The signal-to-noise ratio, ``squared_norm / variance`` (no root)
+    :param squared_bias: The squared relative bias ‖E g − r‖² / ‖r‖² with the reference r. NaN where the estimate of ‖r‖² is
+        not positive; None without a reference and for the reference itself
+    :param cosine: The cosine E g · r / (‖E g‖ ‖r‖). NaN where an estimated squared norm is not positive; None without a
+        reference and for the reference itself
+    :param noise_of_mean: The fraction of the squared norm of the mean gradient that is noise, (variance / n) / ‖mean of g_i‖²
+    :param sampling_seconds: The time to sample a meta-batch, in seconds
+    :param gradient_seconds: The time to compute the gradient, in seconds
     """
 
     n_batches: int
@@ -44,12 +46,20 @@ class GradientQuality:
 
     @property
     def relative_bias(self) -> float | None:
-        """‖E g − r‖ / ‖r‖, zero where the squared one comes out negative; None where that is."""
+        """
+        The relative bias ‖E g − r‖ / ‖r‖, or None without ``squared_bias``.
+
+        It is zero where the estimate of ``squared_bias`` is negative.
+        """
         return None if self.squared_bias is None else max(self.squared_bias.value, 0.0) ** 0.5
 
     @property
     def relative_bias_interval(self) -> tuple[float, float] | None:
-        """95 % confidence interval of ``relative_bias``, the roots of that of ``squared_bias``; None where that is."""
+        """
+        The 95 % confidence interval of ``relative_bias``, or None without ``squared_bias``.
+
+        Its ends are the roots of the ends of the interval of ``squared_bias``.
+        """
         if self.squared_bias is None:
             return None
         low, high = (max(end, 0.0) ** 0.5 for end in self.squared_bias.interval)
@@ -57,12 +67,20 @@ class GradientQuality:
 
     @property
     def cost(self) -> float:
-        """Seconds of sampling and gradient per unit of ``snr``: so long it takes until signal and noise are equal."""
+        """
+        The seconds of sampling and gradient computation per unit of ``snr``.
+
+        After this time signal and noise are equal.
+        """
         return self._seconds_for(self.snr.value)
 
     @property
     def cost_interval(self) -> tuple[float, float]:
-        """95 % confidence interval of ``cost``, from that of ``snr``; infinite where that reaches zero."""
+        """
+        The 95 % confidence interval of ``cost``, from the interval of ``snr``.
+
+        Its upper end is infinite where the interval of ``snr`` includes zero.
+        """
         low, high = self.snr.interval
         return self._seconds_for(high), self._seconds_for(low)
 
@@ -72,16 +90,19 @@ class GradientQuality:
 
 def compare_gradients(sample: GradientSample, reference: str | Parameters | None = None) -> dict[str, GradientQuality]:
     """
-    :param sample: from :func:`sample_gradients`, at least three meta-batches
-    :param reference: what the mean gradients are compared with: the mean of an estimator, or an exact gradient such as
-        :func:`~sb3_sgmrl.theory.exact_gradient` gives; None compares with nothing
-    :return: by estimator
-    :raises ValueError: for an unknown reference, or fewer than three meta-batches
+    Measure the quality of the estimators of a sample.
+
+    :param sample: The gradients from :func:`sample_gradients`, with at least three meta-batches
+    :param reference: The reference for bias and cosine: the name of an estimator, whose mean is used, or an exact gradient
+        such as :func:`~sb3_sgmrl.theory.exact_gradient` returns. None omits bias and cosine
+    :return: The quality, by estimator
+    :raises ValueError: When the reference is unknown, or there are fewer than three meta-batches
     """
     if isinstance(reference, str):
         check_choice("reference", reference, tuple(sample.gradients))
-    if min(map(len, sample.gradients.values())) < 3:
-        raise ValueError("`sample` must hold at least three meta-batches.")
+    fewest = min(map(len, sample.gradients.values()))
+    if fewest < 3:
+        raise ValueError(f"`sample` must hold at least 3 meta-batches, got {fewest}.")
     target: np.ndarray | None = None
     if reference is not None:
         known = sample.gradients[reference] if isinstance(reference, str) else flatten(reference, sample.parameters)
@@ -101,7 +122,7 @@ def _quality(sample: GradientSample, name: str, target: np.ndarray | None) -> Gr
         snr = Estimate.by_jackknife(squared_norm / variance)
         noise_of_mean = float(variance[0] / n / products.mean())
         if target is not None:
-            if target.ndim == 1:  # exact: no pair of batches is to be left out
+            if target.ndim == 1:  # exact: every pair of batches counts
                 length, along = np.full(1 + n_batches, target @ target), mean_over_batches(g @ target, n_batches)
             else:
                 length, along = mean_over_pairs(target @ target.T, n_batches), mean_over_pairs(g @ target.T, n_batches)
@@ -123,8 +144,10 @@ def _quality(sample: GradientSample, name: str, target: np.ndarray | None) -> Gr
 
 def quality_table(quality: Mapping[str, GradientQuality]) -> str:
     """
-    :param quality: from :func:`compare_gradients`
-    :return: a line per estimator, to be printed; brackets hold 95 % confidence intervals
+    Format the quality of estimators as a table for printing.
+
+    :param quality: The quality from :func:`compare_gradients`
+    :return: The table, one line per estimator; brackets hold 95 % confidence intervals
     """
     header = ["", "relative bias", "cosine", "variance", "signal to noise", "seconds per SNR", "noise of mean"]
     return align([header, *([name, *_cells(row)] for name, row in quality.items())])

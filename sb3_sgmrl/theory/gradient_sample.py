@@ -21,7 +21,7 @@ from sb3_sgmrl.util.validation import check_choice, check_positive, check_seed
 from sb3_sgmrl.vec_env.borrowing import borrowed_workers
 from sb3_sgmrl.vec_env.task_workers import ask
 
-# arguments that decide which episodes are played
+# the arguments that determine which episodes are sampled
 _SHARED = (
     "meta_batch_size",
     "n_episodes",
@@ -44,16 +44,17 @@ def make_estimators(
     **shared: Any,
 ) -> dict[str, MetaOnPolicyAlgorithm]:
     """
-    Algorithms at the policy of a model, whose ``meta_gradient`` is to be measured. They hold the policy itself, so they follow
-    it when the model trains on. ``control_variate="task_regression"`` and ``score_coef="auto"`` begin without memory, the
-    latter as MAML.
+    Make algorithms that share the policy of a model, to measure their ``meta_gradient``.
 
-    :param model: a model with an environment; it stays as it is
-    :param settings: by name, the algorithm and those of its arguments that concern the estimate, e.g.
-        ``{"no control variate": (SGMRL, {"control_variate": "none"})}``
-    :param shared: arguments that all of them have in place of the model's, e.g. ``n_episodes=5``
-    :return: an algorithm per name
-    :raises ValueError: when the model has no environment, or for an argument outside its range
+    The algorithms hold the policy itself, so they follow it when the model continues to train.
+    ``control_variate="task_regression"`` and ``score_coef="auto"`` start without memory; ``"auto"`` then starts as MAML.
+
+    :param model: A model with an environment; it is not changed
+    :param settings: The algorithm and its arguments that affect the estimate, by name, e.g. ``{"no control variate": (SGMRL,
+        {"control_variate": "none"})}``
+    :param shared: The arguments that replace the model's in all algorithms, e.g. ``n_episodes=5``
+    :return: The algorithms, by name
+    :raises ValueError: When the model has no environment, or an argument is out of range
     """
     if model.env is None:
         raise ValueError("`model` has no environment: pass it to `load(path, env=...)` or `set_env(env)`.")
@@ -69,11 +70,13 @@ def make_estimators(
 
 def check_estimators(estimators: Estimators) -> None:
     """
-    :param estimators: algorithms by name
-    :raises ValueError: when there is none, or they cannot share the same episodes
+    Check that estimators can share the same episodes.
+
+    :param estimators: The algorithms, by name
+    :raises ValueError: When there is no estimator, or the estimators cannot share the same episodes
     """
     if not estimators:
-        raise ValueError("`estimators` must hold at least one algorithm.")
+        raise ValueError("`estimators` must hold at least one algorithm, got none.")
     (first, one), *others = estimators.items()
     for name, other in others:
         for argument in _SHARED:
@@ -83,10 +86,10 @@ def check_estimators(estimators: Estimators) -> None:
                     f"{getattr(other, argument)!r} in {name!r}."
                 )
         if not _same_parameters(one.functional.parameters(), other.functional.parameters()):
-            raise ValueError(f"`estimators` must have the policy of one model, but {first!r} and {name!r} differ in theirs.")
+            raise ValueError(f"`estimators` must share the policy of one model, but {first!r} and {name!r} differ in it.")
         if one.inner_lr_by_parameter() != other.inner_lr_by_parameter():
             raise ValueError(
-                f"`estimators` must have the step sizes of one model, but {first!r} and {name!r} differ in theirs."
+                f"`estimators` must share the step sizes of one model, but {first!r} and {name!r} differ in them."
             )
 
 
@@ -98,13 +101,15 @@ def play_meta_batch(
     model: MetaOnPolicyAlgorithm, policy: FunctionalPolicy, n_tasks: int, entropy: Sequence[int]
 ) -> tuple[MetaRollout, PhaseBatch]:
     """
-    The episodes of a meta-iteration with the settings of a model, which stays as it is and counts nothing.
+    Play the episodes of a meta-iteration with the settings of a model.
 
-    :param model: gives the workers, which are not asked to draw tasks of their own again, and the settings
-    :param policy: plays, in place of the model's own policy
-    :param n_tasks: number of tasks
-    :param entropy: names the random stream: equal entropy gives equal tasks, initial states and noise of actions
-    :return: the data of the iteration, and the episodes of its last phase
+    The model and its counters are not changed.
+
+    :param model: The model with the workers and the settings; the workers keep the tasks that they receive
+    :param policy: The policy that plays, in place of the model's own
+    :param n_tasks: The number of tasks
+    :param entropy: The name of the random stream: equal entropy gives equal tasks, initial states and action noise
+    :return: The data of the iteration, and the episodes of its last phase
     """
     assert model.env is not None
     tasks = ask(model.env, "sample_tasks", n_tasks, [*entropy, 0], indices=0)[0]
@@ -128,10 +133,11 @@ class GradientSample:
     """
     Estimates of the meta-gradient from independent meta-batches.
 
-    :param gradients: by estimator, shape (n_batches, n_parameters); row i of every estimator is from meta-batch i
-    :param parameters: of the policy, which say how a row is divided
-    :param sampling_seconds: median over meta-batches of the time to play one
-    :param gradient_seconds: by estimator, median over meta-batches of the time to compute the gradient
+    :param gradients: The estimates, by estimator, shape (n_batches, n_parameters); row i of every estimator is from meta-batch
+        i
+    :param parameters: The parameters of the policy, which define how a row splits into parameters
+    :param sampling_seconds: The time to sample a meta-batch, in seconds, median over meta-batches
+    :param gradient_seconds: The time to compute the gradient, in seconds, by estimator, median over meta-batches
     """
 
     gradients: dict[str, np.ndarray]
@@ -141,8 +147,10 @@ class GradientSample:
 
     def mean(self, name: str) -> Parameters:
         """
-        :param name: of an estimator
-        :return: its mean over meta-batches, by parameter
+        Compute the mean gradient of an estimator over meta-batches.
+
+        :param name: The name of the estimator
+        :return: The mean gradient, by parameter
         """
         mean = th.as_tensor(self.gradients[name].mean(0, dtype=np.float64))
         parts = mean.split([value.numel() for value in self.parameters.values()])
@@ -152,9 +160,11 @@ class GradientSample:
 
 def flatten(values: Parameters, names: Iterable[str]) -> np.ndarray:
     """
-    :param values: by parameter
-    :param names: the parameters in the order wanted
-    :return: the values one after another, shape (n_parameters,)
+    Concatenate parameters to a vector.
+
+    :param values: The values, by parameter
+    :param names: The names of the parameters in the desired order
+    :return: The vector, shape (n_parameters,)
     """
     return th.cat([values[name].detach().flatten() for name in names]).cpu().numpy()
 
@@ -168,18 +178,20 @@ def sample_gradients(
     progress_bar: bool = False,
 ) -> GradientSample:
     """
-    Every estimator's gradient from the same meta-batches, played with the policy that the estimators share. Policy, counters,
-    logs and random streams of the models stay as they are, and their environments' statistics.
+    Compute every estimator's gradient from the same meta-batches.
 
-    :param estimators: algorithms by name, e.g. from :func:`make_estimators`; they must agree in what decides which episodes
-        are played. Weights of the outer surrogate may differ
-    :param n_batches: number of meta-batches
-    :param reference: name of an estimator of which more batches are played
-    :param n_reference_batches: number of meta-batches of the reference, at least ``n_batches``
-    :param seed: seed of tasks and episodes
-    :param progress_bar: show a progress bar, which needs tqdm
-    :return: the gradients
-    :raises ValueError: for estimators that cannot share episodes, or counts outside their range
+    The policy that the estimators share plays the meta-batches. The policy, counters, logs and random streams of the models
+    are not changed, nor are the statistics of their environments.
+
+    :param estimators: The algorithms, by name, e.g. from :func:`make_estimators`. They must agree in all arguments that
+        determine which episodes are sampled; weights of the outer surrogate may differ
+    :param n_batches: The number of meta-batches
+    :param reference: The name of an estimator that gets additional meta-batches
+    :param n_reference_batches: The number of meta-batches of the reference, at least ``n_batches``
+    :param seed: The seed of tasks and episodes
+    :param progress_bar: Whether to show a progress bar, which needs tqdm
+    :return: The gradients
+    :raises ValueError: When the estimators cannot share episodes, or a count is out of range
     """
     check_positive(n_batches=n_batches)
     check_seed(seed)
@@ -189,10 +201,10 @@ def sample_gradients(
         check_choice("reference", reference, tuple(estimators))
         n_total = n_batches if n_reference_batches is None else n_reference_batches
         if not n_total >= n_batches:
-            raise ValueError(f"`n_reference_batches` must be at least `n_batches`, {n_batches}, got {n_total}.")
+            raise ValueError(f"`n_reference_batches` must be at least `n_batches` = {n_batches}, got {n_total}.")
     player = next(iter(estimators.values()))
     if player.env is None:
-        raise ValueError("`estimators` must have an environment: pass it to `load(path, env=...)` or `set_env(env)`.")
+        raise ValueError("`estimators` have no environment: pass it to `load(path, env=...)` or `set_env(env)`.")
     rows: dict[str, list[np.ndarray]] = {name: [] for name in estimators}
     seconds: dict[str, list[float]] = {name: [] for name in estimators}
     sampling_seconds = []
@@ -221,7 +233,7 @@ def sample_gradients(
 def _weighed_for(
     estimator: MetaOnPolicyAlgorithm, player: MetaOnPolicyAlgorithm, rollout: MetaRollout, outer: PhaseBatch
 ) -> MetaRollout:
-    """The same episodes with the weights of the estimator's own outer surrogate."""
+    """Weight the same episodes by the estimator's own outer surrogate."""
     settings = estimator.objective.outer
     if settings == player.objective.outer:
         return rollout

@@ -1,4 +1,4 @@
-"""Squared norms, distances and angles of mean gradients from samples, without the bias that noise adds, and their errors."""
+"""Unbiased squared norms, distances and angles of mean gradients from samples, with standard errors."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# of a normal distribution, for 95 %
+# the quantile of a normal distribution for a 95 % interval
 _QUANTILE = 1.96
 
 
 @dataclass(frozen=True)
 class Estimate:
     """
-    A number with its error.
+    A number with its standard error.
 
-    :param value: the number
-    :param standard_error: its standard error
+    :param value: The number
+    :param standard_error: The standard error of the number
     """
 
     value: float
@@ -25,15 +25,17 @@ class Estimate:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Ends of the 95 % confidence interval, by the normal distribution."""
+        """The 95 % confidence interval, by the normal distribution."""
         half = _QUANTILE * self.standard_error
         return self.value - half, self.value + half
 
     @classmethod
     def of_mean(cls, sample: Sequence[float] | np.ndarray) -> Estimate:
         """
-        :param sample: independent numbers, shape (n,)
-        :return: their mean; the error is NaN for a single one
+        Estimate the mean of independent numbers.
+
+        :param sample: The independent numbers, shape (n,)
+        :return: The mean with its standard error, which is NaN for a single number
         """
         error = float(np.std(sample, ddof=1)) / len(sample) ** 0.5 if len(sample) > 1 else float("nan")
         return cls(float(np.mean(sample)), error)
@@ -41,8 +43,10 @@ class Estimate:
     @classmethod
     def by_jackknife(cls, values: np.ndarray) -> Estimate:
         """
-        :param values: a statistic of all batches, then without each batch in turn, shape (1 + n,)
-        :return: the first, with the jackknife's error sqrt((n − 1) / n Σ_j (x_(j) − mean of x_(j))²)
+        Estimate a statistic with the standard error of the jackknife.
+
+        :param values: The statistic of all batches, then without each batch in turn, shape (1 + n,)
+        :return: The statistic of all batches, with the standard error sqrt((n − 1) / n Σ_j (x_(j) − mean of x_(j))²)
         """
         without = values[1:]
         return cls(float(values[0]), float(without.std() * max(len(without) - 1, 0) ** 0.5))
@@ -50,12 +54,14 @@ class Estimate:
 
 def mean_over_pairs(products: np.ndarray, n_batches: int) -> np.ndarray:
     """
-    Unbiased estimate of E[x] · E[y] from batches 0 … n − 1 of x and 0 … m − 1 of y: the mean of x_i · y_k over i ≠ k, because
-    only different batches are independent.
+    Estimate E[x] · E[y] without bias.
 
-    :param products: x_i · y_k, shape (n, m)
-    :param n_batches: max(n, m)
-    :return: the mean, and those without each batch, shape (1 + n_batches,)
+    The estimate uses batches 0 … n − 1 of x and 0 … m − 1 of y. It is the mean of x_i · y_k over i ≠ k, because only different
+    batches are independent.
+
+    :param products: The products x_i · y_k, shape (n, m)
+    :param n_batches: The number of batches in total, max(n, m)
+    :return: The mean, then the mean without each batch in turn, shape (1 + n_batches,)
     """
     n, m = products.shape
     products = products.copy()
@@ -65,7 +71,7 @@ def mean_over_pairs(products: np.ndarray, n_batches: int) -> np.ndarray:
     of_batch = np.zeros(n_batches)
     of_batch[:n] += products.sum(1)
     of_batch[:m] += products.sum(0)
-    # a batch that is on both sides has no pair with itself
+    # a batch that occurs on both sides has no pair with itself
     pairs_of_batch = in_rows * (m - in_columns) + in_columns * (n - in_rows)
     total, pairs = products.sum(), n * m - min(n, m)
     with np.errstate(invalid="ignore", divide="ignore"):  # two batches leave no pair without one of them
@@ -74,9 +80,11 @@ def mean_over_pairs(products: np.ndarray, n_batches: int) -> np.ndarray:
 
 def mean_over_batches(values: np.ndarray, n_batches: int) -> np.ndarray:
     """
-    :param values: one per batch, shape (n,)
-    :param n_batches: number of batches in all, at least n
-    :return: the mean, and those without each batch, shape (1 + n_batches,)
+    Compute the mean over batches, and the mean without each batch.
+
+    :param values: The values, one per batch, shape (n,)
+    :param n_batches: The number of batches in total, at least n
+    :return: The mean, then the mean without each batch in turn, shape (1 + n_batches,)
     """
     of_batch = np.zeros(n_batches)
     of_batch[: len(values)] = values
@@ -86,10 +94,12 @@ def mean_over_batches(values: np.ndarray, n_batches: int) -> np.ndarray:
 
 def with_interval(value: float, interval: tuple[float, float] | None, form: str = ".3g") -> str:
     """
-    :param value: a number
-    :param interval: its confidence interval
-    :param form: how numbers are written
-    :return: a cell of a table
+    Format a number and its interval for a table.
+
+    :param value: The number
+    :param interval: The confidence interval
+    :param form: The format specification of numbers
+    :return: The cell of the table
     """
     if interval is None or np.isnan([value, *interval]).any():
         return "not resolved"
@@ -98,8 +108,10 @@ def with_interval(value: float, interval: tuple[float, float] | None, form: str 
 
 def align(rows: Sequence[Sequence[str]]) -> str:
     """
-    :param rows: cells of a table
-    :return: lines with columns as wide as they must be, the first one to the left
+    Format a table with aligned columns.
+
+    :param rows: The rows of cells
+    :return: The lines of the table; the first column is left-aligned, the others are right-aligned
     """
     first, *others = (max(map(len, column)) for column in zip(*rows, strict=True))
     lines = (f"{row[0]:{first}}" + "".join(f"  {c:>{w}}" for c, w in zip(row[1:], others, strict=True)) for row in rows)

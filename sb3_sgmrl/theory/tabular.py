@@ -20,10 +20,10 @@ class TabularMDP:
     """
     A finite MDP with a fixed horizon.
 
-    :param transitions: ``P(s'|s, a)``, shape (n_states, n_actions, n_states)
-    :param rewards: r(s, a), shape (n_states, n_actions)
-    :param initial: μ(s), shape (n_states,)
-    :param horizon: number of steps of an episode
+    :param transitions: The transition probabilities ``P(s'|s, a)``, shape (n_states, n_actions, n_states)
+    :param rewards: The rewards r(s, a), shape (n_states, n_actions)
+    :param initial: The initial distribution μ(s), shape (n_states,)
+    :param horizon: The number of steps of an episode
     """
 
     transitions: np.ndarray
@@ -36,13 +36,15 @@ class TabularMDP:
         cls, n_states: int, n_actions: int, horizon: int, rng: np.random.Generator, deterministic: bool = False
     ) -> TabularMDP:
         """
-        :param n_states: number of states
-        :param n_actions: number of actions
-        :param horizon: number of steps of an episode
-        :param rng: source of randomness
-        :param deterministic: one successor per state and action and one initial state, which keeps the number of trajectories
-            low
-        :return: Dirichlet(1) transitions and standard normal rewards
+        Draw a random MDP with Dirichlet(1) transitions and standard normal rewards.
+
+        :param n_states: The number of states
+        :param n_actions: The number of actions
+        :param horizon: The number of steps of an episode
+        :param rng: The random number generator
+        :param deterministic: Whether each state and action has one successor, and the initial state is fixed. This keeps the
+            number of trajectories low
+        :return: The MDP
         """
         transitions = rng.dirichlet(np.ones(n_states), size=(n_states, n_actions))
         initial = rng.dirichlet(np.ones(n_states))
@@ -54,18 +56,20 @@ class TabularMDP:
     @classmethod
     def of_task(cls, task: np.ndarray, horizon: int) -> TabularMDP:
         """
-        :param task: of the family :class:`~sb3_sgmrl.envs.tabular_mdp.TabularMDP`, shape (n_states, n_actions, n_states + 1)
-        :param horizon: number of steps of an episode
-        :return: the same MDP; rewards are the mean ones
+        Make the MDP of a task of the family :class:`~sb3_sgmrl.envs.tabular_mdp.TabularMDP`.
+
+        :param task: The task, shape (n_states, n_actions, n_states + 1)
+        :param horizon: The number of steps of an episode
+        :return: The same MDP with mean rewards
         """
         return cls(task[..., :-1], task[..., -1], np.eye(len(task))[0], horizon)
 
     def trajectories(self) -> tuple[TaskBatch, np.ndarray]:
         """
-        Every trajectory that can occur.
+        Enumerate every trajectory with positive probability.
 
-        :return: the trajectories as one batch, and the probability that the environment contributes to each, μ(s_0) Π P, shape
-            (n_trajectories,)
+        :return: The trajectories as one batch, and the factor μ(s_0) Π P that the environment contributes to the probability
+            of each, shape (n_trajectories,)
         """
         n_states, n_actions = self.rewards.shape
         states = np.array(list(itertools.product(range(n_states), repeat=self.horizon)))
@@ -78,24 +82,30 @@ class TabularMDP:
 
 
 class _Float64OneHot(BaseFeaturesExtractor):
-    """SB3's preprocessing ends in float32; exact comparisons need more."""
+    """One-hot features in float64: SB3's preprocessing returns float32, which is too coarse for exact comparisons."""
 
     def __init__(self, observation_space: spaces.Discrete) -> None:
         super().__init__(observation_space, features_dim=int(observation_space.n))
 
     def forward(self, observations: th.Tensor) -> th.Tensor:
+        """
+        Cast one-hot observations to float64.
+
+        :param observations: The one-hot observations, shape (n, 1, n_states) or (n, n_states)
+        :return: The features, shape (n, n_states)
+        """
         return observations.flatten(1).double()
 
 
 def softmax_policy(n_states: int, n_actions: int, seed: int, scale: float = 0.5) -> FunctionalPolicy:
     """
-    An SB3 policy with one logit per state and action (and a bias per action), in float64.
+    Make an SB3 policy with one logit per state and action (and a bias per action), in float64.
 
-    :param n_states: number of states
-    :param n_actions: number of actions
-    :param seed: seed of its parameters
-    :param scale: their standard deviation
-    :return: the policy as a function
+    :param n_states: The number of states
+    :param n_actions: The number of actions
+    :param seed: The seed of the parameters
+    :param scale: The standard deviation of the parameters
+    :return: The policy as a function
     """
     policy = ActorCriticPolicy(
         spaces.Discrete(n_states),

@@ -1,4 +1,4 @@
-"""An unbiased and quiet estimate of ∇V on tabular MDPs of any size: only the inner episodes are sampled."""
+"""An unbiased, low-variance estimate of ∇V on tabular MDPs of any size, which samples only the inner episodes."""
 
 from __future__ import annotations
 
@@ -20,14 +20,15 @@ from sb3_sgmrl.vec_env.task_workers import known_horizon
 
 def dynamic_programming_return(policy: FunctionalPolicy, parameters: Parameters, mdp: TabularMDP, gamma: float) -> th.Tensor:
     """
-    J(θ) as :func:`~sb3_sgmrl.theory.exact_return` gives it, from the distribution of states at each step instead of a sum over
-    trajectories, so for any horizon; differentiable in θ.
+    Compute J(θ) from the distribution of states at each step, differentiable in θ.
 
-    :param policy: the policy as a function
-    :param parameters: θ by name
-    :param mdp: the task
-    :param gamma: discount factor
-    :return: a scalar
+    The value equals :func:`~sb3_sgmrl.theory.exact_return`. It needs no sum over trajectories, so it works for any horizon.
+
+    :param policy: The policy as a function
+    :param parameters: The parameters θ, by name
+    :param mdp: The task
+    :param gamma: The discount factor γ
+    :return: The expected return, a scalar
     """
     n_states, n_actions = mdp.rewards.shape
     states, actions = np.divmod(np.arange(n_states * n_actions), n_actions)
@@ -44,21 +45,37 @@ def dynamic_programming_return(policy: FunctionalPolicy, parameters: Parameters,
 
 class TabularReference(MetaOnPolicyAlgorithm):
     """
-    SG-MRL on the family ``TabularMDP-v0`` with J and ∇J computed instead of estimated from the outer episodes, which are not
-    looked at: formula (A) with b_j = J(U(θ, D∖τ_j)), which has no bias for any inner rule. For one inner step, in the units of
-    an outer surrogate that is a sum over steps, discounted from the start and not normalised.
+    SG-MRL on the family ``TabularMDP-v0`` with exact J and ∇J instead of estimates from outer episodes.
 
-    Arguments are those of :class:`~sb3_sgmrl.common.meta_algorithm.MetaOnPolicyAlgorithm`; ``n_episodes`` must be at least 2.
+    The outer episodes are not used. The gradient is formula (A) with b_j = J(U(θ, D∖τ_j)), which is unbiased for any inner
+    rule. The class supports one inner step. The gradient has the units of an outer surrogate that sums over steps, with
+    discounting from the start and without normalisation.
+
+    The arguments are the same as for :class:`~sb3_sgmrl.common.meta_algorithm.MetaOnPolicyAlgorithm`; ``n_episodes`` must be
+    at least 2.
     """
 
     def check_settings(self) -> None:
+        """
+        Check the arguments of the algorithm.
+
+        :raises ValueError: When ``n_inner_steps`` is not 1, or ``n_episodes`` is below 2
+        """
         super().check_settings()
         if self.n_inner_steps != 1:
             raise ValueError(f"`n_inner_steps` must be 1 for the reference, got {self.n_inner_steps}.")
         if self.n_episodes < 2:
-            raise ValueError("`n_episodes` must be at least 2 for the reference, which leaves one episode out.")
+            raise ValueError(
+                f"`n_episodes` must be at least 2 for the reference, which leaves one episode out, got {self.n_episodes}."
+            )
 
     def meta_gradient(self, rollout: MetaRollout) -> MetaGradient:
+        """
+        Compute the meta-gradient from the inner episodes.
+
+        :param rollout: The data of a meta-iteration
+        :return: The meta-gradient, without diagnostics
+        """
         assert self.env is not None
         horizon = known_horizon(self.env)
         mdps = [TabularMDP.of_task(task, horizon) for task in rollout.tasks]
@@ -69,9 +86,11 @@ class TabularReference(MetaOnPolicyAlgorithm):
 
     def task_gradient(self, mdp: TabularMDP, trace: list[TaskPhase]) -> Parameters:
         """
-        :param mdp: the task
-        :param trace: its inner and its outer phase
-        :return: its part of the gradient, by name
+        Compute the contribution of one task to the meta-gradient.
+
+        :param mdp: The task
+        :param trace: The inner and the outer phase of the task
+        :return: The contribution, by name
         """
         phase, adapted = trace[0], trace[1].parameters
         value = partial(dynamic_programming_return, self.functional, mdp=mdp, gamma=self.objective.outer.gamma)

@@ -1,4 +1,4 @@
-"""SG-MRL, MAML and first-order MAML on a few tabular tasks: what their gradients are on average, exactly, and draws."""
+"""Exact expectations and samples of the gradients of SG-MRL, MAML and first-order MAML on a few tabular tasks."""
 
 from __future__ import annotations
 
@@ -21,23 +21,25 @@ from sb3_sgmrl.score_terms.returns import ReturnCoefficients, return_baselines
 from sb3_sgmrl.theory.enumeration import every_batch, take
 from sb3_sgmrl.theory.tabular import TabularMDP, softmax_policy
 
-_CHUNK = 512  # policies whose gradients are computed at once
+_CHUNK = 512  # the number of policies whose gradients are computed at once
 
 
 @dataclass(frozen=True)
 class EnumeratedTask:
     """
-    Everything about a task that does not depend on the policy. A batch is a multiset of N trajectories.
+    Everything about a task that does not depend on the policy.
 
-    :param batch: every trajectory
-    :param environment: what the environment contributes to the probability of each, (n_trajectories,)
-    :param visits: how often each comes to state s and takes action a, (n_trajectories, n_states · n_actions)
-    :param returns: discounted, (n_trajectories,)
-    :param members: how often each batch contains each trajectory, (n_batches, n_trajectories)
-    :param orders: in how many orders each batch can be drawn, (n_batches,)
-    :param inner: each batch with its weights in the inner surrogate
-    :param weights: those weights, added up by state and action, (n_batches, n_states · n_actions)
-    :param outer: weights of each trajectory in the outer surrogate, if it were the only one
+    A batch is a multiset of N trajectories.
+
+    :param batch: Every trajectory
+    :param environment: The factor that the environment contributes to the probability of each trajectory, (n_trajectories,)
+    :param visits: The number of times that each trajectory takes action a in state s, (n_trajectories, n_states · n_actions)
+    :param returns: The discounted return of each trajectory, (n_trajectories,)
+    :param members: The number of times that each batch contains each trajectory, (n_batches, n_trajectories)
+    :param orders: The number of orders in which each batch can be drawn, (n_batches,)
+    :param inner: Each batch with its weights in the inner surrogate
+    :param weights: The weights in the inner surrogate, summed by state and action, (n_batches, n_states · n_actions)
+    :param outer: The weights of each trajectory in the outer surrogate of a batch that contains only this trajectory
     """
 
     batch: TaskBatch
@@ -53,17 +55,20 @@ class EnumeratedTask:
 
 class TabularTasks:
     """
-    V and its gradient for one inner step on equally likely tabular tasks, for the softmax policies of
-    :func:`~sb3_sgmrl.theory.softmax_policy`. Policies are rows of parameters, in the order of the names of
-    ``policy.parameters()``: logits of the first action in each state, of the second, …, and a bias per action.
+    V and its gradient for one inner step on equally likely tabular tasks.
 
-    With θ in three places, V(θ) = E_i Σ_D q(D; θ₁) J(θ₃ + α ĝ(θ₂, D)). The gradient by all three is ∇V, the expectation of
-    SG-MRL's estimator; without θ₁ it is that of MAML's, and by θ₃ alone that of first-order MAML's.
+    Policies are the softmax policies of :func:`~sb3_sgmrl.theory.softmax_policy`. A policy is a row of parameters in the order
+    of the names of ``policy.parameters()``. The row holds the logits of the first action in each state, then of the second, …,
+    and a bias per action.
 
-    :param mdps: the tasks, with the same states and actions
-    :param objective: the inner step, and γ; a plain outer surrogate, as in the paper
-    :param n_episodes: N, episodes of an inner batch
-    :param control_variate: of SG-MRL's score term; it sees one task at a time
+    With θ in three places, V(θ) = E_i Σ_D q(D; θ₁) J(θ₃ + α ĝ(θ₂, D)). The gradient with respect to all three is ∇V, the
+    expectation of SG-MRL's estimator. The gradient with respect to θ₂ and θ₃ is the expectation of MAML's estimator. The
+    gradient with respect to θ₃ alone is the expectation of first-order MAML's estimator.
+
+    :param mdps: The tasks, with the same states and actions
+    :param objective: The inner step, γ, and a plain outer surrogate as in the paper
+    :param n_episodes: The number N of episodes of an inner batch
+    :param control_variate: The control variate of SG-MRL's score term, which is applied to one task at a time
     """
 
     def __init__(
@@ -79,7 +84,7 @@ class TabularTasks:
         self.n_states, self.n_actions = mdps[0].rewards.shape
         self.objective = objective
         self.policy = softmax_policy(self.n_states, self.n_actions, seed=0)
-        # its features are the one-hot vectors of an MLP without hidden layers, for which the package has quicker formulas
+        # the policy is an MLP without hidden layers on one-hot vectors, for which the package has faster formulas
         states, actions = spaces.Discrete(self.n_states), spaces.Discrete(self.n_actions)
         self.policy.mlp = PlainMlp(("action_net",), th.nn.Identity(), states, actions)
         self.tasks = [self._enumerate(mdp, n_episodes) for mdp in mdps]
@@ -112,29 +117,31 @@ class TabularTasks:
 
     def log_prob(self, theta: th.Tensor) -> th.Tensor:
         """
-        :param theta: policies, shape (..., n_parameters)
-        :return: log π(a|s), shape (..., n_states · n_actions)
+        Compute the log-probabilities of all actions in all states.
+
+        :param theta: The policies, shape (..., n_parameters)
+        :return: The log-probabilities log π(a|s), shape (..., n_states · n_actions)
         """
         logits = theta[..., : -self.n_actions].unflatten(-1, (self.n_actions, self.n_states))
         return (logits.mT + theta[..., None, -self.n_actions :]).log_softmax(-1).flatten(-2)
 
     def _adapted(self, task: EnumeratedTask, inner: th.Tensor, start: th.Tensor) -> th.Tensor:
-        """θ₃ + α ĝ(θ₂, D) for every batch D, (n_batches, n_parameters)."""
+        """Compute θ₃ + α ĝ(θ₂, D) for every batch D, (n_batches, n_parameters)."""
         weights = task.weights.unflatten(-1, (self.n_states, self.n_actions))
         by_logit = weights - self.log_prob(inner).exp().reshape(weights.shape[1:]) * weights.sum(-1, keepdim=True)
         return start + self.objective.inner_lr * th.cat([by_logit.mT.flatten(1), by_logit.sum(1)], dim=1)
 
     def _batch_probabilities(self, task: EnumeratedTask, theta: th.Tensor) -> th.Tensor:
-        """q(D; θ), (n_batches,)."""
+        """Compute q(D; θ), (n_batches,)."""
         trajectories = task.environment.log() + task.visits @ self.log_prob(theta)
         return task.orders * (task.members @ trajectories).exp()
 
     def _trajectory_probabilities(self, task: EnumeratedTask, thetas: th.Tensor) -> th.Tensor:
-        """q(τ; θ) of many policies, (n_policies, n_trajectories)."""
+        """Compute q(τ; θ) of many policies, (n_policies, n_trajectories)."""
         return task.environment * (self.log_prob(thetas) @ task.visits.T).exp()
 
     def _value(self, sampling: th.Tensor, inner: th.Tensor, start: th.Tensor) -> th.Tensor:
-        """V with θ in three places, see the class."""
+        """Compute V with θ in three places, as in the docstring of the class."""
         total = sampling.new_zeros(())
         for task in self.tasks:
             reached = self._trajectory_probabilities(task, self._adapted(task, inner, start)) @ task.returns
@@ -143,16 +150,19 @@ class TabularTasks:
 
     def values(self, thetas: th.Tensor) -> th.Tensor:
         """
-        :param thetas: policies, shape (n_policies, n_parameters)
-        :return: V of each, shape (n_policies,)
+        Compute V of many policies.
+
+        :param thetas: The policies, shape (n_policies, n_parameters)
+        :return: The value V of each policy, shape (n_policies,)
         """
         return th.func.vmap(lambda theta: self._value(theta, theta, theta), chunk_size=_CHUNK)(thetas)
 
     def expected_gradients(self, thetas: th.Tensor) -> dict[str, th.Tensor]:
         """
-        :param thetas: policies, shape (n_policies, n_parameters)
-        :return: expectation of each algorithm's meta-gradient, "sgmrl", which is ∇V, "maml" and "fo-maml", shape
-            (n_policies, n_parameters)
+        Compute the expectation of each algorithm's meta-gradient.
+
+        :param thetas: The policies, shape (n_policies, n_parameters)
+        :return: The expectations of "sgmrl", which is ∇V, "maml" and "fo-maml", shape (n_policies, n_parameters)
         """
         by_place = th.func.grad(self._value, argnums=(0, 1, 2))
         sampling, inner, start = th.func.vmap(lambda theta: by_place(theta, theta, theta), chunk_size=_CHUNK)(thetas)
@@ -160,15 +170,19 @@ class TabularTasks:
 
     def hessian(self, theta: th.Tensor) -> th.Tensor:
         """
-        :param theta: a policy, shape (n_parameters,)
-        :return: ∇²V, shape (n_parameters, n_parameters)
+        Compute the Hessian of V.
+
+        :param theta: The policy, shape (n_parameters,)
+        :return: The Hessian ∇²V, shape (n_parameters, n_parameters)
         """
         return th.func.hessian(lambda x: self._value(x, x, x))(theta)
 
     def parameters(self, theta: np.ndarray) -> Parameters:
         """
-        :param theta: a policy, shape (n_parameters,)
-        :return: the same by name
+        Split a row of parameters by name.
+
+        :param theta: The policy, shape (n_parameters,)
+        :return: The parameters, by name
         """
         weight, bias = np.split(theta, [-self.n_actions])
         return {
@@ -180,14 +194,16 @@ class TabularTasks:
         self, theta: np.ndarray, n_tasks: int, n_outer_episodes: int, rng: np.random.Generator
     ) -> list[tuple[int, list[TaskPhase]]]:
         """
-        A meta-batch of tasks and episodes. Tasks that are the same and have the same inner batch come as one, with the outer
-        episodes of all of them: the mean of their meta-gradients is linear in the outer episodes.
+        Draw a meta-batch of tasks and episodes.
 
-        :param theta: the policy, shape (n_parameters,)
-        :param n_tasks: B
-        :param n_outer_episodes: episodes of a task's outer batch
-        :param rng: source of randomness
-        :return: how many tasks of the meta-batch each stands for, and its two phases
+        Equal tasks with equal inner batches are merged to one trace with all their outer episodes. This is exact, because the
+        mean of their meta-gradients is linear in the outer episodes.
+
+        :param theta: The policy, shape (n_parameters,)
+        :param n_tasks: The meta-batch size B
+        :param n_outer_episodes: The number of episodes of a task's outer batch
+        :param rng: The random number generator
+        :return: Pairs of the number of merged tasks and their two phases
         """
         parameters, flat = self.parameters(theta), th.from_numpy(theta)
         traces = []
@@ -206,12 +222,13 @@ class TabularTasks:
 
     def estimate(self, algorithm: str, traces: Sequence[Sequence[TaskPhase]]) -> Parameters:
         """
-        The meta-gradient that training computes, by :func:`~sb3_sgmrl.gradient.meta_gradient.meta_gradient`. SG-MRL has
-        the exact score term.
+        Compute the meta-gradient as in training, by :func:`~sb3_sgmrl.gradient.meta_gradient.meta_gradient`.
 
-        :param algorithm: "sgmrl", "maml" or "fo-maml"
-        :param traces: two phases of every task
-        :return: by name
+        SG-MRL uses the exact score term.
+
+        :param algorithm: The algorithm: "sgmrl", "maml" or "fo-maml"
+        :param traces: The two phases of every task
+        :return: The meta-gradient, by name
         """
         objective, gamma = replace(self.objective, first_order=algorithm == "fo-maml"), self.objective.outer.gamma
         score = None
@@ -227,14 +244,14 @@ class TabularTasks:
         self, algorithm: str, theta: np.ndarray, n_tasks: int, n_outer_episodes: int, rng: np.random.Generator
     ) -> np.ndarray:
         """
-        The mean of :meth:`estimate` over a meta-batch.
+        Draw a meta-batch and compute its meta-gradient, the mean of :meth:`estimate` over the tasks.
 
-        :param algorithm: "sgmrl", "maml" or "fo-maml"
-        :param theta: the policy, shape (n_parameters,)
-        :param n_tasks: B
-        :param n_outer_episodes: episodes of a task's outer batch
-        :param rng: source of randomness
-        :return: shape (n_parameters,)
+        :param algorithm: The algorithm: "sgmrl", "maml" or "fo-maml"
+        :param theta: The policy, shape (n_parameters,)
+        :param n_tasks: The meta-batch size B
+        :param n_outer_episodes: The number of episodes of a task's outer batch
+        :param rng: The random number generator
+        :return: The meta-gradient, shape (n_parameters,)
         """
         gradient = np.zeros_like(theta)
         for count, trace in self.draw_traces(theta, n_tasks, n_outer_episodes, rng):

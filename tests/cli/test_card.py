@@ -77,13 +77,18 @@ def test_run_to_repository_and_back(hub: None, tmp_path: Path, capsys: pytest.Ca
         assert f"| {k} | {value:.2f} |" in text
     low, high = np.min(report.tasks, 0), np.max(report.tasks, 0)
     for part in (
-        *("| tasks | 3, drawn anew", f"seed {REPORT_SEED}", "from (-0.5 -0.5) to (0.5 0.5)", "| horizon | 100 steps |"),
+        *(
+            "| tasks | 3, drawn from the training distribution",
+            f"seed {REPORT_SEED}",
+            "from (-0.5 -0.5) to (0.5 0.5)",
+            "| horizon | 100 steps |",
+        ),
         *(f"from ({low[0]:.4g} {low[1]:.4g}) to ({high[0]:.4g} {high[1]:.4g})", "return after 2 inner steps"),
         *(
             "![learning_curve.png]",
             "![adaptation.png]",
             "'meta_batch_size': 2",
-            f"{model._iteration} meta-iterations in all",
+            f"{model._iteration} meta-iterations in total",
             f"{model.num_timesteps:,} environment steps",
         ),
         *(f"seed {model.seed};", "| torch |"),
@@ -171,13 +176,13 @@ def test_errors_leave_things_as_they_were(monkeypatch: pytest.MonkeyPatch, capsy
     for arguments, words in (
         ([], "logs"),
         ([*bandit, "--repo-id", "me"], "--repo-id"),
-        ([*bandit, "--n-tasks", "0"], "n_tasks"),
-        ([*bandit, "--n-steps", "0"], "n_steps"),
+        ([*bandit, "--n-tasks", "0"], "`--n-tasks` must be a positive integer, got 0"),
+        ([*bandit, "--n-steps", "0"], "`--n-steps` must be a positive integer, got 0"),
         ([*bandit, "--seed", "-1"], "seed"),
         (["-i", "model.zip", "--env", "Navigation3D-v0"], "Navigation3D-v0"),
         (["-i", "model.zip", "--env", "CartPole-v1"], "has no tasks"),
         (["-i", "model.zip"], "observation_space"),
-        (["-i", "none.zip"], "none.zip is not a file"),
+        (["-i", "none.zip"], "`-i` must be an existing file, got none.zip"),
         ([*bandit, "--algo", "maml"], "SGMRL"),
     ):
         assert words in error_of(card, [*SMALL, *arguments], capsys)
@@ -185,7 +190,7 @@ def test_errors_leave_things_as_they_were(monkeypatch: pytest.MonkeyPatch, capsy
 
     Path("hub/sgmrl-BernoulliBandit-v0").mkdir(parents=True)
     assert card.main(bandit) == 2
-    assert "hub/sgmrl-BernoulliBandit-v0 is there already" in capsys.readouterr().err
+    assert "`--output` must be a new folder, got the existing hub/sgmrl-BernoulliBandit-v0" in capsys.readouterr().err
     assert not list(Path("hub/sgmrl-BernoulliBandit-v0").iterdir())
 
     def interrupt(*_: Any) -> None:

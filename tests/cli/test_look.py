@@ -217,19 +217,19 @@ gym.register("OwnGoals-v0", entry_point=make)
     [
         (["-f", "nofolder"], "nofolder"),
         (["--env", "Navigatio2D-v0"], "did you mean 'Navigation2D-v0'"),
-        (["--env", "nomodule:X-v0"], "no module 'nomodule'"),
-        (["-i", "none.zip"], "none.zip is not a file"),
+        (["--env", "nomodule:X-v0"], "must name modules that can be imported, got 'nomodule'"),
+        (["-i", "none.zip"], "`-i` must be an existing file, got none.zip"),
         (["-i", "junk.zip"], "junk.zip is cut off"),
-        (["-i", "MODEL", "--algo", "maml"], "is a model of SGMRL: --algo must be sgmrl"),
+        (["-i", "MODEL", "--algo", "maml"], "a model of SGMRL, got maml"),
         (["-i", "MODEL", "--env", "BernoulliBandit-v0"], "observation_space of the model"),
         (["-i", "MODEL", "--env", "CartPole-v1"], "has no tasks"),
         (["-i", "MODEL", "--task", "1", "2", "3"], "not in the task space"),
         (["-i", "MODEL", "--task", "north"], "not in the task space"),
-        (["-i", "MODEL", "--device", "abacus"], "--device abacus"),
+        (["-i", "MODEL", "--device", "abacus"], "`--device` must be a PyTorch device, such as cpu or cuda, got abacus"),
         (["-i", "MODEL", "--env-kwargs", "squared"], "name:value"),
         (["-i", "MODEL", "--env-kwargs", "squared:yes"], "text in quotes"),
-        (["--adapt-steps", "0"], "adapt_steps"),
-        (["--n-episodes", "-1"], "n_episodes"),
+        (["--adapt-steps", "0"], "`--adapt-steps` must be a positive integer, got 0"),
+        (["--n-episodes", "-1"], "`--n-episodes` must be a positive integer, got -1"),
         (["--seed", "-1"], "seed"),
     ],
 )
@@ -243,15 +243,15 @@ def test_errors_are_one_sentence(
 @pytest.mark.parametrize(
     "command, arguments, words",
     [
-        (adapt, ["-o", "adapted.pt"], "must end in .zip"),
-        (adapt, ["-o", "there.zip"], "there.zip is there already"),
-        (adapt, ["-o", "there.zip/adapted.zip"], "cannot be written"),
-        (adapt, ["-o", "folder.zip"], "is a folder"),
+        (adapt, ["-o", "adapted.pt"], "`--output` must end in .zip, got adapted.pt"),
+        (adapt, ["-o", "there.zip"], "got the existing there.zip: pass `--overwrite`"),
+        (adapt, ["-o", "there.zip/adapted.zip"], "must be in a writable folder"),
+        (adapt, ["-o", "folder.zip"], "`--output` must be a file, got the folder folder.zip"),
         (adapt, ["--export", "PPO"], "needs a file"),
         (record, ["-o", "video.avi"], "must end in .mp4 or .gif"),
-        (record, ["-o", "there.zip/video.gif"], "cannot be written"),
-        (enjoy, ["--picture", "there.zip"], "must end in .png"),
-        (enjoy, ["--video", "there.zip"], "must end in .mp4"),
+        (record, ["-o", "there.zip/video.gif"], "must be in a writable folder"),
+        (enjoy, ["--picture", "there.zip"], "`--picture` must end in .png"),
+        (enjoy, ["--video", "there.zip"], "`--video` must end in .mp4"),
     ],
 )
 def test_outputs_are_checked_first(
@@ -286,7 +286,7 @@ def test_environment_without_pictures(
     monkeypatch.setenv("MUJOCO_GL", "egl")
     monkeypatch.setattr("sb3_sgmrl.envs.navigation.Navigation2DEnv.metadata", {"render_modes": []})
     assert record.main(["-i", str(trained), *TASK, "-o", "a.gif"]) == 2
-    assert "draws no pictures" in capsys.readouterr().err and not Path("a.gif").exists()
+    assert "must have the render mode 'rgb_array'" in capsys.readouterr().err and not Path("a.gif").exists()
 
 
 def test_way_of_navigation_is_drawn() -> None:

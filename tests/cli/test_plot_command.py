@@ -64,13 +64,13 @@ THREE = [[0.5, 1.0, 2.0], [0.0, 1.0, 3.0]]
 @pytest.mark.parametrize(
     "of_reports, options, words",
     [
-        ([TEXTS], ["--parameters", "0"], "the tasks of 'report' are not numbers, so --env must name their family"),
-        ([TEXTS], [], "the tasks of 'report' are not numbers, so --env must name their family"),
-        ([LENGTHS], ["--parameters", "0"], "the tasks of 'report' must have equally many numbers each, got 1 to 2"),
-        ([LENGTHS], [], "the tasks of 'report' must have equally many numbers each, got 1 to 2"),
-        ([THREE], [], "--parameters must choose one or two of the numbers of a task, of which there are 3."),
-        ([GOALS, [1, 2]], [], "--parameters must choose one or two of the numbers of a task, of which there are 1 and 2."),
-        ([GOALS, [1, 2]], ["--parameters", "1"], "--parameters must lie between 0 and 0, got 1."),
+        ([TEXTS], ["--parameters", "0"], "`--env` is missing: the tasks of 'report' are not numbers"),
+        ([TEXTS], [], "`--env` is missing: the tasks of 'report' are not numbers"),
+        ([LENGTHS], ["--parameters", "0"], "The tasks of 'report' must have equally many numbers each, got 1 to 2"),
+        ([LENGTHS], [], "The tasks of 'report' must have equally many numbers each, got 1 to 2"),
+        ([THREE], [], "`--parameters` must select one or two of the numbers of a task, got none of 3."),
+        ([GOALS, [1, 2]], [], "`--parameters` must select one or two of the numbers of a task, got none of 1 and 2."),
+        ([GOALS, [1, 2]], ["--parameters", "1"], "`--parameters` must lie between 0 and 0, got 1."),
     ],
 )
 def test_tasks_that_cannot_be_drawn(
@@ -139,7 +139,10 @@ def test_paths_may_hold_an_equals_sign(text: str, name: str) -> None:
 
 @pytest.mark.parametrize(
     "text, words",
-    [("exp/lr=0.1", "neither 0.1 nor exp/lr=0.1 is a file or a folder."), ("A=", "A= is neither a file nor a folder.")],
+    [
+        ("exp/lr=0.1", "must be an existing file or folder, got exp/lr=0.1 (neither 0.1 nor exp/lr=0.1 exists)."),
+        ("A=", "`SOURCE` must be an existing file or folder, got A=."),
+    ],
 )
 def test_of_what_is_not_there_all_is_said(text: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert words in error_of(plot, ["adaptation", text], capsys)
@@ -167,7 +170,7 @@ def test_every_model_has_a_row(drawn: dict[str, Figure]) -> None:
 
 def test_a_source_given_twice_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     write_report("a.csv")
-    assert "two sources would be shown as 'a: a.csv': NAME=SOURCE" in error_of(plot, ["tasks", "a.csv", "a.csv"], capsys)
+    assert "got two sources 'a: a.csv': rename one by NAME=SOURCE" in error_of(plot, ["tasks", "a.csv", "a.csv"], capsys)
 
 
 # ---------------------------------------------------------------- files of another kind
@@ -208,29 +211,29 @@ def test_files_of_another_kind_are_named(kind: str, name: str, words: str, capsy
     [
         (["adaptation", "model.zip", "--level", "95"], "`level` must lie between 0 and 1, got 95"),
         (["trajectories", "model.zip", "--level", "nan"], "`level` must lie between 0 and 1, got nan"),
-        (["trajectories", "model.zip", "--dpi", "0"], "--dpi must lie between 1 and 2400, got 0."),
-        (["adaptation", "model.zip", "--dpi", "1000000"], "--dpi must lie between 1 and 2400, got 1000000."),
+        (["trajectories", "model.zip", "--dpi", "0"], "`--dpi` must lie between 1 and 2400, got 0."),
+        (["adaptation", "model.zip", "--dpi", "1000000"], "`--dpi` must lie between 1 and 2400, got 1000000."),
         (
             ["profile", "model.zip", "report.csv", "--n-steps", "3"],
-            "--n-steps must be at most 2, which report.csv has, got 3.",
+            "`--n-steps` must be at most 2, as in report.csv, got 3.",
         ),
-        (["improvement", "model.zip", "report.csv", "--n-steps", "3"], "--n-steps must be at most 2, which report.csv has"),
-        (["tasks", "model.zip", "report.csv", "--n-steps", "3"], "--n-steps must be at most 2, which report.csv has"),
+        (["improvement", "model.zip", "report.csv", "--n-steps", "3"], "`--n-steps` must be at most 2, as in report.csv"),
+        (["tasks", "model.zip", "report.csv", "--n-steps", "3"], "`--n-steps` must be at most 2, as in report.csv"),
         (["tasks", "model.zip", "--n-steps", "0"], "`n_steps` must be a positive integer, got 0"),
         (["trajectories", "model.zip", "--n-steps", "0"], "`n_steps` must be a positive integer, got 0"),
         (["adaptation", "model.zip", "picture.csv"], "picture.csv is not a report"),
-        (["improvement", "A=model.zip", "A=report.csv"], "improvement needs at least two algorithms, got 'A'"),
+        (["improvement", "A=model.zip", "A=report.csv"], "`improvement` needs at least two algorithms, got 'A'"),
         (
             ["tasks", "model.zip", "--parameters", "-1"],
-            "--parameters must be one or two numbers that are not negative, got -1.",
+            "`--parameters` must be one or two non-negative integers, got -1.",
         ),
-        (["tasks", "model.zip", "--names", "x", "y", "z"], "--names must be one or two names, got 'x' 'y' 'z'."),
+        (["tasks", "model.zip", "--names", "x", "y", "z"], "`--names` must be one or two names, got 'x' 'y' 'z'."),
         (
             ["tasks", "model.zip", "--names", "x", "y", "--parameters", "0"],
-            "--names must be a name for each of 1 --parameters",
+            "`--names` must be a name for each of 1 `--parameters`",
         ),
-        (["tasks", "model.zip", "model.zip"], "two sources would be shown as"),
-        (["trajectories", "model.zip", "model.zip"], "two sources would be shown as"),
+        (["tasks", "model.zip", "model.zip"], "`SOURCE` labels must differ"),
+        (["trajectories", "model.zip", "model.zip"], "`SOURCE` labels must differ"),
     ],
 )
 def test_nothing_is_played_before_options_are_checked(

@@ -116,7 +116,7 @@ def test_settings_outside_of_the_search_are_tried_as_they_are(
     assert model.meta_batch_size == 2 and model.max_grad_norm is None and model.gamma == 1 and model.inner_lr == 0.1
     assert model.lr_schedule(0.5) == 0.001
     assert model.policy_kwargs == {"net_arch": [8], "log_std_init": -3}
-    assert "also those outside of what is searched: learning_rate=lin_0.002, meta_batch_size=2" in capsys.readouterr().out
+    assert "including values outside the search space: learning_rate=lin_0.002, meta_batch_size=2" in capsys.readouterr().out
     entry = yaml.safe_load(Path(f"{STUDY}.yml").read_text())["Navigation2D-v0"]
     assert entry["meta_batch_size"] == 2 and entry["max_grad_norm"] is None and entry["gamma"] == 1
     assert entry["learning_rate"] == "lin_0.002" and entry["policy_kwargs"] == {"net_arch": [8], "log_std_init": -3}
@@ -141,7 +141,7 @@ def test_settings_are_tried_after_an_interrupt_of_their_trial(
 def test_a_study_goes_on_and_nothing_is_replaced(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_tune("--storage", "all.log", "--study-name", "mine", "--output", "best.yml", n_trials=1) == 0
     assert run_tune("--storage", "all.log", "--study-name", "mine", "--output", "best.yml", n_trials=1) == 2
-    assert "best.yml is there already" in capsys.readouterr().err
+    assert "`--output` must be a new file, got the existing best.yml" in capsys.readouterr().err
     before = Path("best.yml").read_text()
     assert run_tune("--storage", "all.log", "--study-name", "mine", n_trials=1) == 0
     assert len(optuna.load_study(storage=_journal("all.log"), study_name="mine").trials) == 2
@@ -153,7 +153,7 @@ def test_a_study_goes_on_with_trials_of_its_kind(other: list[str], capfd: pytest
     named = ["--storage", "all.log", "--study-name", "mine"]
     assert run_tune(*named, n_trials=1) == 0
     capfd.readouterr()
-    assert f"was searched with {other[0]} " in error_of(tune, ["-n", "1", "--n-trials", "1", *named, *other], capfd)
+    assert f"`{other[0]}` must be " in error_of(tune, ["-n", "1", "--n-trials", "1", *named, *other], capfd)
     assert len(optuna.load_study(storage=_journal("all.log"), study_name="mine").trials) == 1
 
 
@@ -203,7 +203,7 @@ def test_search_without_a_finished_trial(monkeypatch: pytest.MonkeyPatch, capsys
     monkeypatch.setattr(SGMRL, "train", fail)
     assert run_tune() == 2
     captured = capsys.readouterr()
-    assert "No trial was finished" in captured.err.splitlines()[-1] and "NaN" in captured.out
+    assert "No trial finished" in captured.err.splitlines()[-1] and "NaN" in captured.out
     assert not list(Path().rglob("*.yml"))
 
 
@@ -233,13 +233,13 @@ def test_optimize_of_train_is_tune_with_a_bar(capsys: pytest.CaptureFixture[str]
 @pytest.mark.parametrize(
     "arguments, words",
     [
-        (["--n-trials", "0"], "n_trials"),
-        (["--n-jobs", "0"], "n_jobs"),
-        (["--n-evaluations", "0"], "n_evaluations"),
-        (["--storage", "study.txt"], "--storage study.txt cannot be opened"),
-        (["--output", "best.txt"], "best.txt must end in .yml"),
-        (["--output", "file/best.yml"], "file/best.yml cannot be written"),
-        (["--optimization-log-path", "file"], "--optimization-log-path must be a folder"),
+        (["--n-trials", "0"], "`--n-trials` must be a positive integer, got 0"),
+        (["--n-jobs", "0"], "`--n-jobs` must be a positive integer, got 0"),
+        (["--n-evaluations", "0"], "`--n-evaluations` must be a positive integer, got 0"),
+        (["--storage", "study.txt"], "`--storage` must be FILE.log or sqlite:///FILE, got study.txt"),
+        (["--output", "best.txt"], "`--output` must end in .yml or .yaml, got best.txt"),
+        (["--output", "file/best.yml"], "`--output` must be in a writable folder, got file/best.yml"),
+        (["--optimization-log-path", "file"], "`--optimization-log-path` must be a writable folder, got file"),
         (["-params", "inner_lr:-1"], "`inner_lr` must be positive"),
         (["-params", "inner_lrr:1"], "did you mean 'inner_lr'"),
         (["-params", "policy_kwargs:dict(activation_fn=th.nn.ReLU)"], "must be text"),

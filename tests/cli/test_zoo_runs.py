@@ -72,20 +72,20 @@ def test_plot_plays_a_run_as_it_was_trained(monkeypatch: pytest.MonkeyPatch) -> 
         (["-params", "baseline:'linaer'"], "linear, critic, none"),
         (["-params", "meta_batch_size:2.5"], "meta_batch_size"),
         (["-params", "n_envs:-1"], "n_envs"),
-        (["-params", "policy_kwargs:dict(net_archh=[3])"], "'net_archh' of policy_kwargs is not an argument"),
+        (["-params", "policy_kwargs:dict(net_archh=[3])"], "'net_archh' of `policy_kwargs` is not an argument"),
         (["-params", "normalize:dict(norm_obss=True)"], "did you mean 'norm_obs'"),
-        (["-params", "env_wrapper:'gymnasium.wrappers.Nope'"], "env_wrapper must name a class"),
-        (["-params", "callback:['nope.Nope']"], "callback must name a class"),
-        (["-n", "0"], "--n-timesteps must be positive, got 0"),
-        (["--n-timesteps", "-500"], "--n-timesteps must be positive, got -500"),
-        (["--alg", "maml"], "--alg maml; --help shows the options, which cannot be abbreviated"),
-        (["--conf", "list.yml"], "--conf list.yml; --help"),
-        (["--conf-file", "t2.log"], "--conf-file must be a file that ends in .yml, .yaml or .py, or a module"),
-        (["--conf-file", "./t2.log"], "--conf-file must be a file"),
-        (["--conf-file", "t2.yml"], "--conf-file must be a file"),
-        (["--conf-file", "list.yml"], "list.yml must have an entry"),
-        (["--conf-file", "none.yml"], "none.yml must have an entry"),
-        (["--env", "nomodule:X-v0"], "no module 'nomodule'"),
+        (["-params", "env_wrapper:'gymnasium.wrappers.Nope'"], "`env_wrapper` must name a class"),
+        (["-params", "callback:['nope.Nope']"], "`callback` must name a class"),
+        (["-n", "0"], "`--n-timesteps` must be positive, got 0"),
+        (["--n-timesteps", "-500"], "`--n-timesteps` must be positive, got -500"),
+        (["--alg", "maml"], "--alg maml; `--help` shows the options, which cannot be abbreviated"),
+        (["--conf", "list.yml"], "--conf list.yml; `--help`"),
+        (["--conf-file", "t2.log"], "`--conf-file` must be an existing .yml, .yaml or .py file, or a module, got t2.log"),
+        (["--conf-file", "./t2.log"], "`--conf-file` must be an existing"),
+        (["--conf-file", "t2.yml"], "`--conf-file` must be an existing"),
+        (["--conf-file", "list.yml"], "lines per environment, got list.yml"),
+        (["--conf-file", "none.yml"], "lines per environment, got none.yml"),
+        (["--env", "nomodule:X-v0"], "must name modules that can be imported, got 'nomodule'"),
         (["--env", "Navigation2D"], "did you mean 'Navigation2D-v0'"),
         (["--eval-steps", "0"], "--eval-steps"),
         (["--eval-episodes", "-1"], "--eval-episodes"),
@@ -104,7 +104,7 @@ def test_errors_are_one_sentence(arguments: list[str], words: str, capfd: pytest
 
 
 def test_number_of_steps_of_a_file(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "n_timesteps, here or by -n" in error_of(train, ["-params", "n_timesteps:'x'"], capsys)
+    assert "`n_timesteps` (here or as `-n`)" in error_of(train, ["-params", "n_timesteps:'x'"], capsys)
     assert "must be a positive number" in error_of(train, ["-params", "n_timesteps:0"], capsys)
     assert train.main(["--eval-freq", "-1", "--eval-tasks", "2", "-params", "n_timesteps:1", "meta_batch_size:2"]) == 0
 

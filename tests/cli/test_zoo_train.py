@@ -136,7 +136,7 @@ def test_continued_model_keeps_its_settings(capsys: pytest.CaptureFixture[str]) 
     capsys.readouterr()
     arguments = ["--seed", "5", "-n", "1", "--eval-tasks", "2", "-i", str(runs[0] / "Navigation2D-v0.zip")]
     assert train.main([*arguments, "-params", "gamma:0.9", "n_episodes:2"]) == 0
-    assert capsys.readouterr().out.count("--seed has no effect") == 1
+    assert capsys.readouterr().out.count("`--seed` has no effect") == 1
     model = SGMRL.load(runs[1] / "Navigation2D-v0.zip")
     assert (model.inner_lr, model.n_inner_steps, model.score_coef, model.meta_batch_size) == (0.5, 2, 0.0, 2)
     assert (model.gamma, model.n_episodes) == (0.9, 2) and model.lr_schedule(0.5) == 0.001
@@ -146,13 +146,13 @@ def test_continued_model_keeps_its_settings(capsys: pytest.CaptureFixture[str]) 
     assert used.items() <= config.items()
     assert len(np.load(runs[1] / "evaluations.npz")["results"][0][0]) == 3  # steps of the model, from 0
     for wrong, words in (
-        (["-params", "policy_kwargs:dict(net_arch=[9])"], "policy_kwargs cannot be changed with -i"),
-        (["--algo", "maml"], "--algo must be sgmrl, got maml"),
+        (["-params", "policy_kwargs:dict(net_arch=[9])"], "`-params` must not contain policy_kwargs with `-i`"),
+        (["--algo", "maml"], "`--algo` must be sgmrl for `-i "),
     ):
         assert words in error_of(train, [*arguments, *wrong], capsys)
     assert not runs[1].with_name("Navigation2D-v0_3").exists()
     looked_at = ["--algo", "maml", "-i", str(runs[0] / "Navigation2D-v0.zip")]
-    assert "--algo must be sgmrl, got maml" in error_of(enjoy, looked_at, capsys)
+    assert "`--algo` must be sgmrl for `-i " in error_of(enjoy, looked_at, capsys)
 
 
 def test_continue_from_a_checkpoint_with_normalized_observations() -> None:

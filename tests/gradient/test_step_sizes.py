@@ -209,7 +209,7 @@ def test_estimators_have_the_step_sizes_of_the_model():
     for estimator in estimators.values():
         assert estimator.inner_lr_by_parameter() == model.inner_lr_by_parameter()
     estimators["maml"].step_sizes = None
-    with pytest.raises(ValueError, match="`estimators` must have the step sizes of one model, but 'maml' and 'sgmrl' differ"):
+    with pytest.raises(ValueError, match="`estimators` must share the step sizes of one model, but 'maml' and 'sgmrl' differ"):
         check_estimators(estimators)
 
 

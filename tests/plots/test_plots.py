@@ -162,7 +162,7 @@ def test_learning_curves_are_interquartile_means(tmp_path: Path) -> None:
         plot_learning_curves({"A": curves}, level=95)
     with pytest.raises(ValueError, match="curves"):
         plot_learning_curves({"A": []})
-    with pytest.raises(ValueError, match=r"'A'.*different numbers of tasks"):
+    with pytest.raises(ValueError, match=r"'A' must be evaluated on equally many tasks, got numbers of tasks \[1, 4\]"):
         plot_learning_curves({"A": [curves[0], LearningCurve(steps, before[0, :1], after[0, :1])]})
 
 
@@ -197,7 +197,7 @@ def test_adaptation_of_several_seeds(tmp_path: Path) -> None:
     low, high = reports[0].confidence_interval().T
     vertices = axis.collections[1].get_paths()[0].vertices
     assert {*low, *high} <= {*vertices[:, 1]}
-    with pytest.raises(ValueError, match=r"'A' must be of the same tasks.*3 tasks, 2 inner steps and 4 tasks"):
+    with pytest.raises(ValueError, match=r"'A' must have the same numbers of tasks.*3 tasks, 2 inner steps and 4 tasks"):
         plot_adaptation({"A": [reports[0], reports_of(0.0, n_tasks=3)[0]]})
     with pytest.raises(ValueError, match="reports"):
         plot_adaptation({})
@@ -259,12 +259,12 @@ def test_returns_of_tasks(tmp_path: Path) -> None:
     for drawn, expected in zip(axis.lines, (distances, distances, distances[:2], distances[:2]), strict=True):
         np.testing.assert_allclose(drawn.get_xdata(), expected)
     for of_each, words in (
-        ({"A": distances}, r"must have the names of `reports`, \['A', 'B'\], got \['A'\]"),
-        ({"A": distances, "B": np.zeros((2, 2))}, "one per task in every report or two in every report"),
+        ({"A": distances}, r"must have the names of `reports` \['A', 'B'\], got \['A'\]"),
+        ({"A": distances, "B": np.zeros((2, 2))}, "one number per task in every report or two in every report"),
     ):
         with pytest.raises(ValueError, match=words):
             plot_task_returns(apart, of_each)
-    with pytest.raises(ValueError, match="are needed where tasks are not numbers"):
+    with pytest.raises(ValueError, match="are needed for tasks that are not equally many numbers"):
         plot_task_returns(AdaptationReport(["left", "right"], report.returns[:2]))
     with pytest.raises(ValueError, match="between 1 and 2"):
         plot_task_returns(report, n_steps=0)
@@ -357,19 +357,22 @@ def test_command_names_runs_as_rl_zoo_does(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "arguments, words",
     [
-        (["curves", "nowhere"], "nowhere is neither a file nor a folder"),
+        (["curves", "nowhere"], "`SOURCE` must be an existing file or folder, got nowhere"),
         (["curves", "RUN", "-o", "picture.jpeg2"], "must end in .png"),
-        (["curves", "RUN", "-o", "there.png/picture.png"], "there.png/picture.png cannot be written"),
-        (["curves", "RUN", "-o", "there.png"], "there.png is there already"),
+        (
+            ["curves", "RUN", "-o", "there.png/picture.png"],
+            "`--output` must be in a writable folder, got there.png/picture.png",
+        ),
+        (["curves", "RUN", "-o", "there.png"], "`--output` must be a new file, got the existing there.png"),
         (["curves", "RUN", "--smooth", "0"], "`window` must be a positive integer"),
-        (["curves", "."], "has no progress.csv"),
-        (["adaptation", "."], "has no adaptation.csv"),
+        (["curves", "."], "`SOURCE` must contain progress.csv, the log"),
+        (["adaptation", "."], "`SOURCE` must contain adaptation.csv, a report"),
         (["adaptation", "RUN/progress.csv"], "is not a report"),
-        (["adaptation", "RUN/model.zip"], "--env is missing"),
+        (["adaptation", "RUN/model.zip"], "`--env` is missing"),
         (["adaptation", "RUN", "--level", "95"], "`level` must lie between 0 and 1"),
         (["improvement", "RUN"], "at least two algorithms"),
-        (["tasks", "RUN", "--parameters", "2"], "--parameters must lie between 0 and 1"),
-        (["trajectories", "RUN", "--n-tasks", "0"], "`n_tasks` must be a positive integer"),
+        (["tasks", "RUN", "--parameters", "2"], "`--parameters` must lie between 0 and 1"),
+        (["trajectories", "RUN", "--n-tasks", "0"], "`--n-tasks` must be a positive integer"),
     ],
 )
 def test_command_errors_are_one_sentence(

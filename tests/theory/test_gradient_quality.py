@@ -167,22 +167,22 @@ def test_wrong_arguments():
         sample_gradients({})
     with pytest.raises(ValueError, match=r"`estimators` must agree in `inner_lr`, which is 0.1 in 'maml' and 0.2 in 'other'"):
         sample_gradients({**estimators, "other": make_estimators(model, {"other": (MAML, {"inner_lr": 0.2})})["other"]})
-    with pytest.raises(ValueError, match="`estimators` must have the policy of one model, but 'maml' and 'other' differ"):
+    with pytest.raises(ValueError, match="`estimators` must share the policy of one model, but 'maml' and 'other' differ"):
         sample_gradients({**estimators, "other": tiny(MAML, point_vec(3), seed=1)})
     with pytest.raises(ValueError, match="`n_batches` must be a positive integer"):
         sample_gradients(estimators, n_batches=0)
     with pytest.raises(ValueError, match="`reference` must be one of maml"):
         sample_gradients(estimators, reference="best")
-    with pytest.raises(ValueError, match="`n_reference_batches` must be at least `n_batches`, 40, got 3"):
+    with pytest.raises(ValueError, match="`n_reference_batches` must be at least `n_batches` = 40, got 3"):
         sample_gradients(estimators, reference="maml", n_reference_batches=3)
     sample = sample_gradients(estimators, n_batches=2)
-    with pytest.raises(ValueError, match="`sample` must hold at least three meta-batches"):
+    with pytest.raises(ValueError, match="`sample` must hold at least 3 meta-batches, got 2"):
         compare_gradients(sample)
     with pytest.raises(ValueError, match="`reference` must be one of"):
         compare_gradients(sample, "best")
     with pytest.raises(ValueError, match="`directions` must hold at least one"):
         directional_change(model, {})
-    with pytest.raises(ValueError, match="`directions` must have a length, but 'nowhere' is zero"):
+    with pytest.raises(ValueError, match="`directions` must be non-zero, but 'nowhere' is zero"):
         directional_change(model, {"nowhere": {name: 0 * value for name, value in sample.parameters.items()}})
     with pytest.raises(ValueError, match="`n_batches` must be at least 3"):
         GradientQualityCallback(n_batches=2)
@@ -190,7 +190,9 @@ def test_wrong_arguments():
         model.learn(1, callback=GradientQualityCallback({"MAML": (MAML, {})}))
     with pytest.raises(ValueError, match="`n_inner_steps` must be 1 for the reference"):
         make_estimators(model, {"exact": (TabularReference, {})}, n_inner_steps=2)
-    with pytest.raises(ValueError, match="`n_episodes` must be at least 2 for the reference"):
+    with pytest.raises(
+        ValueError, match="`n_episodes` must be at least 2 for the reference, which leaves one episode out, got 1"
+    ):
         make_estimators(model, {"exact": (TabularReference, {})}, n_episodes=1)
     for draw in (plot_gradient_quality, lambda nothing: plot_quality_sweep(nothing, "N")):
         with pytest.raises(ValueError, match="must hold at least one"):
@@ -203,7 +205,7 @@ def test_a_model_without_environment_is_an_error(tmp_path):
     alone = MAML.load(tmp_path / "model")
     with pytest.raises(ValueError, match="`model` has no environment"):
         make_estimators(alone, FORMS)
-    with pytest.raises(ValueError, match="`estimators` must have an environment"):
+    with pytest.raises(ValueError, match="`estimators` have no environment"):
         sample_gradients({"own": alone})
     with pytest.raises(ValueError, match="`model` has no environment"):
         directional_change(alone, {"any": model.functional.parameters()})

@@ -1,4 +1,4 @@
-"""What a person may have written wrongly in a file of hyperparameters or an option of RL Zoo."""
+"""Checks of hyperparameter files and RL Zoo's options."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from sb3_sgmrl.common.arguments import argument_names
 from sb3_sgmrl.common.meta_algorithm import MetaOnPolicyAlgorithm
 from sb3_sgmrl.util.validation import check_names, check_positive
 
-# what RL Zoo reads from the hyperparameters itself
+# hyperparameters that RL Zoo reads itself
 _ZOO_HYPERPARAMETERS = {
     *("n_timesteps", "n_envs", "normalize", "frame_stack", "env_wrapper", "vec_env_wrapper", "env_kwargs", "monitor_kwargs"),
     "callback",
@@ -30,39 +30,43 @@ _ZOO_HYPERPARAMETERS = {
 
 def evaluated(text: str) -> Any:
     """
-    :param text: Python in a file of hyperparameters
-    :return: its value, as RL Zoo reads it
+    Evaluate Python text of a hyperparameter file as RL Zoo does.
+
+    :param text: The Python text
+    :return: The value
     """
     return eval(text, dict(vars(exp_manager)))
 
 
 def check_device(device: th.device | str) -> None:
     """
-    :param device: of the option ``--device``
-    :raises ValueError: when PyTorch has none of that name
+    Check the option ``--device``.
+
+    :param device: The device
+    :raises ValueError: When PyTorch has no such device
     """
     try:
         get_device(device)
     except RuntimeError as error:
-        raise ValueError(f"--device {device} is not a device of PyTorch, such as cpu or cuda.") from error
+        raise ValueError(f"`--device` must be a PyTorch device, such as cpu or cuda, got {device}.") from error
 
 
 @contextmanager
 def reading(config: str) -> Iterator[None]:
     """
-    While a file of hyperparameters is read, in a ``with`` statement.
+    Check a hyperparameter file and convert errors of reading it, in a ``with`` statement.
 
-    :param config: of the option ``--conf-file``
-    :raises ValueError: when it is neither a file nor a module, or holds something else
+    :param config: The file or module of the option ``--conf-file``
+    :raises ValueError: When it is neither a file nor a module, or has another format
     """
     if not _is_there(config):
-        raise ValueError(f"--conf-file must be a file that ends in .yml, .yaml or .py, or a module, and exist, got {config}.")
+        raise ValueError(f"`--conf-file` must be an existing .yml, .yaml or .py file, or a module, got {config}.")
     try:
         yield
     except yaml.YAMLError as error:
-        raise ValueError(f"{config} is not valid YAML: {error}") from error
-    except (AttributeError, KeyError, TypeError) as error:  # what RL Zoo finds in a file of another kind
-        raise ValueError(f"{config} must have an entry of name: value lines for each environment.") from error
+        raise ValueError(f"`--conf-file` must be valid YAML, got {config}: {error}") from error
+    except (AttributeError, KeyError, TypeError) as error:  # RL Zoo's errors for files of another format
+        raise ValueError(f"`--conf-file` must have an entry with name: value lines per environment, got {config}.") from error
 
 
 def _is_there(config: str) -> bool:
@@ -73,25 +77,29 @@ def _is_there(config: str) -> bool:
     except TypeError:  # a path that begins with a dot
         return False
     except ModuleNotFoundError as error:
-        if not config.startswith(str(error.name)):  # the module is there, but not what it imports
+        if not config.startswith(str(error.name)):  # the module exists, but not a module that it imports
             raise
         return False
 
 
 def check_n_timesteps(n_timesteps: Any, config: str) -> None:
     """
-    :param n_timesteps: in a file of hyperparameters
-    :param config: the file
-    :raises ValueError: when it is no positive number
+    Check the number of steps.
+
+    :param n_timesteps: The number of steps in a hyperparameter file
+    :param config: The file
+    :raises ValueError: When it is not a positive number
     """
     if not isinstance(n_timesteps, (int, float)) or n_timesteps < 1:
-        raise ValueError(f"n_timesteps, here or by -n, must be a positive number, got {n_timesteps!r} in {config}.")
+        raise ValueError(f"`n_timesteps` (here or as `-n`) must be a positive number, got {n_timesteps!r} in {config}.")
 
 
 def check_counts(settings: Mapping[str, Any]) -> None:
     """
-    :param settings: hyperparameters, those of the algorithm all
-    :raises ValueError: for a number of tasks, steps, episodes or workers that is not positive
+    Check the numbers of tasks, steps, episodes and workers.
+
+    :param settings: The hyperparameters, including all arguments of the algorithm
+    :raises ValueError: When a number is not positive
     """
     check_positive(**{name: settings[name] for name in ("meta_batch_size", "n_inner_steps", "n_episodes")})
     optional = {name: settings[name] for name in ("n_outer_episodes", "n_envs") if settings[name] is not None}
@@ -100,21 +108,25 @@ def check_counts(settings: Mapping[str, Any]) -> None:
 
 def check_folder(option: str, path: str) -> None:
     """
-    :param option: of the command
-    :param path: a folder to write to
-    :raises ValueError: when it cannot be one
+    Check that a folder can be written to, and make it.
+
+    :param option: The option that names the folder, for errors
+    :param path: The folder
+    :raises ValueError: When the folder cannot be made
     """
     try:
         os.makedirs(path, exist_ok=True)
     except OSError as error:
-        raise ValueError(f"{option} must be a folder that can be written to, got {path}: {error}.") from error
+        raise ValueError(f"`{option}` must be a writable folder, got {path}: {error}.") from error
 
 
 def check_classes(name: str, value: Any) -> None:
     """
-    :param name: of the hyperparameter
-    :param value: names of classes, alone or in a list, as they are or as the key of their arguments
-    :raises ValueError: for the first that cannot be imported
+    Check the names of classes.
+
+    :param name: The name of the hyperparameter
+    :param value: The names of classes, alone or in a list; a name may be the key of its arguments
+    :raises ValueError: When a class cannot be imported
     """
     for item in value if isinstance(value, list) else [value]:
         path = next(iter(item)) if isinstance(item, dict) and item else item
@@ -123,22 +135,28 @@ def check_classes(name: str, value: Any) -> None:
         try:
             get_class_by_name(path)
         except (ImportError, AttributeError, ValueError) as error:
-            raise ValueError(f"{name} must name a class that can be imported, MODULE.CLASS, got {path!r}: {error}.") from error
+            raise ValueError(
+                f"`{name}` must name a class that can be imported, as MODULE.CLASS, got {path!r}: {error}."
+            ) from error
 
 
 def hyperparameter_names(algorithm: type[MetaOnPolicyAlgorithm]) -> set[str]:
     """
-    :param algorithm: the algorithm
-    :return: names of its arguments that a file of hyperparameters may have
+    List the arguments of an algorithm that a hyperparameter file may set.
+
+    :param algorithm: The algorithm
+    :return: The names of the arguments
     """
     return argument_names(algorithm, "learning", "playing", "log") | {"policy"}
 
 
 def check_hyperparameters(algorithm: type[MetaOnPolicyAlgorithm], hyperparams: dict[str, Any]) -> None:
     """
-    :param algorithm: the algorithm
-    :param hyperparams: an entry of a file of hyperparameters, with those of the command line
-    :raises ValueError: for the first name in it that is not known, or a schedule that is not
+    Check the names of hyperparameters, and the learning rate.
+
+    :param algorithm: The algorithm
+    :param hyperparams: The entry of a hyperparameter file, with the hyperparameters of the command line
+    :raises ValueError: When a name is unknown, or the learning rate is invalid
     """
     check_names(
         hyperparams, _ZOO_HYPERPARAMETERS | hyperparameter_names(algorithm), f"is not a hyperparameter of {algorithm.__name__}"
@@ -148,7 +166,7 @@ def check_hyperparameters(algorithm: type[MetaOnPolicyAlgorithm], hyperparams: d
         value = hyperparams.get(name)
         value = evaluated(value) if isinstance(value, str) else value
         if of is not None and isinstance(value, dict):
-            check_names(value, set(inspect.signature(of).parameters), f"of {name} is not an argument of {of.__name__}")
+            check_names(value, set(inspect.signature(of).parameters), f"of `{name}` is not an argument of {of.__name__}")
     rate = hyperparams.get("learning_rate", 1.0)
     if isinstance(rate, str) and not re.fullmatch(r"lin_[0-9.]+(e-?[0-9]+)?", rate):
-        raise ValueError(f"learning_rate must be a number, or 'lin_' and a number for a linear decay to 0, got {rate!r}.")
+        raise ValueError(f"`learning_rate` must be a number, or 'lin_' and a number for a linear decay to 0, got {rate!r}.")

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM while a model is trained and saved."""
+"""Handling of Ctrl-C and SIGTERM while a model is trained and saved."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from typing import Any
 
 class CtrlC:
     """
-    Within a ``with`` statement the first Ctrl-C ends training by a KeyboardInterrupt, as usual, and so does SIGTERM, which
-    schedulers send. Later ones, and those after :meth:`spare_saving`, are only remembered, so that the model is saved whole.
+    End training at the first Ctrl-C, in a ``with`` statement, and protect the saving of the model.
+
+    The first Ctrl-C raises a KeyboardInterrupt, as does SIGTERM, which schedulers send. Later signals, and signals after
+    :meth:`spare_saving`, are only recorded, so that the model is saved completely.
     """
 
     def __init__(self) -> None:
@@ -19,11 +21,11 @@ class CtrlC:
         self._previous: dict[int, Any] = {}
 
     def spare_saving(self) -> None:
-        """Training has ended."""
+        """Record further signals without an interrupt, because training has ended."""
         self._ends_training = False
 
     def __enter__(self) -> CtrlC:
-        # another handler is somebody's wish, as is none in the background of a shell; Python sets them in the main thread only
+        # keep handlers that the user or the shell has set; Python can set handlers only in the main thread
         if threading.current_thread() is threading.main_thread():
             for number, default in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL)):
                 if signal.getsignal(number) is default:

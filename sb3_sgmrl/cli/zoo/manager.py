@@ -1,6 +1,8 @@
 """
-The algorithms in RL Zoo. Importing this module registers them there; it also imports ``rl_zoo3``, which replaces Gymnasium's
-``TimeLimit`` for the whole process, so nothing but the commands imports it.
+The algorithms in RL Zoo.
+
+Importing this module registers the algorithms in RL Zoo. It also imports ``rl_zoo3``, which replaces Gymnasium's ``TimeLimit``
+for the whole process, so only the commands import it.
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ from sb3_sgmrl.vec_env.engines import DEFAULT_WORKERS, as_task_vec_env
 from sb3_sgmrl.vec_env.task_workers import known_horizon
 
 _N_EVALUATIONS = 10
-# of a search: a trial has a quarter of the samples of a training, and says so often how it goes
+# in a search: a trial has a quarter of the samples of a training and this number of evaluations
 _TRIALS_PER_TRAINING = 4
 _N_EVALUATIONS_OF_A_TRIAL = 4
 
@@ -49,13 +51,13 @@ ALGOS.update({name: algorithm.cls for name, algorithm in ALGORITHMS.items()})
 @dataclass(frozen=True)
 class MetaOptions:
     """
-    What ``sb3_sgmrl.train`` takes on top of RL Zoo's options.
+    The options of ``sb3_sgmrl.train`` in addition to RL Zoo's options.
 
-    :param n_tasks: tasks of each evaluation and of the final report
-    :param n_steps: inner steps of the final report; 3 or as in training, whichever is more, when None
-    :param zoo_workers: play in RL Zoo's VecEnv of single environments even where the family has a batched form
-    :param tuned_path: file for the best settings of ``-optimize``; a new one among the runs when None
-    :param trusted: read also pickles: models of before 0.1 and their ``vecnormalize.pkl``
+    :param n_tasks: The number of tasks of each evaluation and of the final report
+    :param n_steps: The number of inner steps of the final report; when None, 3 or as in training, whichever is larger
+    :param zoo_workers: Whether to play in RL Zoo's VecEnv of single environments even if the family has a batched form
+    :param tuned_path: The file for the best settings of ``-optimize``; a new file among the runs when None
+    :param trusted: Whether to also read pickles: models of before 0.1 and their ``vecnormalize.pkl``
     """
 
     n_tasks: int = 40
@@ -67,13 +69,13 @@ class MetaOptions:
 
 class MetaExperimentManager(ExperimentManager):
     """
-    RL Zoo's experiment manager for task families: workers that take tasks, in the family's batched form where it has one;
-    evaluation by the return after adaptation; a report at the end.
+    RL Zoo's experiment manager for task families.
 
-    Zero for ``eval_freq``, ``n_eval_envs`` or ``n_eval_episodes`` means: choose.
+    Workers take tasks, in the family's batched form if it has one. Evaluations measure the return after adaptation. Each run
+    ends with a report. Zero for ``eval_freq``, ``n_eval_envs`` or ``n_eval_episodes`` selects the default.
 
-    :param args: as for RL Zoo's manager, like all other arguments
-    :param meta: further options
+    :param args: The arguments of RL Zoo's manager, also as keywords
+    :param meta: The options of this package
     """
 
     def __init__(self, *args: Any, meta: MetaOptions | None = None, **kwargs: Any) -> None:
@@ -83,7 +85,7 @@ class MetaExperimentManager(ExperimentManager):
             check_algorithm(self.trained_agent, self.algo)
         for option, count in (("--eval-episodes", self.n_eval_episodes), ("--n-eval-envs", self.n_eval_envs)):
             if count < 0:
-                raise ValueError(f"{option} must be positive, or 0 to choose, got {count}.")
+                raise ValueError(f"`{option}` must be positive, or 0 for the default, got {count}.")
         self.meta = meta or MetaOptions()
         self.interrupted = False
         self._zoo_workers = self.meta.zoo_workers
@@ -98,9 +100,10 @@ class MetaExperimentManager(ExperimentManager):
 
     def read_hyperparameters(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """
-        :return: hyperparameters, and those to save
-        :raises ValueError: for a file that is not YAML, a name or schedule that is not known, or when the number of steps is
-            missing
+        Read and check the hyperparameters.
+
+        :return: The hyperparameters, and the hyperparameters to save
+        :raises ValueError: When the file is not valid YAML, a name or schedule is unknown, or the number of steps is missing
         """
         if self.continue_training:
             check_changes(self._changes)
@@ -132,19 +135,19 @@ class MetaExperimentManager(ExperimentManager):
         self._zoo_workers = self._zoo_workers or hyperparams.get("env_wrapper") is not None
         if self.n_evaluations is None:
             self.n_evaluations = _N_EVALUATIONS_OF_A_TRIAL
-        check_positive(n_evaluations=self.n_evaluations)
+        check_positive(**{"--n-evaluations": self.n_evaluations})
         hyperparams, wrapper, callbacks, vec_env_wrapper = super()._preprocess_hyperparams(
             {"n_envs": self._default_n_envs(), **hyperparams}
         )
-        # below the wrappers of the hyperparameters, which may change what is observed but not the task
+        # below the wrappers of the hyperparameters, which may change observations but not the task
         task_wrapper = (lambda env: wrapper(_with_tasks(env))) if wrapper is not None else _with_tasks
         return hyperparams, task_wrapper, callbacks, vec_env_wrapper
 
     def use_hyperparameters(self, hyperparams: dict[str, Any]) -> None:
         """
-        Make environments as a finished run did, without an experiment of its own.
+        Make environments as a finished run did, without a new experiment.
 
-        :param hyperparams: those of the run
+        :param hyperparams: The hyperparameters of the run
         """
         _, self.env_wrapper, _, self.vec_env_wrapper = self._preprocess_hyperparams({"n_timesteps": 1, **hyperparams})
 
@@ -165,10 +168,12 @@ class MetaExperimentManager(ExperimentManager):
 
     def create_envs(self, n_envs: int, eval_env: bool = False, no_log: bool = False) -> VecEnv:
         """
-        :param n_envs: number of workers, where RL Zoo's VecEnv of single environments plays
-        :param eval_env: for evaluation, so that statistics of VecNormalize stand still
-        :param no_log: write no monitor files
-        :return: workers that take tasks, in all the wrappers of the hyperparameters
+        Make workers that take tasks.
+
+        :param n_envs: The number of workers, if RL Zoo's VecEnv of single environments plays
+        :param eval_env: Whether the workers are for evaluation, which does not update statistics of VecNormalize
+        :param no_log: Whether to write no monitor files
+        :return: The workers, in all wrappers of the hyperparameters
         """
         if self._zoo_workers:
             self.vec_env_class = self._zoo_vec_env_class
@@ -186,7 +191,7 @@ class MetaExperimentManager(ExperimentManager):
         return super().create_envs(1, eval_env, no_log)
 
     def _load_pretrained_agent(self, hyperparams: dict[str, Any], env: VecEnv) -> BaseAlgorithm:
-        print("The model keeps its settings and its random numbers: only -params changes them, and --seed has no effect.")
+        print("The model keeps its settings and random streams: `-params` changes settings, and `--seed` has no effect.")
         changes = {name: value for name, value in hyperparams.items() if name in {*self._changes, "n_threads"}}
         return ALGORITHMS[self.algo].cls.load(  # RL Zoo's would look for a pickle beside it
             self.trained_agent,
@@ -200,8 +205,10 @@ class MetaExperimentManager(ExperimentManager):
 
     def create_viewer(self, render_mode: str) -> VecEnv:
         """
-        :param render_mode: ``human`` for a window, ``rgb_array`` for pictures
-        :return: one worker that shows what it plays
+        Make a worker that renders its episodes.
+
+        :param render_mode: The render mode: ``human`` for a window, ``rgb_array`` for pictures
+        :return: One worker
         """
         self.vec_env_class, env_kwargs = DummyVecEnv, self.eval_env_kwargs
         self.eval_env_kwargs = {**env_kwargs, "render_mode": render_mode}
@@ -212,7 +219,9 @@ class MetaExperimentManager(ExperimentManager):
 
     def render_modes(self) -> list[str]:
         """
-        :return: render modes of the environment
+        Return the render modes of the environment.
+
+        :return: The render modes
         """
         env = gym.make(self.env_name.gym_id, **self.env_kwargs)
         env.close()
@@ -220,7 +229,7 @@ class MetaExperimentManager(ExperimentManager):
 
     @property
     def statistics_folder(self) -> str:
-        """Where RL Zoo looks for statistics of VecNormalize of the model that was trained before."""
+        """The folder in which RL Zoo looks for the VecNormalize statistics of the loaded model."""
         return os.path.join(os.path.dirname(self.trained_agent), self.env_name)
 
     def _maybe_normalize(self, env: VecEnv, eval_env: bool) -> VecEnv:
@@ -251,13 +260,13 @@ class MetaExperimentManager(ExperimentManager):
     # ---------------------------------------------------------------- evaluation
 
     def create_callbacks(self) -> None:
-        """RL Zoo's callbacks, with a log that can be plotted, and an evaluation of adaptation in place of RL Zoo's."""
+        """Make RL Zoo's callbacks, with a log for plots and an evaluation of adaptation instead of RL Zoo's evaluation."""
         eval_freq, self.eval_freq, save_freq, self.save_freq = self.eval_freq, -1, self.save_freq, -1
         super().create_callbacks()
         self.callbacks = [MetaProgressBarCallback() if type(c) is ProgressBarCallback else c for c in self.callbacks]
         if self.optimize_hyperparameters:
             return
-        if save_freq > 0:  # RL Zoo would count calls, and take all workers to play in each
+        if save_freq > 0:  # RL Zoo would count calls and assume that all workers play in each call
             self.callbacks.append(EveryNTimesteps(save_freq, CheckpointCallback(1, self.save_path, verbose=self.verbose)))
         self.callbacks.append(ProgressTable(self.save_path))
         if eval_freq < 0:
@@ -273,7 +282,7 @@ class MetaExperimentManager(ExperimentManager):
         )
 
     def _meta_eval_callback(self, eval_freq: int, meta_batch_size: int | None = None, **kwargs: Any) -> MetaEvalCallback:
-        """An evaluation about every ``eval_freq`` samples, at most once per meta-iteration."""
+        """Make a callback that evaluates about every ``eval_freq`` samples, at most once per meta-iteration."""
         env = self.create_envs(self.n_eval_envs, eval_env=True)
         n_inner, n_outer = self._episode_counts()
         n_episodes = self._settings["n_inner_steps"] * n_inner + n_outer
@@ -295,13 +304,15 @@ class MetaExperimentManager(ExperimentManager):
 
     def setup_experiment(self) -> tuple[BaseAlgorithm, dict[str, Any]] | None:
         """
-        :return: model and hyperparameters; None for ``-optimize``
+        Make the model, or search hyperparameters.
+
+        :return: The model and its hyperparameters; None for ``-optimize``
         """
         result = None
         try:
             result = super().setup_experiment()
         finally:
-            if result is None:  # a folder without a model would be taken for the latest run
+            if result is None:  # RL Zoo would use a folder without a model as the latest run
                 shutil.rmtree(self.save_path, ignore_errors=True)
         return result
 
@@ -309,9 +320,9 @@ class MetaExperimentManager(ExperimentManager):
         """
         Train until the end or Ctrl-C, and save the model.
 
-        :param model: what :meth:`setup_experiment` returned
+        :param model: The model from :meth:`setup_experiment`
         """
-        # RL Zoo: -1 is the algorithm's own interval, anything below means never
+        # in RL Zoo, -1 selects the algorithm's default interval, and a number below -1 means never
         kwargs: dict[str, Any] = (
             {} if self.log_interval == -1 else {"log_interval": self.log_interval if self.log_interval >= 0 else None}
         )
@@ -323,7 +334,7 @@ class MetaExperimentManager(ExperimentManager):
                 self.interrupted = True
             except Exception:
                 ctrl_c.spare_saving()
-                if not ctrl_c.was_pressed:  # which also ends workers in processes of their own
+                if not ctrl_c.was_pressed:  # Ctrl-C also ends worker processes
                     if model.num_timesteps > 0:
                         super().save_trained_model(model)
                     else:
@@ -336,13 +347,13 @@ class MetaExperimentManager(ExperimentManager):
 
     def save_trained_model(self, model: BaseAlgorithm) -> None:
         """
-        Evaluate adaptation of the model, which is saved already, on new tasks and write the report into the run's folder.
+        Evaluate adaptation of the saved model on new tasks and write the report into the run's folder.
 
-        :param model: the trained model
-        :raises KeyboardInterrupt: when Ctrl-C has ended training
+        :param model: The trained model
+        :raises KeyboardInterrupt: When Ctrl-C ended training
         """
         if self.interrupted:
-            raise KeyboardInterrupt(f"The model so far is in {self._model_path}.")
+            raise KeyboardInterrupt(f"The model is saved in {self._model_path}.")
         assert isinstance(model, MetaOnPolicyAlgorithm) and model.env is not None
         n_tasks, n_steps = self.meta.n_tasks, self.meta.n_steps or max(3, model.n_inner_steps)
         try:
@@ -353,7 +364,7 @@ class MetaExperimentManager(ExperimentManager):
                 print(f"{report}\n")
                 write_report(self.save_path, model, env, report)
         except KeyboardInterrupt:
-            raise KeyboardInterrupt(f"The trained model is in {self._model_path}.") from None
+            raise KeyboardInterrupt(f"The trained model is saved in {self._model_path}.") from None
 
     @property
     def _model_path(self) -> str:

@@ -1,4 +1,4 @@
-"""What a run of RL Zoo leaves in its folder besides what RL Zoo leaves: its log as a table, and the report on adaptation."""
+"""Additional files in a run's folder: the log as a table, and the report on adaptation."""
 
 from __future__ import annotations
 
@@ -24,9 +24,11 @@ _N_GOALS_SHOWN = 4
 
 class ProgressTable(BaseCallback):
     """
-    Write what is logged to ``progress.csv``, besides where it is written already. It comes before callbacks that log.
+    Write the logged values also to ``progress.csv``.
 
-    :param folder: the folder of the run
+    Put this callback before callbacks that log values.
+
+    :param folder: The folder of the run
     """
 
     def __init__(self, folder: str) -> None:
@@ -42,7 +44,7 @@ class ProgressTable(BaseCallback):
         return True
 
     def close(self) -> None:
-        """To be called after training: at its end other callbacks may have something to log."""
+        """Close the file. Call this method after training, because other callbacks may log values at its end."""
         if self._table is not None:
             self.logger.output_formats.remove(self._table)
             self._table.close()
@@ -51,8 +53,10 @@ class ProgressTable(BaseCallback):
 
 def close_all(callbacks: Iterable[BaseCallback], env: VecEnv | None) -> None:
     """
-    :param callbacks: of a training that has ended, by an error or Ctrl-C perhaps
-    :param env: its workers
+    Close the callbacks and workers of a training that has ended, possibly by an error or Ctrl-C.
+
+    :param callbacks: The callbacks
+    :param env: The workers
     """
     envs = [] if env is None else [env]
     for callback in callbacks:
@@ -63,18 +67,18 @@ def close_all(callbacks: Iterable[BaseCallback], env: VecEnv | None) -> None:
         elif isinstance(callback, MetaEvalCallback):
             envs.append(callback.eval_env)
     for workers in envs:
-        with suppress(EOFError, OSError):  # those in processes of their own may have ended by the same Ctrl-C
+        with suppress(EOFError, OSError):  # worker processes may have received the same Ctrl-C
             workers.close()
 
 
 def write_report(folder: str, model: MetaOnPolicyAlgorithm, env: VecEnv, report: AdaptationReport) -> None:
     """
-    Write ``adaptation.csv`` and, where matplotlib is installed, its pictures.
+    Write ``adaptation.csv`` and, if matplotlib is installed, its plots.
 
-    :param folder: the folder of the run
-    :param model: the trained model
-    :param env: workers that take tasks
-    :param report: returns before and after adaptation
+    :param folder: The folder of the run
+    :param model: The trained model
+    :param env: The workers that take tasks
+    :param report: The returns before and after adaptation
     """
     path = os.path.join(folder, "adaptation.csv")
     report.to_csv(path)

@@ -1,4 +1,4 @@
-"""A model that is gone on with: whose it is, and the settings it has, as hyperparameters of RL Zoo."""
+"""Resuming a model: its algorithm, and its settings as RL Zoo's hyperparameters."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ from sb3_sgmrl.common.saving import read_file, saved_algorithm
 
 def check_algorithm(path: str, algo: str) -> None:
     """
+    Check that the chosen algorithm saved the model.
+
     :param path: The file of a model
     :param algo: The name of the algorithm in RL Zoo
-    :raises ValueError: When another one saved the model, or the file is no model
+    :raises ValueError: When another algorithm saved the model, or the file is not a model
     """
     saved = algorithm_of(saved_algorithm(path))
     if saved.name != algo:
-        raise ValueError(f"-i {path} is a model of {saved.cls.__name__}: --algo must be {saved.name}, got {algo}.")
+        raise ValueError(f"`--algo` must be {saved.name} for `-i {path}`, a model of {saved.cls.__name__}, got {algo}.")
 
 
 def saved_hyperparameters(path: str, algorithm: type[MetaOnPolicyAlgorithm], trusted: bool = False) -> dict[str, Any]:
@@ -46,9 +48,11 @@ def saved_hyperparameters(path: str, algorithm: type[MetaOnPolicyAlgorithm], tru
 
 def check_changes(given: Mapping[str, Any]) -> None:
     """
-    :param given: hyperparameters of the command line, for a model that is gone on with
-    :raises ValueError: for those it cannot change any more
+    Check that given hyperparameters can change in a resumed model.
+
+    :param given: The hyperparameters of the command line
+    :raises ValueError: When a hyperparameter cannot change
     """
     for name in ("policy", "policy_kwargs"):
         if name in given:
-            raise ValueError(f"-params {name} cannot be changed with -i, as the model has its network already.")
+            raise ValueError(f"`-params` must not contain {name} with `-i`, got {given[name]!r}: the model keeps its network.")

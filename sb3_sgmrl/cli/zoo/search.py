@@ -1,4 +1,4 @@
-"""The search for hyperparameters in RL Zoo. Importing this module registers the search spaces there."""
+"""Hyperparameter search in RL Zoo. Importing this module registers the search spaces."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ HYPERPARAMS_CONVERTER.update(dict.fromkeys(ALGORITHMS, tuning.convert_params))
 
 
 class SearchManager(MetaExperimentManager):
-    """The manager that also serves ``-optimize``: trials are scored by the return after adaptation."""
+    """A manager that also handles ``-optimize`` and scores trials by the return after adaptation."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -33,9 +33,9 @@ class SearchManager(MetaExperimentManager):
         """
         Train with sampled hyperparameters.
 
-        :param trial: a trial of Optuna
-        :return: return after adaptation at the end
-        :raises optuna.TrialPruned: when it is not promising, or its numbers overflow
+        :param trial: The trial of Optuna
+        :return: The return after adaptation at the end
+        :raises optuna.TrialPruned: When the trial is not promising, or its numbers overflow
         """
         sampled = HYPERPARAMS_SAMPLER[self.algo](trial, self.n_actions, self.n_envs, {})
         hyperparams = tuning.merged(self._hyperparams, self._preprocess_schedules(sampled))
@@ -71,24 +71,25 @@ class SearchManager(MetaExperimentManager):
 
     def hyperparameters_optimization(self) -> None:
         """
-        Search as RL Zoo does, in a study that is kept in a file and begins with the settings there are, and write the best
-        settings as an entry for ``--conf-file``.
+        Search hyperparameters as RL Zoo does and write the best settings as an entry for ``--conf-file``.
 
-        :raises ValueError: when no trial was finished
-        :raises KeyboardInterrupt: after all is written, when Ctrl-C has ended the search
+        The study is kept in a file and starts with the current settings.
+
+        :raises ValueError: When no trial finished
+        :raises KeyboardInterrupt: After everything is written, when Ctrl-C ended the search
         """
-        check_positive(n_trials=self.n_trials, n_jobs=self.n_jobs)
-        ALGORITHMS[self.algo].cls(env=None, _init_setup_model=False, **self._hyperparams)  # checks them, before a trial fails
+        check_positive(**{"--n-trials": self.n_trials, "--n-jobs": self.n_jobs})
+        ALGORITHMS[self.algo].cls(env=None, _init_setup_model=False, **self._hyperparams)  # check them before a trial fails
         entry = {**self._entry, **({"env_kwargs": self.env_kwargs} if self.env_kwargs else {})}
         path = self.meta.tuned_path or free_path(self.log_path, f"tuned_{self.env_name}", ".yml")
         tuning.check_entry(entry)
         if self.optimization_log_path:
             zoo_checks.check_folder("--optimization-log-path", self.optimization_log_path)
-        if self.storage is None:  # a study of its own, also where an older one was called so
+        if self.storage is None:  # use a new study, even if an older study has the same name
             stem, log = os.path.splitext(path)[0], ".log"
             self.storage = free_path(*os.path.split(stem), log) if os.path.exists(stem + log) else stem + log
         self.study_name = self.study_name or self.env_name
-        self.tensorboard_log = None  # RL Zoo would only warn that there is none
+        self.tensorboard_log = None  # RL Zoo would only warn that it does not support this log here
         settings = {**self._settings, "policy_kwargs": self._hyperparams.get("policy_kwargs")}
         guess = tuning.first_guess(self.algo, settings, self.n_actions > 0)
         searched_with = {"--algo": self.algo, "--env": self.env_name.gym_id, "-n": self.n_timesteps}
@@ -100,10 +101,10 @@ class SearchManager(MetaExperimentManager):
                 if tuning.has_best(study):
                     raise
                 if not self.interrupted:
-                    raise ValueError(f"No trial was finished: all in {self.storage} were pruned or failed.") from error
-        go_on = f"the same command with --storage {self.storage} --study-name {self.study_name} goes on with this study."
+                    raise ValueError(f"No trial finished: all trials in {self.storage} were pruned or failed.") from error
+        resume = f"to resume this study, repeat the command with --storage {self.storage} --study-name {self.study_name}."
         if tuning.has_best(study):
             tuning.write_entry(path, self.env_name.gym_id, entry, study.best_trial, self.n_timesteps)
-            print(f"Wrote {path}, for --conf-file; {go_on}")
+            print(f"Wrote {path}, for --conf-file; {resume}")
         if self.interrupted:
-            raise KeyboardInterrupt(f"The best settings so far are in {path}; " * tuning.has_best(study) + go_on)
+            raise KeyboardInterrupt(f"The best settings so far are in {path}; " * tuning.has_best(study) + resume)

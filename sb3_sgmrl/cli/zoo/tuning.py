@@ -1,4 +1,4 @@
-"""The search for hyperparameters: what is searched, how a trial reports, and the entry that the best trial leaves."""
+"""Parts of the hyperparameter search: the search space, the reports of a trial, and the entry of the best trial."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from sb3_sgmrl.common.callbacks import MetaEvalCallback
 
-# Of all algorithms. What adaptation may cost, n_episodes and n_inner_steps, belongs to the problem and stays as it is.
+# The space of all algorithms. The costs of adaptation, n_episodes and n_inner_steps, belong to the problem and stay fixed.
 SEARCH_SPACE: dict[str, BaseDistribution] = {
     "inner_lr": FloatDistribution(0.01, 2.0, log=True),
     "learning_rate": FloatDistribution(1e-4, 1e-2, log=True),
@@ -40,22 +40,24 @@ SEARCH_SPACE: dict[str, BaseDistribution] = {
     "max_grad_norm": FloatDistribution(0.1, 10.0, log=True),
     "net_arch": CategoricalDistribution(["small", "medium"]),
 }
-# of continuous actions
+# the additional space for continuous actions
 LOG_STD_INIT = FloatDistribution(-2.0, 0.5)
-# of SG-MRL alone
+# the additional space of SG-MRL
 SCORE_SPACE: dict[str, BaseDistribution] = {"score_gae_lambda": FloatDistribution(0.8, 1.0)}
 
 _NET_ARCHS = {"small": [64, 64], "medium": [100, 100]}
 _OF_THE_POLICY = ("net_arch", "log_std_init")
-# attribute of a trial: arguments that it is played with instead of those its parameters say
+# attribute of a trial: arguments that override the trial's parameters
 _AS_GIVEN = "as given"
 
 
 def search_space(algo: str, is_continuous: bool) -> dict[str, BaseDistribution]:
     """
-    :param algo: ``sgmrl``, ``maml`` or ``emaml``
-    :param is_continuous: whether actions are
-    :return: what is searched, by name of the parameter of a trial
+    Return the search space of an algorithm.
+
+    :param algo: The algorithm: ``sgmrl``, ``maml`` or ``emaml``
+    :param is_continuous: Whether actions are continuous
+    :return: The distributions, by name of a trial's parameter
     """
     space = {
         **SEARCH_SPACE,
@@ -70,12 +72,12 @@ def sample_params(
     """
     Draw hyperparameters.
 
-    :param algo: the algorithm
-    :param trial: a trial of Optuna
-    :param n_actions: dimension of continuous actions, else 0
-    :param n_envs: not used, part of RL Zoo's signature
-    :param additional_args: not used
-    :return: arguments of the algorithm
+    :param algo: The algorithm
+    :param trial: The trial of Optuna
+    :param n_actions: The dimension of continuous actions, otherwise 0
+    :param n_envs: Not used, part of RL Zoo's signature
+    :param additional_args: Not used
+    :return: The arguments of the algorithm
     """
     for name, distribution in search_space(algo, n_actions > 0).items():
         if isinstance(distribution, FloatDistribution):
@@ -88,8 +90,10 @@ def sample_params(
 
 def arguments_of(trial: optuna.Trial | optuna.trial.FrozenTrial) -> dict[str, Any]:
     """
-    :param trial: a trial
-    :return: arguments of the algorithm that it is played with
+    Return the arguments of the algorithm in a trial.
+
+    :param trial: The trial
+    :return: The arguments of the algorithm
     """
     arguments = convert_params(trial.params)
     for name, value in trial.user_attrs.get(_AS_GIVEN, {}).items():
@@ -99,8 +103,10 @@ def arguments_of(trial: optuna.Trial | optuna.trial.FrozenTrial) -> dict[str, An
 
 def convert_params(sampled_params: Mapping[str, Any]) -> dict[str, Any]:
     """
-    :param sampled_params: parameters of a trial
-    :return: arguments of the algorithm
+    Convert parameters of a trial to arguments of the algorithm.
+
+    :param sampled_params: The parameters of a trial
+    :return: The arguments of the algorithm
     """
     params = dict(sampled_params)
     for name in ("gamma", "gae_lambda"):
@@ -114,10 +120,11 @@ def convert_params(sampled_params: Mapping[str, Any]) -> dict[str, Any]:
 @dataclass(frozen=True)
 class FirstGuess:
     """
-    The settings that the search starts from.
+    The settings at the start of the search.
 
-    :param params: parameters of a trial; for a number outside of the search space the nearest inside, for the sampler to know
-    :param as_given: arguments of the algorithm outside of the search space, which the trial is played with all the same
+    :param params: The parameters of a trial; a number outside the search space becomes the nearest number inside, for the
+        sampler
+    :param as_given: The arguments of the algorithm outside the search space, which the trial uses unchanged
     """
 
     params: dict[str, Any]
@@ -126,10 +133,12 @@ class FirstGuess:
 
 def first_guess(algo: str, settings: Mapping[str, Any], is_continuous: bool) -> FirstGuess:
     """
-    :param algo: the algorithm
-    :param settings: its arguments
-    :param is_continuous: whether actions are
-    :return: a trial with these settings
+    Make a first trial from the current settings.
+
+    :param algo: The algorithm
+    :param settings: The arguments of the algorithm
+    :param is_continuous: Whether actions are continuous
+    :return: The first trial
     """
     policy_kwargs = settings.get("policy_kwargs") or {}
     arguments = {**settings, "log_std_init": 0.0, "net_arch": None, **policy_kwargs}
@@ -166,9 +175,11 @@ def _contains(distribution: BaseDistribution, value: Any) -> bool:
 
 def merged(hyperparams: Mapping[str, Any], sampled: Mapping[str, Any]) -> dict[str, Any]:
     """
-    :param hyperparams: arguments of the algorithm
-    :param sampled: those that take their place; of ``policy_kwargs`` only those that were sampled
-    :return: all of them
+    Replace arguments of the algorithm by sampled arguments.
+
+    :param hyperparams: The arguments of the algorithm
+    :param sampled: The sampled arguments; inside ``policy_kwargs`` only the sampled keys are replaced
+    :return: All arguments
     """
     policy_kwargs = {**(hyperparams.get("policy_kwargs") or {}), **sampled.get("policy_kwargs", {})}
     return {**hyperparams, **sampled, "policy_kwargs": policy_kwargs}
@@ -176,14 +187,14 @@ def merged(hyperparams: Mapping[str, Any], sampled: Mapping[str, Any]) -> dict[s
 
 def open_study(storage: str, study_name: str, first: FirstGuess, searched_with: Mapping[str, Any]) -> optuna.Study:
     """
-    Open a study, or make a new one whose first trial is given.
+    Open an existing study, or make a new study with a given first trial.
 
-    :param storage: a journal file, ending in ``.log``, or the URL of a database
-    :param study_name: name of the study in there
-    :param first: the first trial
-    :param searched_with: what all trials must have in common to be compared: options of the command and their values
-    :return: the study
-    :raises ValueError: when there is no opening it, or its trials have something else in common
+    :param storage: A journal file, ending in ``.log``, or the URL of a database
+    :param study_name: The name of the study in the storage
+    :param first: The first trial
+    :param searched_with: The options of the command, and their values, that all trials must share to be comparable
+    :return: The study
+    :raises ValueError: When the study cannot be opened, or its trials have other values of the options
     """
     opened: Any = storage
     try:
@@ -191,15 +202,15 @@ def open_study(storage: str, study_name: str, first: FirstGuess, searched_with: 
             Path(storage).parent.mkdir(parents=True, exist_ok=True)
             opened = JournalStorage(JournalFileBackend(storage))
         study = optuna.create_study(storage=opened, study_name=study_name, load_if_exists=True, direction="maximize")
-    # of the file, the URL or the database
+    # the file, the URL and the database raise different errors
     except Exception as error:
-        raise ValueError(f"--storage {storage} cannot be opened; it must be FILE.log or sqlite:///FILE: {error}") from error
+        raise ValueError(f"`--storage` must be FILE.log or sqlite:///FILE, got {storage}: {error}") from error
     for option, value in searched_with.items():
-        kept = study.user_attrs.get(option, value)  # studies of before do not have it
+        kept = study.user_attrs.get(option, value)  # older studies do not have it
         if kept != value:
             raise ValueError(
-                f"--study-name {study_name} in --storage {storage} was searched with {option} {kept}, got {value}: "
-                "go on with that, or choose another --study-name."
+                f"`{option}` must be {kept} to resume the study {study_name} in {storage}, got {value}: change it or choose "
+                "another `--study-name`."
             )
     if not study.trials:
         for option, value in searched_with.items():
@@ -208,47 +219,51 @@ def open_study(storage: str, study_name: str, first: FirstGuess, searched_with: 
         study.enqueue_trial(first.params, {_AS_GIVEN: first.as_given} if first.as_given else None)
         if first.as_given:
             outside = ", ".join(f"{name}={value}" for name, value in first.as_given.items())
-            print(f"The first trial has the settings there are, also those outside of what is searched: {outside}.")
+            print(f"The first trial uses the current settings, including values outside the search space: {outside}.")
     return study
 
 
 def has_best(study: optuna.Study) -> bool:
     """
-    :param study: a study
-    :return: whether a trial was finished
+    Check whether a study has a finished trial.
+
+    :param study: The study
+    :return: Whether a trial finished
     """
     return bool(study.get_trials(deepcopy=False, states=[TrialState.COMPLETE]))
 
 
 def check_entry(entry: Mapping[str, Any]) -> None:
     """
-    :param entry: hyperparameters, to be written with those of the best trial
-    :raises ValueError: when they cannot be written as YAML
+    Check that hyperparameters can be written as YAML.
+
+    :param entry: The hyperparameters
+    :raises ValueError: When they contain Python objects
     """
     try:
         yaml.safe_dump(dict(entry))
     except yaml.YAMLError as error:
         raise ValueError(
-            "hyperparameters that hold Python objects must be text to be written to a file, as in "
-            "-params policy_kwargs:\"'dict(activation_fn=nn.ReLU)'\"."
+            "`-params` with Python objects must be text, so that they can be written to a file, as in "
+            f"policy_kwargs:\"'dict(activation_fn=nn.ReLU)'\", got {error.args[-1]}."
         ) from error
 
 
 def write_entry(path: str, env_id: str, entry: Mapping[str, Any], best: optuna.trial.FrozenTrial, n_timesteps: int) -> None:
     """
-    Write hyperparameters with those of a trial in place of their own.
+    Write hyperparameters, with the values of a trial in place of their own.
 
-    :param path: the file, as ``train --conf-file`` takes it
-    :param env_id: name of the entry
-    :param entry: hyperparameters as they were in a file
-    :param best: the trial
-    :param n_timesteps: samples of a trial
+    :param path: The file, as ``train --conf-file`` reads it
+    :param env_id: The name of the entry
+    :param entry: The hyperparameters as in a file
+    :param best: The trial
+    :param n_timesteps: The number of samples of a trial
     """
     sampled = arguments_of(best)
     written = {**_plain(entry), **_plain(sampled), "policy_kwargs": _policy_entry(entry, sampled["policy_kwargs"])}
     lines = (
         f"# python {' '.join(sys.orig_argv[1:])}",
-        f"# Best of the trials of {n_timesteps} samples: number {best.number}, return after adaptation {best.value:.2f}",
+        f"# Best trial: number {best.number}, {n_timesteps} samples, return after adaptation {best.value:.2f}",
         "",
     )
     with replace_when_complete(path) as file:
@@ -260,7 +275,7 @@ def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _policy_entry(entry: Mapping[str, Any], sampled: Mapping[str, Any]) -> Any:
-    """With what else the entry has, which may be Python that is no YAML."""
+    """Merge sampled values with the entry's other ``policy_kwargs``, which may be Python text."""
     before = entry.get("policy_kwargs") or {}
     if not isinstance(before, str):
         return {**before, **_plain(sampled)}
@@ -271,12 +286,12 @@ def _policy_entry(entry: Mapping[str, Any], sampled: Mapping[str, Any]) -> Any:
 @contextmanager
 def trials_bar(show: bool, n_trials: int, n_timesteps: int) -> Iterator[tqdm]:
     """
-    A progress bar over the samples of all trials, under Optuna's lines.
+    Show a progress bar over the samples of all trials, below Optuna's lines.
 
-    :param show: whether to show it
-    :param n_trials: number of trials
-    :param n_timesteps: samples of each
-    :return: the bar
+    :param show: Whether to show the bar
+    :param n_trials: The number of trials
+    :param n_timesteps: The number of samples of each trial
+    :return: The bar
     """
     logger, of_trials = optuna.logging.get_logger("optuna"), optuna.logging.get_logger("optuna.study._optimize")
     of_trials.addFilter(_without_traceback_of_ctrl_c)
@@ -303,9 +318,9 @@ def _without_traceback_of_ctrl_c(record: logging.LogRecord) -> bool:
 
 class ReportToTrial(BaseCallback):
     """
-    After each evaluation: tell Optuna the return after adaptation and stop when it prunes the trial.
+    Report the return after adaptation to Optuna after each evaluation, and stop when Optuna prunes the trial.
 
-    :param trial: the trial
+    :param trial: The trial
     """
 
     parent: MetaEvalCallback
@@ -324,10 +339,10 @@ class ReportToTrial(BaseCallback):
 
 class TrialProgress(BaseCallback):
     """
-    Moves a bar by the samples of one trial, and to the end of the trial at its end.
+    Advance a progress bar by the samples of one trial.
 
-    :param bar: the bar of all trials
-    :param n_timesteps: samples of a trial
+    :param bar: The bar of all trials
+    :param n_timesteps: The number of samples of a trial
     """
 
     def __init__(self, bar: tqdm | None, n_timesteps: int) -> None:
@@ -340,7 +355,7 @@ class TrialProgress(BaseCallback):
         return True
 
     def finish(self) -> None:
-        """The trial has ended, early or not."""
+        """Advance the bar to the end of the trial, which may have ended early."""
         self._advance(self.left)
 
     def _advance(self, n: int) -> None:

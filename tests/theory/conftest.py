@@ -1,0 +1,3 @@
+"""The policy whose meta-gradients are enumerated."""
+
+from exact_tools import policy  # noqa: F401
