@@ -52,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _convert(options: argparse.Namespace) -> None:
     new = options.new or str(pathlib.Path(options.old).with_suffix("")) + "_converted.zip"
-    check_output(new, (".zip",), options.overwrite)
+    check_output(new, (".zip",), options.overwrite, option="NEW.zip")
     import_packages(options.gym_packages)
     if not is_legacy_file(options.old):
         raise ValueError(f"{options.old} is not a model of before 0.1: there is nothing to convert.")

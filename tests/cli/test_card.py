@@ -154,7 +154,7 @@ def test_wrappers_of_training_are_named_and_not_left_out(hub: None) -> None:
     assert card.main([*SMALL]) == 0
     text = parts(Path("hub/sgmrl-Navigation2D-v0"))[1]
     assert (
-        'env = ...  # TaskDistEnv("Navigation2D-v0"), in what config.yml has around it: frame_stack: 2 and VecNormalize'
+        'env = ...  # TaskDistEnv("Navigation2D-v0"), in the wrappers of config.yml: frame_stack: 2 and VecNormalize'
     ) in text
     with pytest.raises(TypeError, match="env must be a gymnasium"):
         run_usage(text)

@@ -35,7 +35,7 @@ def test_the_new_file_has_a_name(tmp_path: Path, capsys: pytest.CaptureFixture[s
     (tmp_path / "old.zip").write_bytes(Path(OLD).read_bytes())
     assert convert.main([str(tmp_path / "old.zip")]) == 0
     assert SGMRL.load(tmp_path / "old_converted.zip").n_episodes == 2
-    assert "is there already" in error_of(convert, [str(tmp_path / "old.zip")], capsys)
+    assert "must be a new file" in error_of(convert, [str(tmp_path / "old.zip")], capsys)
 
 
 def test_what_cannot_be_converted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
