@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -55,18 +56,21 @@ class SignalWeight:
 
     def observe(self, score_term: Parameters) -> None:
         """
-        Learn from an iteration, after its gradient was computed. Begins anew when it is of other parameters than before.
+        Learn from an iteration, after its gradient was computed. Begin anew when its parameters are others than before. Skip a
+        term whose products are not finite.
 
         :param score_term: c by name, before it was weighted
         """
         if _shapes(score_term) != _shapes(self._mean):  # a parameter was frozen, or the network was changed
             self._mean, self._square, self._product, self._n = {}, 0.0, 0.0, 0
+        square, past = _dot(score_term, score_term), _dot(score_term, self._mean) if self._n > 0 else 0.0
+        if not (math.isfinite(square) and math.isfinite(past)):  # it would be remembered for ever
+            return
         if self._n > 0:
-            product = _dot(score_term, self._mean) / _total(self.decay, self._n)
-            self._product = self.decay * self._product + product
+            self._product = self.decay * self._product + past / _total(self.decay, self._n)
         for name, value in score_term.items():
             self._mean[name] = self.decay * self._mean[name] + value if name in self._mean else value
-        self._square = self.decay * self._square + _dot(score_term, score_term)
+        self._square = self.decay * self._square + square
         self._n += 1
 
 

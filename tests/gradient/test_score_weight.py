@@ -66,3 +66,15 @@ def test_signal_weight_of_a_term_that_is_zero():
     for _ in range(5):
         weight.observe({"a": th.zeros(3)})
     assert weight.weights() == {"a": 0.0}
+
+
+@pytest.mark.parametrize("value", [1e30, float("inf"), float("nan")])
+def test_a_term_beyond_single_precision_is_not_remembered(value):
+    """Its square overflows, and a weight of zero or NaN would be saved with the model."""
+    rng, weight, alone = np.random.default_rng(0), SignalWeight(), SignalWeight()
+    for _ in range(30):
+        term = {"a": th.as_tensor(1 + 0.1 * rng.standard_normal(4), dtype=th.float32)}
+        weight.observe(term)
+        alone.observe(term)
+        weight.observe({"a": th.full((4,), value)})
+    assert weight.weights() == alone.weights() and 0.9 < weight.weights()["a"] <= 1.0
