@@ -53,6 +53,15 @@ class OuterProblem:
 class OuterStep(ABC):
     """The outer gradient and the update that follows it. An algorithm has one as its attribute ``outer_step``."""
 
+    def estimate(self, problem: OuterProblem) -> MetaGradient:
+        """
+        What the parameters move along first.
+
+        :param problem: The iteration
+        :return: The estimate of ∇V at the parameters that have played
+        """
+        return problem.gradient()
+
     @abstractmethod
     def update(self, problem: OuterProblem) -> MetaGradient:
         """
