@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from sb3_sgmrl.common.meta_algorithm import MetaOnPolicyAlgorithm
 from sb3_sgmrl.emaml import EMAML
 from sb3_sgmrl.maml import MAML
+from sb3_sgmrl.promp import ProMP
+from sb3_sgmrl.reptile import Reptile
 from sb3_sgmrl.sgmrl import SGMRL
+from sb3_sgmrl.trpomaml import TRPOMAML
 
 _HYPERPARAMETERS = pathlib.Path(__file__).parent / "hyperparams"
 
@@ -36,7 +39,14 @@ class Algorithm:
         return f"modules/{self.name}.md"
 
 
-_ALL = (Algorithm("sgmrl", SGMRL), Algorithm("maml", MAML), Algorithm("emaml", EMAML))
+_ALL = (
+    Algorithm("sgmrl", SGMRL),
+    Algorithm("maml", MAML),
+    Algorithm("emaml", EMAML),
+    Algorithm("promp", ProMP),
+    Algorithm("trpomaml", TRPOMAML),
+    Algorithm("reptile", Reptile),
+)
 ALGORITHMS: dict[str, Algorithm] = {algorithm.name: algorithm for algorithm in _ALL}
 
 
