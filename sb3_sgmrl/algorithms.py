@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pathlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from sb3_sgmrl.common.meta_algorithm import MetaOnPolicyAlgorithm
 from sb3_sgmrl.emaml import EMAML
@@ -23,10 +24,13 @@ class Algorithm:
 
     :param name: The name in commands, such as ``sgmrl``
     :param cls: The class
+    :param search: The ranges of arguments that a search for hyperparameters has in place of the usual ones, on a logarithmic
+        scale; None leaves the argument out
     """
 
     name: str
     cls: type[MetaOnPolicyAlgorithm]
+    search: Mapping[str, tuple[float, float] | None] = field(default_factory=dict)
 
     @property
     def hyperparameters(self) -> pathlib.Path:
@@ -44,8 +48,8 @@ _ALL = (
     Algorithm("maml", MAML),
     Algorithm("emaml", EMAML),
     Algorithm("promp", ProMP),
-    Algorithm("trpomaml", TRPOMAML),
-    Algorithm("reptile", Reptile),
+    Algorithm("trpomaml", TRPOMAML, {"target_kl": (1e-3, 0.1), "learning_rate": None, "score_gae_lambda": None}),
+    Algorithm("reptile", Reptile, {"learning_rate": (1e-2, 1.0)}),
 )
 ALGORITHMS: dict[str, Algorithm] = {algorithm.name: algorithm for algorithm in _ALL}
 
