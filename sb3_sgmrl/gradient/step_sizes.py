@@ -74,8 +74,8 @@ class StepSizes(nn.Module):
         One step of Adam. A step against the gradient of the return is never wanted: step sizes that would become negative
         become zero, from where a later gradient can raise them.
 
-        :param gradient: of V by r, a tensor for each parameter, shaped as in :meth:`by_name`; the step sizes of one that is not
-            adapted now stay as they are
+        :param gradient: of V by r, a tensor for each parameter, shaped as in :meth:`by_name`; the step sizes of one that is
+            not adapted now stay as they are
         :return: how many would have become negative
         """
         before = self.by_name()

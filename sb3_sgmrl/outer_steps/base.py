@@ -92,6 +92,20 @@ def check_finite(estimate: MetaGradient) -> None:
         raise ValueError("The meta-gradient is NaN or infinite; a smaller `inner_lr` or `learning_rate` may help.")
 
 
+def put(policy: ActorCriticPolicy, parameters: Parameters) -> None:
+    """
+    Give a policy other values of its parameters. Those that were frozen since they played stay as they are.
+
+    :param policy: The policy
+    :param parameters: The values by name
+    """
+    named = dict(policy.named_parameters())
+    with th.no_grad():
+        for name, value in parameters.items():
+            if named[name].requires_grad:
+                named[name].copy_(value)
+
+
 def ascend(policy: ActorCriticPolicy, gradient: Parameters, max_grad_norm: float | None = None) -> None:
     """
     One step of the policy's optimiser. Parameters that were frozen since they played stay as they are.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch as th
 
 from sb3_sgmrl.gradient.meta_gradient import MetaGradient
-from sb3_sgmrl.outer_steps.base import OuterProblem, OuterStep, check_finite
+from sb3_sgmrl.outer_steps.base import OuterProblem, OuterStep, check_finite, put
 
 
 class Interpolation(OuterStep):
@@ -23,8 +23,6 @@ class Interpolation(OuterStep):
     def update(self, problem: OuterProblem) -> MetaGradient:
         estimate = self.estimate(problem)
         check_finite(estimate)
-        named, fraction = dict(problem.policy.named_parameters()), problem.policy.optimizer.param_groups[0]["lr"]
-        with th.no_grad():
-            for name, value in estimate.gradient.items():
-                named[name].add_(fraction * value)
+        theta, fraction = problem.functional.parameters(), problem.policy.optimizer.param_groups[0]["lr"]
+        put(problem.policy, {name: value + fraction * estimate.gradient[name] for name, value in theta.items()})
         return estimate

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch as th
 from sb3_contrib.common.utils import conjugate_gradient_solver
-from stable_baselines3.common.policies import ActorCriticPolicy
 
 from sb3_sgmrl.gradient.local_gradient import LocalValue
 from sb3_sgmrl.gradient.meta_gradient import MetaGradient
-from sb3_sgmrl.outer_steps.base import OuterProblem, OuterStep
+from sb3_sgmrl.outer_steps.base import OuterProblem, OuterStep, put
 from sb3_sgmrl.outer_steps.local_surrogate import LocalSurrogate
 from sb3_sgmrl.policies.functional import Parameters
 
@@ -53,12 +52,12 @@ class TrustRegion(OuterStep):
         """The surrogate where the policy has moved to; None where it stays."""
         theta, length = problem.functional.parameters(), 1.0
         for _ in range(self.line_search_max_iter):
-            _put(problem.policy, {name: value + length * step[name] for name, value in theta.items()})
+            put(problem.policy, {name: value + length * step[name] for name, value in theta.items()})
             found = surrogate.value()
             if found.value > before.value and found.approx_kl <= self.target_kl:  # false where one of them is not finite
                 return found
             length *= self.line_search_shrinking_factor
-        _put(problem.policy, theta)
+        put(problem.policy, theta)
         return None
 
     def full_step(self, surrogate: LocalSurrogate) -> Parameters | None:
@@ -90,10 +89,3 @@ class TrustRegion(OuterStep):
 def _by_name(flat: th.Tensor, like: Parameters) -> Parameters:
     parts = flat.split([value.numel() for value in like.values()])
     return {name: part.view_as(value) for part, (name, value) in zip(parts, like.items(), strict=True)}
-
-
-def _put(policy: ActorCriticPolicy, parameters: Parameters) -> None:
-    named = dict(policy.named_parameters())
-    with th.no_grad():
-        for name, value in parameters.items():
-            named[name].copy_(value)

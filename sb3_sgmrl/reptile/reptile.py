@@ -94,6 +94,7 @@ class Reptile(MetaOnPolicyAlgorithm):
             normalize_advantage=normalize_advantage,
             discount_from=discount_from,
             time_reduction=time_reduction,
+            first_order=True,
             n_envs=n_envs,
             engine=engine,
             n_threads=n_threads,

@@ -118,11 +118,9 @@ def test_with_many_samples_it_is_that_of_the_exact_divergence(action_space):
     def divergence(parameters):
         """The divergence of distributions, mean over the states."""
         there = adapted(policy, objective, parameters, [first])
-        output = policy._call(there, "distribution", th.as_tensor(states))
-        before = policy._call(psi, "distribution", th.as_tensor(states))
-        kinds = th.distributions.Categorical if isinstance(action_space, spaces.Discrete) else th.distributions.Normal
-        make = (lambda o: kinds(logits=o)) if isinstance(action_space, spaces.Discrete) else (lambda o: kinds(*o))
-        by_state = th.distributions.kl_divergence(make(before), make(output))
+        before, after = (policy._call(p, "arrays", th.as_tensor(states), policy.kind.arrays) for p in (psi, there))
+        kind = th.distributions.Normal if len(after) == 2 else lambda logits: th.distributions.Categorical(logits=logits)
+        by_state = th.distributions.kl_divergence(kind(*before), kind(*after))
         return (by_state if by_state.ndim == 1 else by_state.sum(1)).mean()
 
     exact = hessian_product(divergence, theta, v)

@@ -20,7 +20,7 @@ def trained(**kwargs):
     rollout = rollout_of(model)
     # looks at the same episodes from the same parameters, whatever becomes of the model
     before = tiny(TRPOMAML, point_vec(3), **kwargs)
-    surrogate = LocalSurrogate(before.outer_problem(rollout))
+    surrogate = LocalSurrogate(before.outer_problem(replace(rollout, policy=None)))
     model.train(rollout)
     return model, surrogate, before
 
