@@ -137,6 +137,12 @@ class ProMP(MetaOnPolicyAlgorithm):
             _init_setup_model=_init_setup_model,
         )
 
+    def check_settings(self) -> None:
+        super().check_settings()
+        for factor in self._kl_factors:  # from a file
+            if not is_positive_and_finite(factor):
+                raise ValueError(f"`_kl_factors` must hold positive and finite numbers, got {factor!r}.")
+
     @property
     def outer_step(self) -> OuterStep:
         penalty = InnerKlPenalty(self.inner_kl_coef, self.target_inner_kl, self._kl_factors)

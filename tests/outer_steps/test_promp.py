@@ -92,6 +92,15 @@ def test_coefficients_are_saved_in_units_of_the_first(tmp_path):
     assert_same(*(state(one.learn(2 * SAMPLES, reset_num_timesteps=False)) for one in (model, same)))
 
 
+@pytest.mark.parametrize("factor", [0.0, float("nan"), "1"])
+def test_coefficients_of_a_file_that_are_none_are_refused(tmp_path, factor):
+    model = tiny(ProMP, point_vec(3))
+    model._kl_factors = [factor]
+    model.save(tmp_path / "model")
+    with pytest.raises(ValueError, match="`_kl_factors` must hold positive and finite numbers, got"):
+        ProMP.load(tmp_path / "model")
+
+
 def test_an_iteration_that_is_stopped_leaves_the_coefficients():
     model = tiny(ProMP, point_vec(3)).learn(SAMPLES)
     factors, calls = list(model._kl_factors), []
