@@ -54,9 +54,11 @@ _AS_GIVEN = "as given"
 
 def search_space(algo: str, is_continuous: bool) -> dict[str, BaseDistribution]:
     """
-    :param algo: the name of the algorithm
-    :param is_continuous: whether actions are
-    :return: what is searched, by name of the parameter of a trial
+    Return the search space of an algorithm.
+
+    :param algo: The name of the algorithm
+    :param is_continuous: Whether actions are continuous
+    :return: The distributions, by name of a trial's parameter
     """
     algorithm = ALGORITHMS[algo]
     everywhere = {**SEARCH_SPACE, **SCORE_SPACE}
