@@ -11,8 +11,11 @@ from sb3_sgmrl.common.files.classes import register
 from sb3_sgmrl.emaml import EMAML
 from sb3_sgmrl.envs import register_envs
 from sb3_sgmrl.maml import MAML
+from sb3_sgmrl.promp import ProMP
+from sb3_sgmrl.reptile import Reptile
 from sb3_sgmrl.sgmrl import SGMRL
 from sb3_sgmrl.tasks.task_dist_env import TaskDistEnv
+from sb3_sgmrl.trpomaml import TRPOMAML
 from sb3_sgmrl.vec_env.from_vector_env import from_vector_env
 from sb3_sgmrl.vec_env.task_checker import check_tasks
 
@@ -29,9 +32,12 @@ __all__ = [
     "EMAML",
     "MAML",
     "SGMRL",
+    "TRPOMAML",
     "AdaptationReport",
     "MetaEvalCallback",
     "MujocoFamily",
+    "ProMP",
+    "Reptile",
     "TaskDistEnv",
     "__version__",
     "check_family",

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import pathlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from sb3_sgmrl.common.meta_algorithm import MetaOnPolicyAlgorithm
 from sb3_sgmrl.emaml import EMAML
 from sb3_sgmrl.maml import MAML
+from sb3_sgmrl.promp import ProMP
+from sb3_sgmrl.reptile import Reptile
 from sb3_sgmrl.sgmrl import SGMRL
+from sb3_sgmrl.trpomaml import TRPOMAML
 
 _HYPERPARAMETERS = pathlib.Path(__file__).parent / "hyperparams"
 
@@ -20,10 +24,13 @@ class Algorithm:
 
     :param name: The name in commands, such as ``sgmrl``
     :param cls: The class
+    :param search: The ranges of arguments that a search for hyperparameters has in place of the usual ones, on a logarithmic
+        scale; None leaves the argument out
     """
 
     name: str
     cls: type[MetaOnPolicyAlgorithm]
+    search: Mapping[str, tuple[float, float] | None] = field(default_factory=dict)
 
     @property
     def hyperparameters(self) -> pathlib.Path:
@@ -36,7 +43,14 @@ class Algorithm:
         return f"modules/{self.name}.md"
 
 
-_ALL = (Algorithm("sgmrl", SGMRL), Algorithm("maml", MAML), Algorithm("emaml", EMAML))
+_ALL = (
+    Algorithm("sgmrl", SGMRL),
+    Algorithm("maml", MAML),
+    Algorithm("emaml", EMAML),
+    Algorithm("promp", ProMP),
+    Algorithm("trpomaml", TRPOMAML, {"target_kl": (1e-3, 0.1), "learning_rate": None, "score_gae_lambda": None}),
+    Algorithm("reptile", Reptile, {"learning_rate": (1e-2, 1.0)}),
+)
 ALGORITHMS: dict[str, Algorithm] = {algorithm.name: algorithm for algorithm in _ALL}
 
 

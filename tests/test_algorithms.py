@@ -14,6 +14,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from toys import (
     ACTIONS,
     ALGORITHMS,
+    FAMILY,
     HORIZON,
     OBSERVATIONS,
     SAMPLES,
@@ -32,7 +33,7 @@ from toys import (
 from sb3_sgmrl import MAML, SGMRL, TaskDistEnv
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("algorithm", FAMILY)
 @pytest.mark.parametrize("action", ACTIONS)
 @pytest.mark.parametrize("observation", OBSERVATIONS)
 def test_every_kind_of_space(algorithm, observation, action):
@@ -50,7 +51,7 @@ def test_every_kind_of_space(algorithm, observation, action):
     assert model._n_updates == 1
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("algorithm", FAMILY)
 @pytest.mark.parametrize("n_inner_steps", [1, 2, 3])
 def test_a_meta_iteration_is_finished_and_every_sample_counted(algorithm, n_inner_steps):
     model = tiny(algorithm, point_vec(3), n_inner_steps=n_inner_steps, n_outer_episodes=2)

@@ -18,12 +18,14 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
 from torch import nn
 
-from sb3_sgmrl import EMAML, MAML, SGMRL, TaskDistEnv, register
+from sb3_sgmrl import EMAML, MAML, SGMRL, TRPOMAML, ProMP, Reptile, TaskDistEnv, register
 
 HORIZON = 5
 # of a meta-iteration of ``tiny``: two phases of three tasks of four episodes
 SAMPLES = 2 * 3 * 4 * HORIZON
 ALGORITHMS = [MAML, SGMRL, EMAML]
+# with those that share their gradients and have outer steps of their own
+FAMILY = [*ALGORITHMS, ProMP, TRPOMAML, Reptile]
 ACTIONS = {
     "box": spaces.Box(-1.0, 1.0, (2,), np.float32),
     "discrete": spaces.Discrete(4),

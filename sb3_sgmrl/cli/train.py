@@ -23,7 +23,7 @@ Ctrl-C ends training early and saves the model. With -optimize the command is th
 
 _EPILOG = """\
 RL Zoo's options below apply as well, with these differences:
-  --algo             sgmrl (default), maml or emaml
+  --algo             sgmrl (default), maml, emaml, promp, trpomaml or reptile
   --env              task family, an environment with sample_tasks(n, rng) and set_task(task) (Navigation2D-v0).
                      MODULE:ID imports the module that registers it
   -i                 model to resume training from, a .zip of this package. The model keeps its settings, except those that

@@ -16,7 +16,7 @@ best settings so far. The command is the same as train -optimize.
 
 _EPILOG = """\
 RL Zoo's options below apply as well. The most important options:
-  --algo             sgmrl (default), maml or emaml
+  --algo             sgmrl (default), maml, emaml, promp, trpomaml or reptile
   --env              task family, as for train (Navigation2D-v0)
   --n-trials         number of trials (20)
   -n                 samples of a trial (a quarter of the samples of a training)

@@ -12,7 +12,7 @@ import math
 import os
 import textwrap
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal, TypeVar, get_args
 
@@ -26,6 +26,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from sb3_sgmrl.gradient.advantages import AdvantageSettings
 from sb3_sgmrl.gradient.baselines import MANY_FEATURES, n_baseline_features
 from sb3_sgmrl.gradient.inner import InnerSurrogateName
+from sb3_sgmrl.gradient.step_sizes import StepSizeOwner
 from sb3_sgmrl.util.validation import check_choice, check_positive, is_number, is_positive_and_finite
 
 Algorithm = TypeVar("Algorithm", bound=type[BaseAlgorithm])
@@ -107,6 +108,12 @@ def _step_size_rate(name: str, value: Any) -> None:
         raise ValueError(f"`{name}` must be positive and finite, or None for fixed step sizes, got {value!r}.")
 
 
+def _patterns(name: str, value: Any) -> None:
+    patterns = [value] if isinstance(value, str) else value
+    if not (isinstance(patterns, Sequence) and len(patterns) > 0 and all(isinstance(one, str) for one in patterns)):
+        raise ValueError(f"`{name}` must be a pattern of parameter names, a list of them, or None for all, got {value!r}.")
+
+
 def _max_norm(name: str, value: Any) -> None:
     if not (is_number(value) and value > 0):
         raise ValueError(f"`{name}` must be positive, or None for no clipping, got {value!r}.")
@@ -145,10 +152,20 @@ ARGUMENTS: dict[str, Argument] = {
     "n_inner_steps": Argument("The number ζ of inner steps", positive),
     "inner_lr": Argument("The step size α of an inner step", _inner_lr),
     "inner_lr_learning_rate": Argument(
-        "The rate at which step sizes are learned, one for each parameter tensor, all starting at ``inner_lr``. Adam follows "
+        "The rate at which step sizes are learned, all starting at ``inner_lr``. Adam follows "
         "the derivative of the post-adaptation return and moves each by up to this fraction of ``inner_lr`` per "
         "meta-iteration. Step sizes that would become negative become zero. None keeps the step sizes fixed",
         optional(_step_size_rate),
+    ),
+    "inner_lr_per": Argument(
+        "The owner of a learned step size: ``tensor`` learns one for each parameter tensor, ``entry`` one for each of its "
+        "entries, as in Meta-SGD",
+        one_of(StepSizeOwner),
+    ),
+    "adapt_only": Argument(
+        "The parameters that inner steps change: a pattern of their names, such as ``action_net*`` for the head alone "
+        "(ANIL), or a list of patterns. The others are learned, but not adapted. None adapts all",
+        optional(_patterns),
     ),
     "gamma": Argument("The discount factor"),
     "gae_lambda": Argument("The λ of generalised advantage estimation"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -36,9 +37,9 @@ from sb3_sgmrl.gradient.baselines import BaselineName
 from sb3_sgmrl.gradient.inner import InnerSurrogateName
 from sb3_sgmrl.gradient.objective import MetaObjective
 from sb3_sgmrl.gradient.score_weight import ScoreWeights
-from sb3_sgmrl.gradient.step_sizes import StepSizes
+from sb3_sgmrl.gradient.step_sizes import StepSizeOwner, StepSizes, matching
 from sb3_sgmrl.policies.copies import detached
-from sb3_sgmrl.policies.functional import FunctionalPolicy
+from sb3_sgmrl.policies.functional import FunctionalPolicy, Parameters
 from sb3_sgmrl.policies.initialization import initialize
 from sb3_sgmrl.score_terms.base import ScoreTerm
 from sb3_sgmrl.util.generators import SHARED_GENERATORS
@@ -73,6 +74,8 @@ class MetaModel(SafelySaved):
         n_inner_steps: int = 1,
         inner_lr: float = 0.1,
         inner_lr_learning_rate: float | None = None,
+        inner_lr_per: StepSizeOwner = "tensor",
+        adapt_only: str | Sequence[str] | None = None,
         gamma: float = 0.99,
         gae_lambda: float = 0.997,
         baseline: BaselineName = "linear",
@@ -104,6 +107,8 @@ class MetaModel(SafelySaved):
         self.n_inner_steps = n_inner_steps
         self.inner_lr = inner_lr
         self.inner_lr_learning_rate = inner_lr_learning_rate
+        self.inner_lr_per = inner_lr_per
+        self.adapt_only = adapt_only
         self.step_sizes: StepSizes | None = None
         self.gamma = gamma
         self.gae_lambda = gae_lambda
@@ -205,7 +210,10 @@ class MetaModel(SafelySaved):
             super().set_random_seed(self.seed)
             self._make_policy()
         if self.inner_lr_learning_rate is not None:
-            self.step_sizes = StepSizes(self.functional.adapted_names, self.inner_lr_learning_rate, self.device)
+            parameters = self.functional.parameters()
+            shapes = {name: value.shape for name, value in parameters.items()} if self.inner_lr_per == "entry" else None
+            self.step_sizes = StepSizes(self.names_to_adapt, self.inner_lr_learning_rate, self.device, shapes)
+        self.names_to_adapt  # noqa: B018  # checks the patterns
 
     def _make_policy(self) -> None:
         policy_kwargs = {"ortho_init": False, **self.policy_kwargs}
@@ -263,14 +271,28 @@ class MetaModel(SafelySaved):
                 f"`n_epochs` must be 1 with `inner_surrogate={self.inner_surrogate!r}`, which has no local surrogate, "
                 f"got {self.n_epochs!r}."
             )
-        if hasattr(self, "policy"):  # which the step sizes and their optimiser were made with
-            made_with = None if self.step_sizes is None else self.step_sizes.learning_rate
-            if self.inner_lr_learning_rate != made_with:
-                raise ValueError(
-                    "`inner_lr_learning_rate` cannot be changed after construction: "
-                    f"it was {made_with!r}, got {self.inner_lr_learning_rate!r}."
-                )
+        if self.inner_lr_per != "tensor" and self.inner_lr_learning_rate is None:
+            raise ValueError(
+                f"`inner_lr_per` must be 'tensor' without `inner_lr_learning_rate`, got {self.inner_lr_per!r}: "
+                "fixed step sizes are all equal."
+            )
+        if hasattr(self, "policy"):
             check_trainable(self, self.functional)
+            self._check_step_sizes()
+
+    def _check_step_sizes(self) -> None:
+        """The step sizes and their optimiser were made with these arguments."""
+        sizes = self.step_sizes
+        made_with = None if sizes is None else sizes.learning_rate
+        if self.inner_lr_learning_rate != made_with:
+            raise ValueError(
+                "`inner_lr_learning_rate` cannot be changed after construction: "
+                f"it was {made_with!r}, got {self.inner_lr_learning_rate!r}."
+            )
+        if sizes is not None and sizes.owner != self.inner_lr_per:
+            raise ValueError(
+                f"`inner_lr_per` cannot be changed after construction: it was {sizes.owner!r}, got {self.inner_lr_per!r}."
+            )
 
     @property
     def objective(self) -> MetaObjective:
@@ -287,19 +309,33 @@ class MetaModel(SafelySaved):
             inner=AdvantageSettings(**shared),
             outer=AdvantageSettings(**{**shared, **(self.outer_advantage or {})}),
             inner_lr=self.inner_lr,
-            relative_lr=None if self.step_sizes is None else self.step_sizes.by_name(),
+            relative_lr=self._relative_lr(),
             inner_surrogate=self.inner_surrogate,
             first_order=self.first_order,
             score_coef=self.score_weights(),
         )
 
+    @property
+    def names_to_adapt(self) -> tuple[str, ...]:
+        """Names of the parameters that inner steps change, from ``adapt_only``."""
+        return matching(self.functional.adapted_names, self.adapt_only)
+
+    def _relative_lr(self) -> Parameters | None:
+        if not hasattr(self, "policy") or (self.step_sizes is None and self.adapt_only is None):
+            return None
+        zero, one = th.zeros((), device=self.device), th.ones((), device=self.device)
+        learned = {} if self.step_sizes is None else self.step_sizes.by_name()
+        adapted = {name: learned.get(name, one) for name in self.names_to_adapt}
+        return {name: adapted.get(name, zero) for name in self.functional.adapted_names}
+
     def inner_lr_by_parameter(self) -> dict[str, float]:
         """
-        :return: step size of an inner step for each adapted parameter
+        :return: The step size of an inner step for each parameter that shapes the actions, by name: the mean over its entries
+            where they differ, zero where it is not adapted
         """
         relative = self.objective.relative_lr
         return {
-            name: self.inner_lr * (1.0 if relative is None else float(relative[name]))
+            name: self.inner_lr * (1.0 if relative is None else float(relative[name].mean()))
             for name in self.functional.adapted_names
         }
 

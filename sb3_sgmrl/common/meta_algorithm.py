@@ -112,10 +112,12 @@ class MetaOnPolicyAlgorithm(AdaptiveModel):
         """How the meta-parameters move; an algorithm with an outer step of its own overrides this."""
         if self.n_epochs == 1:
             return OptimizerStep()
-        clip_range = self.clip_range
-        if callable(clip_range):
-            clip_range = clip_range(self._current_progress_remaining)
-        return ClippedEpochs(self.n_epochs, clip_range, self.target_kl)
+        return ClippedEpochs(self.n_epochs, self.clip_range_now, self.target_kl)
+
+    @property
+    def clip_range_now(self) -> float:
+        """The clip range ε at the present progress of training."""
+        return self.clip_range(self._current_progress_remaining) if callable(self.clip_range) else self.clip_range
 
     def outer_problem(self, rollout: MetaRollout, executor: ThreadPoolExecutor | None = None) -> OuterProblem:
         """
@@ -147,7 +149,7 @@ class MetaOnPolicyAlgorithm(AdaptiveModel):
         :return: The gradient by parameter name, and its parts
         """
         with thread_pool(self.n_threads) as pool:
-            return self.outer_problem(rollout, pool).gradient()
+            return self.outer_step.estimate(self.outer_problem(rollout, pool))
 
     def train(self, rollout: MetaRollout) -> None:
         """
@@ -186,10 +188,11 @@ class MetaOnPolicyAlgorithm(AdaptiveModel):
                 self._record(key, value)
 
     def _learn_step_sizes(self, step_sizes: StepSizes, estimate: MetaGradient) -> None:
-        self.logger.record("train/inner_lr_clamped", step_sizes.ascend(estimate.relative_lr))
-        of_parameters = self.inner_lr_by_parameter().values()
-        self.logger.record("train/inner_lr_min", min(of_parameters))
-        self.logger.record("train/inner_lr_max", max(of_parameters))
+        adapted = {name: estimate.relative_lr[name] for name in self.names_to_adapt}
+        self.logger.record("train/inner_lr_clamped", step_sizes.ascend(adapted))
+        relative = step_sizes.by_name().values()
+        self.logger.record("train/inner_lr_min", self.inner_lr * min(float(value.min()) for value in relative))
+        self.logger.record("train/inner_lr_max", self.inner_lr * max(float(value.max()) for value in relative))
 
     # ---------------------------------------------------------------- whole iterations
 

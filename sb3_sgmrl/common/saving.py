@@ -6,7 +6,7 @@ import inspect
 import io
 import pathlib
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -114,6 +114,7 @@ class SafelySaved(BaseAlgorithm):
     """A BaseAlgorithm whose files are complete, known to be its own, and data."""
 
     inner_lr_learning_rate: float | None
+    adapt_only: str | Sequence[str] | None
 
     @property
     def functional(self) -> FunctionalPolicy:
@@ -200,9 +201,12 @@ class SafelySaved(BaseAlgorithm):
             raise ValueError(f"`path` holds a model of {saved}, not of {cls.__name__}: use {saved}.load.")
         check_names(kwargs, argument_names(cls).union(of_load), f"is not an argument of {cls.__name__}")
         seed = kwargs.pop("seed", None)
-        as_saved = object()
-        rate = kwargs.pop("inner_lr_learning_rate", as_saved)
         file = read_file(path, trusted, custom_objects)
+        # learned step sizes and their optimiser are saved, or there are none
+        of_step_sizes = ["inner_lr_learning_rate", "inner_lr_per"]
+        if file.settings.get("inner_lr_learning_rate") is not None:
+            of_step_sizes.append("adapt_only")
+        given = {name: kwargs.pop(name) for name in of_step_sizes if name in kwargs}
         if print_system_info:
             print("== CURRENT SYSTEM INFO ==")
             get_system_info()
@@ -211,11 +215,9 @@ class SafelySaved(BaseAlgorithm):
             model = cls._from_file(file, env, device, force_reset, custom_objects or {}, kwargs)
         except BadFileError as error:
             raise ValueError(f"`path` {path} {error}.") from error
-        saved_rate = model.inner_lr_learning_rate
-        if rate is not as_saved and rate != saved_rate:  # its optimiser is saved, or there is none
-            raise ValueError(
-                f"`inner_lr_learning_rate` cannot be changed by load: it is {saved_rate!r} in `path`, got {rate!r}."
-            )
+        for name, value in given.items():
+            if value != (saved_value := getattr(model, name)):
+                raise ValueError(f"`{name}` cannot be changed by load: it is {saved_value!r} in `path`, got {value!r}.")
         if seed is not None:
             model.seed = int(seed)
             model.set_random_seed(model.seed)

@@ -28,7 +28,7 @@ def check_trainable(model: Any, policy: FunctionalPolicy) -> None:
     """
     check_derivatives(model, policy)
     if model.step_sizes is not None:
-        unknown = [name for name in policy.adapted_names if name not in model.step_sizes.names]
+        unknown = [name for name in model.names_to_adapt if name not in model.step_sizes.names]
         if unknown:
             raise ValueError(
                 f"`inner_lr_learning_rate` has no step size for {unknown[0]}, which was not adapted when the model was made."

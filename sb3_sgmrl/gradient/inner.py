@@ -210,6 +210,41 @@ class PullBack:
     score_term: Parameters | None = None
 
 
+def jacobian(
+    likelihood: LogLikelihood,
+    samples: WeightedSamples,
+    v: Parameters,
+    inner_lr: float,
+    relative_lr: Parameters | None,
+    kind: InnerSurrogateName,
+) -> Parameters:
+    """
+    The product of the Jacobian M of an inner step with a vector: where ψ moves to when θ moves along it.
+
+    :param likelihood: The log-likelihoods of the samples at θ
+    :param samples: D with its weights
+    :param v: A direction in the space of θ, by name
+    :param inner_lr: The step size α
+    :param relative_lr: r, the step sizes of the parameters in units of α; None for 1
+    :param kind: The inner surrogate
+    :return: M v = v + α r ⊙ ∇²(inner surrogate) v, by name
+    """
+    parts, _ = _second_derivative(likelihood, samples, v, kind)
+    for part in parts:
+        step = scaled(part, relative_lr)
+        v = {name: value + inner_lr * step[name] for name, value in v.items()}
+    return v
+
+
+def _second_derivative(
+    likelihood: LogLikelihood, samples: WeightedSamples, v: Parameters, kind: InnerSurrogateName
+) -> tuple[list[Parameters], th.Tensor]:
+    """The parts of ∇²(inner surrogate) v, and ∇log π ᵀv of each sample."""
+    second, x = likelihood.hessian_product(samples.weights, v)
+    scores = INNER_SURROGATES[kind].curvature_weights(samples, x)
+    return [second] if scores is None else [second, likelihood.gradient(scores)], x
+
+
 def transposed_jacobian(
     likelihood: LogLikelihood,
     samples: WeightedSamples,
@@ -229,9 +264,7 @@ def transposed_jacobian(
     :param kind: The inner surrogate
     :return: Mᵀv by name, and ∇log π ᵀ(r ⊙ v) of each sample, shape (n_samples,)
     """
-    second, x = likelihood.hessian_product(samples.weights, scaled(v, relative_lr))
-    scores = INNER_SURROGATES[kind].curvature_weights(samples, x)
-    parts = [second] if scores is None else [second, likelihood.gradient(scores)]
+    parts, x = _second_derivative(likelihood, samples, scaled(v, relative_lr), kind)
     return {name: value + inner_lr * sum(part[name] for part in parts) for name, value in v.items()}, x
 
 

@@ -24,7 +24,7 @@ class MetaGradient:
     :param score_term: the part of it that the scores of the first inner step contribute, by name; None without a score term
     :param unweighted: the score term of each inner step before it was weighted by λ and carried back through the steps before
         it, by name; empty without a score term
-    :param relative_lr: the derivative by the relative step sizes r, a scalar for each name; empty where r is None
+    :param relative_lr: the derivative by the relative step sizes r, shaped as r; empty where r is None
     """
 
     gradient: Parameters
@@ -64,7 +64,7 @@ def task_gradient(
 ) -> _TaskResult:
     """
     Formula (B) for one task. The step sizes decide where a step leads and not which episodes it is made of, so the derivative
-    by those of step t is α v ⊙ ∇̃J(θᵗ, D), summed within each parameter, with the v that has come back to θᵗ⁺¹.
+    by those of step t is α v ⊙ ∇̃J(θᵗ, D), summed over the entries that share one, with the v that has come back to θᵗ⁺¹.
 
     :param policy: the policy as a function
     :param objective: which gradient
@@ -83,7 +83,8 @@ def task_gradient(
         samples = WeightedSamples.make(policy, phase.batch, phase.weighted.weights)
         if objective.relative_lr is not None:
             step = policy_gradient(policy, phase.parameters, samples)
-            _add(by_relative_lr, {name: (v[name] * step[name]).sum() for name in step}, objective.inner_lr)
+            derivative = {name: _summed_as(objective.relative_lr[name], v[name] * step[name]) for name in step}
+            _add(by_relative_lr, derivative, objective.inner_lr)
         choose = None
         if score_coefficients is not None:
             space = policy.policy.observation_space
@@ -107,6 +108,11 @@ def task_gradient(
             weighted = weighted_term(objective, stage, back.score_term)
             v = {name: value + weighted[name] for name, value in v.items()}
     return v, scores, by_relative_lr
+
+
+def _summed_as(step_size: th.Tensor, product: th.Tensor) -> th.Tensor:
+    """The derivative by a step size of each entry, or by one that all entries share."""
+    return product if step_size.shape == product.shape else product.sum()
 
 
 def _choose(

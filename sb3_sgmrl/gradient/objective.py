@@ -89,7 +89,8 @@ class MetaObjective:
     :param inner: weights of the inner surrogate
     :param outer: weights of the outer surrogate
     :param inner_lr: α
-    :param relative_lr: r, the step sizes of the parameters in units of α, a scalar tensor for each name; None for 1
+    :param relative_lr: r, the step sizes of the parameters in units of α, by name: a scalar for all entries of a
+        parameter, or one of its shape; zero where it is not adapted; None for 1
     :param inner_surrogate: ``pathwise``, ``lvc`` or ``dice``, see :func:`~sb3_sgmrl.gradient.inner.curvature_weights`
     :param first_order: leave the second derivative out
     :param score_coef: weight λ of the score term; 1 is SG-MRL, 0 is MAML. Or a weight for each inner step and parameter

@@ -2,28 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Literal
 
 import torch as th
 from torch import nn
 
 from sb3_sgmrl.policies.functional import Parameters
 
+# what has a step size of its own
+StepSizeOwner = Literal["tensor", "entry"]
+
+
+def matching(names: Sequence[str], patterns: str | Sequence[str] | None) -> tuple[str, ...]:
+    """
+    :param names: Names of parameters
+    :param patterns: One or more patterns with ``*`` and ``?``; None for all
+    :return: The names that match any of the patterns
+    :raises ValueError: For a pattern that no name matches
+    """
+    if patterns is None:
+        return tuple(names)
+    patterns = [patterns] if isinstance(patterns, str) else patterns
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise ValueError(f"`adapt_only` must match a parameter of the policy ({', '.join(names)}), got {pattern!r}.")
+    return tuple(name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns))
+
 
 class StepSizes(nn.Module):
     """
-    r in U(θ, D) = θ + α r ⊙ ∇̃J(θ, D): a step size in units of α for each adapted parameter tensor, the same in every inner
-    step. Meta-SGD (Li, Zhou, Chen, Li 2017) has one for each entry.
+    r in U(θ, D) = θ + α r ⊙ ∇̃J(θ, D): a step size in units of α for each adapted parameter tensor, or for each entry of them
+    as in Meta-SGD (Li, Zhou, Chen, Li 2017); the same in every inner step.
 
     :param names: of the adapted parameters
     :param learning_rate: of Adam, which moves a step size by about this part of α per meta-iteration
     :param device: of the policy
+    :param shapes: The shapes of the parameters by name, for a step size per entry; None for one per tensor
     """
 
-    def __init__(self, names: Sequence[str], learning_rate: float, device: th.device) -> None:
+    def __init__(
+        self,
+        names: Sequence[str],
+        learning_rate: float,
+        device: th.device,
+        shapes: Mapping[str, th.Size] | None = None,
+    ) -> None:
         super().__init__()
         self.names = tuple(names)
-        self.relative = nn.Parameter(th.ones(len(self.names), device=device))
+        self.owner: StepSizeOwner = "tensor" if shapes is None else "entry"
+        self._shapes = [th.Size() if shapes is None else shapes[name] for name in self.names]
+        self.relative = nn.Parameter(th.ones(sum(map(math.prod, self._shapes)), device=device))
         self.optimizer = th.optim.Adam([self.relative], lr=learning_rate)
 
     @property
@@ -33,25 +64,31 @@ class StepSizes(nn.Module):
 
     def by_name(self) -> Parameters:
         """
-        :return: copies of r, a scalar for each parameter
+        :return: copies of r, a scalar for each parameter or a tensor of its shape
         """
-        return dict(zip(self.names, self.relative.detach().clone(), strict=True))
+        parts = self.relative.detach().clone().split(list(map(math.prod, self._shapes)))
+        return {name: part.view(shape) for name, part, shape in zip(self.names, parts, self._shapes, strict=True)}
 
     def ascend(self, gradient: Parameters) -> int:
         """
         One step of Adam. A step against the gradient of the return is never wanted: step sizes that would become negative
         become zero, from where a later gradient can raise them.
 
-        :param gradient: of V by r, a scalar for each parameter; the step size of one that is not adapted now stays as it is
+        :param gradient: of V by r, a tensor for each parameter, shaped as in :meth:`by_name`; the step sizes of one that is
+            not adapted now stay as they are
         :return: how many would have become negative
         """
-        absent = [i for i, name in enumerate(self.names) if name not in gradient]
-        before = self.relative.detach()[absent].clone()
-        none = self.relative.new_zeros(())
-        self.relative.grad = -th.stack([gradient.get(name, none) for name in self.names]).to(self.relative)
+        before = self.by_name()
+        derivative = {name: gradient.get(name, th.zeros_like(value)) for name, value in before.items()}
+        self.relative.grad = -_flat(derivative).to(self.relative)
         self.optimizer.step()
         with th.no_grad():
-            self.relative[absent] = before
+            moved = self.by_name()
+            self.relative.copy_(_flat({name: (moved if name in gradient else before)[name] for name in self.names}))
             n_negative = int((self.relative < 0).sum())
             self.relative.clamp_(min=0.0)
         return n_negative
+
+
+def _flat(by_name: Parameters) -> th.Tensor:
+    return th.cat([value.flatten() for value in by_name.values()])

@@ -53,6 +53,15 @@ class OuterProblem:
 class OuterStep(ABC):
     """The outer gradient and the update that follows it. An algorithm has one as its attribute ``outer_step``."""
 
+    def estimate(self, problem: OuterProblem) -> MetaGradient:
+        """
+        What the parameters move along first.
+
+        :param problem: The iteration
+        :return: The estimate of ∇V at the parameters that have played
+        """
+        return problem.gradient()
+
     @abstractmethod
     def update(self, problem: OuterProblem) -> MetaGradient:
         """
@@ -81,6 +90,20 @@ def check_finite(estimate: MetaGradient) -> None:
     """
     if not all(th.isfinite(value).all() for value in (*estimate.gradient.values(), *estimate.relative_lr.values())):
         raise ValueError("The meta-gradient is NaN or infinite; a smaller `inner_lr` or `learning_rate` may help.")
+
+
+def put(policy: ActorCriticPolicy, parameters: Parameters) -> None:
+    """
+    Give a policy other values of its parameters. Those that were frozen since they played stay as they are.
+
+    :param policy: The policy
+    :param parameters: The values by name
+    """
+    named = dict(policy.named_parameters())
+    with th.no_grad():
+        for name, value in parameters.items():
+            if named[name].requires_grad:
+                named[name].copy_(value)
 
 
 def ascend(policy: ActorCriticPolicy, gradient: Parameters, max_grad_norm: float | None = None) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import torch as th
@@ -13,6 +14,7 @@ from sb3_sgmrl.gradient.baselines import BaselineName
 from sb3_sgmrl.gradient.inner import InnerSurrogateName
 from sb3_sgmrl.gradient.meta_gradient import MetaGradient
 from sb3_sgmrl.gradient.score_weight import ScoreWeights, SignalWeights
+from sb3_sgmrl.gradient.step_sizes import StepSizeOwner
 from sb3_sgmrl.outer_steps.base import OuterProblem
 from sb3_sgmrl.score_terms.base import ScoreTerm
 from sb3_sgmrl.score_terms.names import SCORE_TERMS, ControlVariateName, ScoreMemory, ScoreOptions
@@ -83,6 +85,8 @@ class SGMRL(MetaOnPolicyAlgorithm):
         n_inner_steps: int = 1,
         inner_lr: float = 0.1,
         inner_lr_learning_rate: float | None = None,
+        inner_lr_per: StepSizeOwner = "tensor",
+        adapt_only: str | Sequence[str] | None = None,
         gamma: float = 0.99,
         gae_lambda: float = 0.997,
         baseline: BaselineName = "linear",
@@ -128,6 +132,8 @@ class SGMRL(MetaOnPolicyAlgorithm):
             n_inner_steps=n_inner_steps,
             inner_lr=inner_lr,
             inner_lr_learning_rate=inner_lr_learning_rate,
+            inner_lr_per=inner_lr_per,
+            adapt_only=adapt_only,
             gamma=gamma,
             gae_lambda=gae_lambda,
             baseline=baseline,

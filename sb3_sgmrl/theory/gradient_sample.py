@@ -28,6 +28,7 @@ _SHARED = (
     "n_outer_episodes",
     "n_inner_steps",
     "inner_lr",
+    "adapt_only",
     "gamma",
     "gae_lambda",
     "baseline",

@@ -34,7 +34,7 @@ def run_tune(*arguments: str, n_trials: int = 2, params: list[str] | None = None
     return tune.main([*fixed, *arguments, "-params", *SMALL, *(params or [])])
 
 
-@pytest.mark.parametrize("algo", ["sgmrl", "maml", "emaml"])
+@pytest.mark.parametrize("algo", ALGORITHMS)
 @pytest.mark.parametrize("is_continuous", [True, False])
 def test_search_spaces_hold_arguments_of_the_algorithm(algo: str, is_continuous: bool) -> None:
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
@@ -47,11 +47,11 @@ def test_search_spaces_hold_arguments_of_the_algorithm(algo: str, is_continuous:
         assert ("log_std_init" in sampled["policy_kwargs"]) == is_continuous
 
 
-@pytest.mark.parametrize("algo", ["sgmrl", "maml", "emaml"])
+@pytest.mark.parametrize("algo", ALGORITHMS)
 def test_the_settings_there_are_lie_in_the_search_space(algo: str) -> None:
     for entry in yaml.safe_load((FOLDER / f"{algo}.yml").read_text()).values():
         policy_kwargs = eval(entry["policy_kwargs"])
-        settings = {"score_gae_lambda": 0.95, "max_grad_norm": 0.5, **entry, "policy_kwargs": policy_kwargs}
+        settings = {"score_gae_lambda": 0.95, "max_grad_norm": 0.5, "target_kl": 0.01, **entry, "policy_kwargs": policy_kwargs}
         guess = tuning.first_guess(algo, settings, is_continuous=True)
         assert guess.as_given == ({"max_grad_norm": None} if settings["max_grad_norm"] is None else {})
         assert guess.params.keys() == tuning.search_space(algo, True).keys()

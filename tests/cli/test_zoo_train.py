@@ -32,7 +32,7 @@ from sb3_sgmrl.vec_env.task_vec_env import TaskVecEnv
 OWN_FAMILIES = [id for id, spec in gym.registry.items() if str(spec.entry_point).startswith("sb3_sgmrl.")]
 
 
-@pytest.mark.parametrize("algo", ["sgmrl", "maml", "emaml"])
+@pytest.mark.parametrize("algo", ALGORITHMS)
 def test_hyperparameters_for_every_family(algo: str) -> None:
     entries = yaml.safe_load((FOLDER / f"{algo}.yml").read_text())
     assert set(entries) == {"default", *OWN_FAMILIES}

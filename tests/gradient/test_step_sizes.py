@@ -30,9 +30,12 @@ def policy():
     return softmax_policy(2, 2, seed=0)
 
 
-def with_step_sizes(policy, rule):
+def with_step_sizes(policy, rule, owner="tensor"):
     sizes = {name: th.tensor(0.5 + i) for i, name in enumerate(policy.parameters())}
     assert len(sizes) > 1
+    if owner == "entry":
+        th.manual_seed(0)
+        sizes = {name: sizes[name] * th.rand(value.shape) for name, value in policy.parameters().items()}
     return objective(rule, relative_lr=sizes)
 
 
@@ -49,14 +52,15 @@ def by_step_sizes(policy, goal, n_inner_steps, make_score):
 
     expected = expectation(policy, [MDP], goal, [*[2] * n_inner_steps, 1], estimate)
     # expectation adds up in the shape of the parameters
-    return exact, {name: value.flatten()[0] for name, value in expected.items()}
+    return exact, {name: value if sizes[name].ndim else value.flatten()[0] for name, value in expected.items()}
 
 
 @pytest.mark.parametrize("n_inner_steps", [1, 2])
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("baseline", [none, leave_one_out_return], ids=["none", "loo_return"])
-def test_the_derivative_by_step_sizes_has_no_bias(policy, rule, baseline, n_inner_steps):
-    goal = with_step_sizes(policy, rule)
+@pytest.mark.parametrize("owner", ["tensor", "entry"])
+def test_the_derivative_by_step_sizes_has_no_bias(policy, rule, baseline, n_inner_steps, owner):
+    goal = with_step_sizes(policy, rule, owner)
     exact, expected = by_step_sizes(policy, goal, n_inner_steps, subtracting(baseline))
     assert relative_error(expected, exact) < 1e-10
 

@@ -23,6 +23,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from sb3_sgmrl.algorithms import ALGORITHMS
 from sb3_sgmrl.cli.zoo.checks import evaluated
+from sb3_sgmrl.common.arguments import ARGUMENTS
 from sb3_sgmrl.util.files import replace_when_complete
 
 if TYPE_CHECKING:
@@ -55,14 +56,15 @@ def search_space(algo: str, is_continuous: bool) -> dict[str, BaseDistribution]:
     """
     Return the search space of an algorithm.
 
-    :param algo: The algorithm: ``sgmrl``, ``maml`` or ``emaml``
+    :param algo: The name of the algorithm
     :param is_continuous: Whether actions are continuous
     :return: The distributions, by name of a trial's parameter
     """
-    space = {
-        **SEARCH_SPACE,
-        **{name: values for name, values in SCORE_SPACE.items() if name in ALGORITHMS[algo].cls.arguments},
-    }
+    algorithm = ALGORITHMS[algo]
+    everywhere = {**SEARCH_SPACE, **SCORE_SPACE}
+    foreign = (ARGUMENTS.keys() | SCORE_SPACE.keys()) - algorithm.cls.arguments.keys() | algorithm.search.keys()
+    space = {name: values for name, values in everywhere.items() if name not in foreign}
+    space.update({name: FloatDistribution(*range_, log=True) for name, range_ in algorithm.search.items() if range_})
     return {**space, "log_std_init": LOG_STD_INIT} if is_continuous else space
 
 
@@ -145,7 +147,7 @@ def first_guess(algo: str, settings: Mapping[str, Any], is_continuous: bool) -> 
     known = dict(arguments)
     known.update({f"one_minus_{name}": 1 - settings[name] for name in ("gamma", "gae_lambda")})
     known["net_arch"] = {str(arch): name for name, arch in _NET_ARCHS.items()}.get(str(arguments["net_arch"]))
-    if known["max_grad_norm"] is None:
+    if known.get("max_grad_norm", 0.0) is None:
         known["max_grad_norm"] = math.inf
     params, as_given = {}, {}
     for name, distribution in search_space(algo, is_continuous).items():

@@ -1,0 +1,28 @@
+"""A step towards the adapted parameters, without a gradient (Reptile)."""
+
+from __future__ import annotations
+
+import torch as th
+
+from sb3_sgmrl.gradient.meta_gradient import MetaGradient
+from sb3_sgmrl.outer_steps.base import OuterProblem, OuterStep, check_finite, put
+
+
+class Interpolation(OuterStep):
+    """
+    θ ← θ + ε mean(ψ − θ) over tasks, ψ the parameters after the last inner step (Nichol, Achiam, Schulman 2018). ε is the
+    learning rate of the policy's optimiser, which is not used otherwise.
+    """
+
+    def estimate(self, problem: OuterProblem) -> MetaGradient:
+        adapted = [trace[-1].parameters for trace in problem.rollout.traces]
+        theta = problem.functional.parameters()
+        displacement = {name: th.stack([psi[name] - value for psi in adapted]).mean(0) for name, value in theta.items()}
+        return MetaGradient(displacement, None, [])
+
+    def update(self, problem: OuterProblem) -> MetaGradient:
+        estimate = self.estimate(problem)
+        check_finite(estimate)
+        theta, fraction = problem.functional.parameters(), problem.policy.optimizer.param_groups[0]["lr"]
+        put(problem.policy, {name: value + fraction * estimate.gradient[name] for name, value in theta.items()})
+        return estimate

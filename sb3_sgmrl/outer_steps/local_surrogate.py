@@ -1,0 +1,123 @@
+"""The local surrogate of all tasks of a meta-iteration, for outer steps that look at several parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
+from typing import TypeVar
+
+import numpy as np
+import torch as th
+
+from sb3_sgmrl.gradient.fisher import task_fisher_product
+from sb3_sgmrl.gradient.local_gradient import (
+    LocalGradient,
+    LocalValue,
+    PlayedPhase,
+    local_task_gradient,
+    local_task_value,
+)
+from sb3_sgmrl.gradient.objective import InnerStep
+from sb3_sgmrl.outer_steps.base import OuterProblem, check_finite
+from sb3_sgmrl.policies.functional import Parameters
+from sb3_sgmrl.score_terms.base import ScoreTerm
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class _Recorded(ScoreTerm):
+    """A score term that remembers the coefficients it has given, by task and stage."""
+
+    def __init__(self, term: ScoreTerm) -> None:
+        self._term = term
+        self.given: dict[tuple[int, int], th.Tensor] = {}
+
+    def coefficients(self, step: InnerStep) -> th.Tensor:
+        found = self._term.coefficients(step)
+        self.given[step.task, step.stage] = found
+        return found
+
+
+class LocalSurrogate:
+    """
+    Mean over tasks of the surrogate of :mod:`~sb3_sgmrl.gradient.local_gradient`. Its gradient at the parameters that played
+    is the estimate of ∇V, which is computed first.
+
+    :param problem: The iteration
+    :raises ValueError: When the estimate of ∇V is not finite
+    """
+
+    def __init__(self, problem: OuterProblem) -> None:
+        self._problem = problem
+        self._recorded = None if problem.score_term is None else _Recorded(problem.score_term)
+        self.estimate = problem.gradient(self._recorded)
+        check_finite(self.estimate)
+
+    @cached_property
+    def played(self) -> list[list[PlayedPhase]]:
+        """The phases of every task with the log-likelihoods under the parameters that played them."""
+        policy = self._problem.functional
+        return self.over(lambda trace: [PlayedPhase.make(policy, phase) for phase in trace], self._problem.rollout.traces)
+
+    def over(self, work: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
+        """
+        :param work: What is done with each item
+        :param items: The tasks, or something for each of them
+        :return: The results in the order of the items, computed in the threads of the iteration
+        """
+        executor = self._problem.executor
+        return list(map(work, items) if executor is None else executor.map(work, items))
+
+    def gradient(self, clip_range: float, inner_kl_coefs: Sequence[float] | None = None) -> LocalGradient:
+        """
+        :param clip_range: ε
+        :param inner_kl_coefs: The weight of the KL penalty of each inner step; None leaves the penalties out
+        :return: Mean over tasks at the present parameters of the policy; the tasks are summed in their order
+        """
+        policy, objective = self._problem.functional, self._problem.objective
+        theta = policy.parameters()
+
+        def of_task(task: int) -> LocalGradient:
+            played, given = self.played[task], self._given(task)
+            return local_task_gradient(policy, objective, theta, played, given, clip_range, inner_kl_coefs)
+
+        results = self.over(of_task, range(len(self.played)))
+        gradient = {name: th.stack([result.gradient[name] for result in results]).mean(0) for name in theta}
+        return LocalGradient(gradient, **{name: float(np.mean([getattr(one, name) for one in results])) for name in LOGGED})
+
+    def fisher_product(self, v: Parameters) -> Parameters:
+        """
+        :param v: A direction in the space of θ, by name
+        :return: Mean over tasks of the Fisher information of the adapted policies times v, at the parameters that played
+        """
+        policy, objective = self._problem.functional, self._problem.objective
+        products = self.over(lambda played: task_fisher_product(policy, objective, played, v), self.played)
+        return {name: th.stack([product[name] for product in products]).mean(0) for name in v}
+
+    def value(self) -> LocalValue:
+        """
+        :return: Mean over tasks at the present parameters of the policy
+        """
+        policy, objective = self._problem.functional, self._problem.objective
+        theta = policy.parameters()
+
+        def of_task(task: int) -> LocalValue:
+            return local_task_value(policy, objective, theta, self.played[task], self._given(task))
+
+        results = self.over(of_task, range(len(self.played)))
+        kls = np.mean([one.inner_approx_kls for one in results], axis=0)
+        return LocalValue(
+            float(np.mean([one.value for one in results])),
+            float(np.mean([one.approx_kl for one in results])),
+            tuple(float(kl) for kl in kls),
+        )
+
+    def _given(self, task: int) -> list[th.Tensor] | None:
+        if self._recorded is None:
+            return None
+        return [self._recorded.given[task, stage] for stage in range(len(self.played[task]) - 1)]
+
+
+# of a local gradient
+LOGGED = ("clip_fraction", "approx_kl", "inner_approx_kl")
