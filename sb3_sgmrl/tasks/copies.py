@@ -1,4 +1,4 @@
-"""Copies of tasks, so that nothing a person holds is the task itself; their size, and what finds them in a list."""
+"""Copy tasks so that no caller holds the original, measure their size, and build keys to find them in a list."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ _OBJECT = 64  # bytes that a number or a text takes, roughly
 
 def own_copy(task: Any) -> Any:
     """
-    A task that the owner of the original cannot change. A heavy array becomes read-only, and need not be copied again then.
+    Copy a task so that its owner cannot change the copy.
 
-    :param task: the task
-    :return: the copy
+    The copy of a heavy array is read-only, so that it need not be copied again.
+
+    :param task: The task
+    :return: The copy
     """
     if not isinstance(task, np.ndarray) or task.nbytes <= HEAVY or task.dtype.hasobject:
         return deepcopy(task)
@@ -38,8 +40,10 @@ def _is_frozen(array: Any) -> bool:
 
 def is_heavy(task: Any) -> bool:
     """
-    :param task: the task
-    :return: whether it takes more than 64 KiB, roughly
+    Estimate whether a task takes more than 64 KiB.
+
+    :param task: The task
+    :return: Whether the task takes more than about 64 KiB
     """
     waiting, left = [task], HEAVY
     while waiting and left >= 0:
@@ -56,9 +60,11 @@ def is_heavy(task: Any) -> bool:
 
 def lookup_key(task: Any) -> Any:
     """
-    :param task: the task
-    :return: a key for a dictionary, the same for every copy
-    :raises TypeError: when there is none
+    Build a dictionary key that is the same for every copy of a task.
+
+    :param task: The task
+    :return: The key
+    :raises TypeError: When some part of the task cannot be hashed
     """
     if isinstance(task, np.ndarray) and not task.dtype.hasobject:
         return (task.shape, task.dtype.str, hashlib.blake2b(task.tobytes()).digest())

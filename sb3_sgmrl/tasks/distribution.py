@@ -1,4 +1,4 @@
-"""Which tasks there are: drawing, checking and describing them. Knows nothing of environments."""
+"""Draw, check and describe tasks, without any knowledge of environments."""
 
 from __future__ import annotations
 
@@ -23,16 +23,18 @@ _ARRAY_SPACES = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.Multi
 
 class TaskDistribution:
     """
-    Training tasks (from a list, else from a sampler, else from a space) and, optionally, test tasks.
+    A distribution of training tasks with optional test tasks.
 
-    :param space: the space in which tasks lie; ``None`` if unknown
-    :param tasks: finite list of training tasks
-    :param sampler: callable ``(n, rng)`` that returns ``n`` training tasks
-    :param weights: one non-negative weight per element of ``tasks``
-    :param test_tasks: space or list of tasks kept for testing. They may lie outside the bounds of a ``Box``
-    :param split: fraction of ``tasks`` held out as test tasks, instead of ``test_tasks``
-    :param split_seed: seed that decides which are held out
-    :raises ValueError: when an argument does not fit the others, or a listed task does not fit
+    Training tasks come from a list; without a list, from a sampler; without both, from a space.
+
+    :param space: The space in which tasks lie; ``None`` if unknown
+    :param tasks: The finite list of training tasks
+    :param sampler: A callable ``(n, rng)`` that returns ``n`` training tasks
+    :param weights: The non-negative weight of each element of ``tasks``
+    :param test_tasks: The space or list of tasks kept for testing; they may lie outside the bounds of a ``Box``
+    :param split: The fraction of ``tasks`` held out as test tasks, instead of ``test_tasks``
+    :param split_seed: The seed that decides which tasks are held out
+    :raises ValueError: When an argument does not fit the others, or a listed task does not fit
     """
 
     def __init__(
@@ -85,14 +87,15 @@ class TaskDistribution:
 
     def sample(self, n: int, rng: np.random.Generator, split: str = "train") -> list[Task]:
         """
-        Draw tasks: independently, except that of an unweighted list of test tasks each is drawn once before any is drawn
-        twice.
+        Draw independent tasks.
 
-        :param n: number of tasks
-        :param rng: the only source of randomness
-        :param split: ``"train"``, or ``"test"``, which means the training tasks when none are kept for testing
-        :return: ``n`` tasks
-        :raises ValueError: when ``n`` is not a positive integer, ``split`` is unknown or the sampler returns unfit tasks
+        From an unweighted list of test tasks, every task is drawn once before any task is drawn twice.
+
+        :param n: The number of tasks
+        :param rng: The only source of randomness
+        :param split: Either ``"train"`` or ``"test"``; without test tasks, ``"test"`` draws training tasks
+        :return: The list of ``n`` tasks
+        :raises ValueError: When ``n`` is not a positive integer, ``split`` is unknown or the sampler returns invalid tasks
         """
         if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n <= 0:
             raise ValueError(f"n, the number of tasks, must be a positive integer, got {n!r}.")
@@ -116,11 +119,13 @@ class TaskDistribution:
 
     def check(self, task: Task) -> Task:
         """
-        Validate a task. Numbers and lists become elements of the space; an array of floats keeps its precision.
+        Validate a task.
 
-        :param task: the task
-        :return: a copy of the task
-        :raises ValueError: when the task has the wrong shape, is not finite or is not one of the tasks
+        Numbers and lists become elements of the space. An array of floats keeps its precision.
+
+        :param task: The task
+        :return: A copy of the task
+        :raises ValueError: When the task has the wrong shape, is not finite or is not one of the tasks
         """
         if self.space is not None:
             fits = [_fit(task, space) for space in (self.space, self._test_space) if space is not None]
@@ -136,12 +141,14 @@ class TaskDistribution:
 
     def features(self, task: Task) -> np.ndarray:
         """
-        A description of a task by numbers, for a regression on tasks.
+        Describe a task by numbers, for a regression on tasks.
 
-        :param task: the task
-        :return: float64 array of shape (n_features,): a task in a space flattened as Gymnasium does it, a numeric task
-            raveled, any other the one-hot code of its place in the list
-        :raises ValueError: when the task is not valid, or there is no such description
+        Gymnasium flattens a task that lies in a space. A numeric task is raveled. Any other task becomes the one-hot code
+        of its position in the list.
+
+        :param task: The task
+        :return: The float64 array of shape (n_features,)
+        :raises ValueError: When the task is not valid, or has no such description
         """
         task = self.check(task)
         if self.space is not None and not isinstance(self.space, spaces.Box):
@@ -158,7 +165,7 @@ class TaskDistribution:
 
     @property
     def _known_by_place(self) -> bool:
-        """Whether tasks are things of which only the place in the list is known."""
+        """Whether only the position of a task in the list describes it."""
         return self.space is None and self._shape is None and bool(self._train)
 
     def _draw(self, listed: list[int], n: int, rng: np.random.Generator, *, each_once: bool) -> np.ndarray:
@@ -170,7 +177,7 @@ class TaskDistribution:
         return rng.choice(listed, size=n)
 
     def _admit(self, task: Task) -> Task:
-        """A copy of the task, which must have the right shape and be finite, but may lie outside the bounds of the space."""
+        """Copy a task that has the right shape and is finite; it may lie outside the bounds of the space."""
         if task is None:
             raise ValueError("A task must not be None.")
         if self.space is not None:
@@ -186,7 +193,7 @@ class TaskDistribution:
         return own_copy(task)
 
     def _find(self, task: Task) -> int | None:
-        """Place of a task in the list. It may be a copy that came back from another process."""
+        """Find the position of a task in the list; the task may be a copy from another process."""
         with suppress(TypeError, KeyError):  # a benchmark has thousands of tasks
             return self._places[lookup_key(task)]
         for same in (_equal, lambda a, b: pickle.dumps(a) == pickle.dumps(b)):
@@ -243,12 +250,12 @@ def _read_weights(weights: Sequence[float] | None, n: int) -> np.ndarray | None:
 
 def _fit(task: Task, space: spaces.Space, *, bounded: bool = True) -> Task:
     """
-    The task as an element of the space, or ``None`` when it is none.
+    Convert a task to an element of the space.
 
-    :param task: an element, or a number or list in place of an array
-    :param space: the space
-    :param bounded: whether the bounds of a ``Box`` count
-    :return: a copy of the task
+    :param task: An element of the space, or a number or list instead of an array
+    :param space: The space
+    :param bounded: Whether the bounds of a ``Box`` apply
+    :return: A copy of the task, or ``None`` when it does not fit the space
     """
     if isinstance(space, spaces.Dict):
         if not isinstance(task, Mapping) or task.keys() != space.spaces.keys():
@@ -287,7 +294,7 @@ def _fit_array(task: Task, space: spaces.Space, *, bounded: bool) -> Task:
 
 
 def _numeric(task: Task) -> np.ndarray | None:
-    """The task as an array of numbers, or ``None`` when it is none."""
+    """Convert a task to an array of numbers; return ``None`` when that is impossible."""
     try:
         array = np.asarray(task)
     except ValueError:  # nested lists of unequal lengths

@@ -1,4 +1,4 @@
-"""What may be asked about the tasks of an environment."""
+"""Answer questions about the tasks of an environment."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sb3_sgmrl.tasks.distribution import Task, TaskDistribution
 
 
 class DrawsTasks(gym.Wrapper):
-    """A wrapper with a distribution of tasks."""
+    """A wrapper that has a distribution of tasks."""
 
     _distribution: TaskDistribution
 
@@ -23,7 +23,7 @@ class DrawsTasks(gym.Wrapper):
 
     @property
     def has_free_numbers(self) -> bool:
-        """Whether tasks are drawn from a box, so that each of their numbers varies by itself."""
+        """Whether tasks are drawn from a box, so that each of their numbers varies independently."""
         return self._distribution.is_uniform_on_box
 
     @property
@@ -35,14 +35,15 @@ class DrawsTasks(gym.Wrapper):
         self, n: int, rng: np.random.Generator | int | Sequence[int] | None = None, split: str = "train"
     ) -> list[Task]:
         """
-        Draw tasks. They are independent, except that of an unweighted list of test tasks each is drawn once before any is
-        drawn twice.
+        Draw independent tasks.
 
-        :param n: number of tasks
-        :param rng: generator, or what seeds a new one; ``np_random`` if not given
-        :param split: ``"train"``, or ``"test"``, which means the training tasks when none are kept for testing
-        :return: ``n`` tasks
-        :raises ValueError: when ``n`` is not a positive integer or ``split`` is unknown
+        From an unweighted list of test tasks, every task is drawn once before any task is drawn twice.
+
+        :param n: The number of tasks
+        :param rng: The generator, or the seed of a new one; the default is ``np_random``
+        :param split: Either ``"train"`` or ``"test"``; without test tasks, ``"test"`` draws training tasks
+        :return: The list of ``n`` tasks
+        :raises ValueError: When ``n`` is not a positive integer or ``split`` is unknown
         """
         generator = self.np_random if rng is None else np.random.default_rng(rng)
         return self._distribution.sample(n, generator, split)
@@ -51,18 +52,18 @@ class DrawsTasks(gym.Wrapper):
         """
         Validate a task. Numbers and lists are converted where the task is an array.
 
-        :param task: the task
-        :return: a copy of the task
-        :raises ValueError: when the task has the wrong shape, is not finite, or is not one of the tasks
+        :param task: The task
+        :return: A copy of the task
+        :raises ValueError: When the task has the wrong shape, is not finite, or is not one of the tasks
         """
         return self._distribution.check(task)
 
     def task_problem(self, task: Task) -> str | None:
         """
-        What :meth:`check_task` finds, without an error, which would end the process of a worker.
+        Return the error of :meth:`check_task` as text, because an exception would end the process of a worker.
 
-        :param task: the task
-        :return: one sentence, or ``None`` for a valid task
+        :param task: The task
+        :return: One sentence, or ``None`` for a valid task
         """
         try:
             self.check_task(task)
@@ -72,11 +73,13 @@ class DrawsTasks(gym.Wrapper):
 
     def task_features(self, task: Task) -> np.ndarray:
         """
-        A description of a task by numbers, for a regression on tasks.
+        Describe a task by numbers, for a regression on tasks.
 
-        :param task: the task
-        :return: float64 array of shape (n_features,): tasks of a space are flattened as Gymnasium does it (so discrete ones
-            become one-hot), other numeric tasks raveled, listed tasks of any other kind one-hot codes of their place
-        :raises ValueError: when the task is not valid, or there is no such description
+        Gymnasium flattens a task that lies in a space, so that a discrete task becomes one-hot. Other numeric tasks are
+        raveled. Any other listed task becomes the one-hot code of its position in the list.
+
+        :param task: The task
+        :return: The float64 array of shape (n_features,)
+        :raises ValueError: When the task is not valid, or has no such description
         """
         return self._distribution.features(task)

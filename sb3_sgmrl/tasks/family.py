@@ -1,4 +1,4 @@
-"""What a task family is: its tasks, shared by the single and the batched form."""
+"""Task families, whose tasks the single and the batched form share."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from gymnasium import spaces
 
 class TaskFamily:
     """
-    The tasks of a family, shared by its single and its batched form. Every task is a float64 array.
+    The tasks of a family, shared by its single and its batched form.
 
-    Unless ``sample_tasks`` is overridden, tasks are uniform on ``task_space``.
+    Every task is a float64 array. Tasks are uniform on ``task_space`` by default; override ``sample_tasks`` to change that.
 
-    :param task_space: the space of one task; its bounds are enforced
-    :param default_task: the task of a fresh environment
+    :param task_space: The space of one task; its bounds are enforced
+    :param default_task: The task of a new environment
     """
 
     def __init__(self, task_space: spaces.Box, default_task: Any):
@@ -27,19 +27,19 @@ class TaskFamily:
         """
         Draw independent tasks.
 
-        :param n: number of tasks
-        :param rng: the only source of randomness
-        :return: ``n`` arrays of the shape of ``task_space``
+        :param n: The number of tasks
+        :param rng: The only source of randomness
+        :return: The list of ``n`` arrays with the shape of ``task_space``
         """
         return list(rng.uniform(self.task_space.low, self.task_space.high, size=(n, *self.task_space.shape)))
 
     def check_tasks(self, tasks: Sequence[Any]) -> np.ndarray:
         """
-        Validate and stack tasks. A task of one number may be given as a float, any task as a (nested) list.
+        Validate and stack tasks. A task of one number may be a float, and any task may be a (nested) list.
 
-        :param tasks: the tasks
-        :return: a new float64 array of shape (len(tasks), *task_space.shape)
-        :raises ValueError: if a task has the wrong size or lies outside of ``task_space``
+        :param tasks: The tasks
+        :return: A new float64 array of shape (len(tasks), *task_space.shape)
+        :raises ValueError: When a task has the wrong size or lies outside ``task_space``
         """
         space = self.task_space
         try:
@@ -55,8 +55,10 @@ class TaskFamily:
 
 class TaskMixin:
     """
-    The task methods of a single environment, ``class Env(TaskMixin, gym.Env)``; call ``_init_tasks`` in its constructor.
-    The task in force is ``self.tasks[0]``, so that functions of the batched form can be used with a batch of one.
+    The task methods of a single environment.
+
+    Declare ``class Env(TaskMixin, gym.Env)`` and call ``_init_tasks`` in its constructor. The task in force is
+    ``self.tasks[0]``, so that functions of the batched form work with a batch of one.
     """
 
     family: TaskFamily
@@ -72,9 +74,9 @@ class TaskMixin:
         """
         Draw independent tasks of the family.
 
-        :param n: number of tasks
-        :param rng: the only source of randomness
-        :return: ``n`` tasks
+        :param n: The number of tasks
+        :param rng: The only source of randomness
+        :return: The list of ``n`` tasks
         """
         return self.family.sample_tasks(n, rng)
 
@@ -82,14 +84,16 @@ class TaskMixin:
         """
         Set the task. It stays until the next call; ``reset`` does not change it.
 
-        :param task: an array, list or (for a task of one number) float
-        :raises ValueError: if the task has the wrong size or is out of range
+        :param task: An array, a list, or a float for a task of one number
+        :raises ValueError: When the task has the wrong size or is out of range
         """
         self.tasks = self.family.check_tasks([task])
 
     def get_task(self) -> np.ndarray:
         """
-        :return: a copy of the task in force
+        Return the task in force.
+
+        :return: A copy of the task in force
         """
         return self.tasks[0].copy()
 

@@ -1,4 +1,8 @@
-"""Whether a task put in force twice gives the same environment: one that scales what it finds compounds at every reset."""
+"""
+Check that setting a task twice gives the same environment.
+
+A ``set_task`` that scales the current values compounds at every reset.
+"""
 
 from __future__ import annotations
 
@@ -26,12 +30,12 @@ _NO_STATE = (str, bytes, type, ModuleType, FunctionType, MethodType, BuiltinFunc
 
 def apply_twice(env: gym.Env, apply: Callable[[], Result]) -> Result:
     """
-    Put a task in force, and once more, with the random generators in the same state.
+    Set a task twice, with the random generators in the same state.
 
-    :param env: the environment that it acts on, with its wrappers
-    :param apply: puts the task in force
-    :return: what ``apply`` returned
-    :raises ValueError: when the second time gave other floating-point numbers than the first
+    :param env: The environment to change, with its wrappers
+    :param apply: A callable that sets the task
+    :return: The result of ``apply``
+    :raises ValueError: When the second call gave other floating-point numbers than the first
     """
     env.unwrapped.np_random  # noqa: B018  # made now, so that it is found
     generators = [part for _, part in _parts(env) if isinstance(part, np.random.Generator)]
@@ -60,7 +64,7 @@ def _close(one: np.ndarray, other: np.ndarray) -> bool:
 
 
 def _numbers(env: gym.Env) -> dict[str, np.ndarray]:
-    """Copies of all floating-point numbers and arrays by name."""
+    """Copy all floating-point numbers and arrays by name."""
     found = {}
     for path, part in _parts(env):
         if isinstance(part, (float, np.floating)) or (isinstance(part, np.ndarray) and part.dtype.kind == "f"):
@@ -69,7 +73,7 @@ def _numbers(env: gym.Env) -> dict[str, np.ndarray]:
 
 
 def _parts(env: gym.Env) -> Iterator[tuple[str, Any]]:
-    """What an environment and its wrappers consist of, with the way there, as far as Python can see."""
+    """Yield the parts of an environment and its wrappers with their paths, as far as Python can access them."""
     seen: dict[int, Any] = {}  # with the objects, or another one might get the same number
     waiting: deque[tuple[str, Any, int]] = deque()
     for layer in layers(env):
@@ -105,7 +109,7 @@ def _inside(path: str, part: Any) -> list[tuple[str, Any]]:
 
 
 def _fields(model: Any) -> Iterator[tuple[str, Any]]:
-    """Arrays and options of a MuJoCo model, which has no ``__dict__``."""
+    """Yield the arrays and options of a MuJoCo model, which has no ``__dict__``."""
     for name in dir(model):
         value = None if name.startswith("_") else getattr(model, name)
         if isinstance(value, (np.ndarray, float)) or name == "opt":

@@ -1,4 +1,4 @@
-"""What ``reset`` and ``step`` of an environment must answer, so that nothing is broadcast or cast in silence."""
+"""Check the answers of ``reset`` and ``step``, so that nothing is broadcast or cast silently."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ _ARRAYS = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary
 
 def layers(env: gym.Env) -> Iterator[gym.Env]:
     """
-    :param env: an environment
-    :return: its wrappers from the outside to the inside, and the base environment
+    List an environment and the environments that it wraps.
+
+    :param env: The environment
+    :return: The wrappers from the outside to the inside, then the base environment
     """
     yield env
     while isinstance(env, gym.Wrapper):
@@ -26,8 +28,10 @@ def layers(env: gym.Env) -> Iterator[gym.Env]:
 
 def check_signatures(env: gym.Env) -> None:
     """
-    :param env: an environment
-    :raises TypeError: when it, or a wrapper, has the ``reset`` of an old interface
+    Check that ``reset`` takes the arguments of Gymnasium's interface.
+
+    :param env: The environment
+    :raises TypeError: When the environment, or a wrapper, has the ``reset`` of an old interface
     """
     for layer in layers(env):
         try:
@@ -45,11 +49,13 @@ def check_signatures(env: gym.Env) -> None:
 
 def check_reset(env: gym.Env, answer: Any) -> tuple[Any, dict[str, Any]]:
     """
-    :param env: an environment
-    :param answer: of its ``reset``
-    :return: the observation and info
-    :raises TypeError: when it is something else
-    :raises ValueError: when the observation is none of the space
+    Check the answer of ``reset``.
+
+    :param env: The environment
+    :param answer: The result of its ``reset``
+    :return: The observation and info
+    :raises TypeError: When the answer is not an observation and a dictionary
+    :raises ValueError: When the observation does not fit the space
     """
     name = f"reset of {type(env.unwrapped).__name__}"
     if not (isinstance(answer, tuple) and len(answer) == 2 and isinstance(answer[1], dict)):
@@ -60,11 +66,13 @@ def check_reset(env: gym.Env, answer: Any) -> tuple[Any, dict[str, Any]]:
 
 def check_step(env: gym.Env, answer: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
     """
-    :param env: an environment
-    :param answer: of its ``step``
-    :return: observation, reward, terminated, truncated and info; a reward or flag in an array of size one is taken out of it
-    :raises TypeError: when it is something else
-    :raises ValueError: when the observation is none of the space
+    Check the answer of ``step``.
+
+    :param env: The environment
+    :param answer: The result of its ``step``
+    :return: The observation, reward, terminated, truncated and info, with arrays of size one converted to scalars
+    :raises TypeError: When the answer does not have the five parts of Gymnasium's interface
+    :raises ValueError: When the observation does not fit the space
     """
     if problem := _shape_of_step(env, answer):
         raise TypeError(problem)
@@ -85,11 +93,11 @@ def check_step(env: gym.Env, answer: Any) -> tuple[Any, SupportsFloat, bool, boo
 
 def explain_step(env: gym.Env, action: Any) -> str | None:
     """
-    Why a wrapper failed: because of what the base environment answers, perhaps.
+    Find out whether a wrapper failed because of the answer of the base environment.
 
-    :param env: an environment whose ``step`` raised an error
-    :param action: the action
-    :return: one sentence, or ``None`` when that is not the reason
+    :param env: An environment whose ``step`` raised an error
+    :param action: The action
+    :return: One sentence, or ``None`` when the base environment is not the reason
     """
     try:
         answer = env.unwrapped.step(action)
@@ -119,9 +127,11 @@ def _check_observation(env: gym.Env, name: str, observation: Any) -> None:
 
 def observation_problem(space: spaces.Space, observation: Any) -> str | None:
     """
-    :param space: of observations
-    :param observation: what an environment gave as one
-    :return: what is wrong, beginning with the space; ``None`` for shapes and types that fit
+    Describe why an observation does not fit its space.
+
+    :param space: The observation space
+    :param observation: The observation of an environment
+    :return: The problem, which begins with the space, or ``None`` when shape and type fit
     """
     if isinstance(space, spaces.Dict):
         if not isinstance(observation, Mapping):

@@ -1,4 +1,4 @@
-"""Episodes are named by seeds of 32 bits, and some simulators take a signed integer, which ends at 31."""
+"""Reset with any seed of 32 bits, because some simulators take a signed integer of 31 bits only."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ _FIRST_TOO_LARGE = 2**31
 
 class SeededReset:
     """
-    Resets an environment by any seed. One that refuses seeds of 2**31 and more gets what is left of them modulo 2**31.
+    Resets an environment with any seed.
+
+    An environment that refuses seeds of 2**31 and more gets the seed modulo 2**31.
     """
 
     def __init__(self) -> None:
@@ -21,9 +23,11 @@ class SeededReset:
 
     def __call__(self, reset: Callable[[Seeds], Answer], seeds: Seeds) -> Answer:
         """
-        :param reset: resets by these seeds, which may be None
-        :param seeds: non-negative integers or None
-        :return: what it returned
+        Reset with the given seeds.
+
+        :param reset: A callable that resets with a sequence of seeds
+        :param seeds: The seeds, each a non-negative integer or ``None``
+        :return: The result of ``reset``
         """
         large = [seed is not None and seed >= _FIRST_TOO_LARGE for seed in seeds]
         if self._is_signed or not any(large):

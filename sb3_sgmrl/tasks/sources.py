@@ -1,4 +1,4 @@
-"""Where the tasks of an environment come from, and how one is put in force."""
+"""Find the tasks of an environment, and the way to set one."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ SetTask = Callable[[Any, Any], Any] | str | Sequence[str]
 
 class Attributes:
     """
-    Puts a task into attributes of the base environment.
+    Sets attributes of the base environment to a task.
 
-    :param names: one name, or as many as the task has numbers
-    :param env: the environment, wrapped or not
+    :param names: The names of the attributes: a single one, or one per number of the task
+    :param env: The environment, wrapped or not
     """
 
     def __init__(self, names: Sequence[str], env: gym.Env):
@@ -42,11 +42,11 @@ class Attributes:
 
     def verify(self, env: gym.Env, task: Task) -> None:
         """
-        Check that ``reset`` left the task in force.
+        Check that ``reset`` kept the task.
 
-        :param env: the base environment
-        :param task: the task
-        :raises RuntimeError: when an attribute has another value
+        :param env: The base environment
+        :param task: The task
+        :raises RuntimeError: When an attribute has another value
         """
         for name, value in self.values(env, task).items():
             if not np.array_equal(getattr(env, name), value):
@@ -56,7 +56,7 @@ class Attributes:
                 )
 
     def values(self, env: gym.Env, task: Task) -> dict[str, Any]:
-        """The values by name, each a number or an array as its attribute is."""
+        """Return the values by name, each a number or an array like its attribute."""
         parts = [task] if len(self.names) == 1 else np.ravel(np.asarray(task)).tolist()
         if len(parts) != len(self.names):
             raise ValueError(f"set_task must name {len(parts)} attributes, one per number of a task, got {self.names}.")
@@ -78,12 +78,15 @@ def find_tasks(
     env: gym.Env, task_space: Any, tasks: list[Task] | None, set_task: SetTask | None
 ) -> tuple[Sampler | None, spaces.Space | None]:
     """
-    :param env: the environment
-    :param task_space: given by the person
-    :param tasks: given by the person
-    :param set_task: given by the person
-    :return: the environment's own sampler, if tasks come from there, and the space of tasks, given or the environment's own
-    :raises ValueError: when there are no tasks, or there is no way to set one
+    Find the sampler and the space of tasks.
+
+    :param env: The environment
+    :param task_space: The space of tasks passed by the user
+    :param tasks: The list of tasks passed by the user
+    :param set_task: The setter passed by the user
+    :return: The environment's own sampler, or ``None`` if unused, and the space of tasks, passed or the environment's own
+    :raises TypeError: When ``task_space`` is not a space, or a method of the environment takes other arguments
+    :raises ValueError: When there are no tasks, or no way to set one
     """
     if task_space is not None and not isinstance(task_space, spaces.Space):
         raise TypeError(f"task_space must be a gymnasium space, got {task_space!r}.")
@@ -109,11 +112,13 @@ def find_tasks(
 
 def make_setter(env: gym.Env, set_task: SetTask | None) -> Callable[[Any, Task], Any] | None:
     """
-    :param env: the environment, wrapped or not
-    :param set_task: a callable, or names of attributes
-    :return: what is called with the base environment and a task; None when the environment sets its own
-    :raises TypeError: when it is neither, or the callable takes other arguments
-    :raises ValueError: when the base environment has no such attribute
+    Build the function that sets a task.
+
+    :param env: The environment, wrapped or not
+    :param set_task: A callable, or the names of attributes
+    :return: A callable that takes the base environment and a task, or ``None`` when the environment sets its own task
+    :raises TypeError: When ``set_task`` is neither, or the callable takes other arguments
+    :raises ValueError: When the base environment has no such attribute
     """
     if set_task is None:
         return None
@@ -127,10 +132,12 @@ def make_setter(env: gym.Env, set_task: SetTask | None) -> Callable[[Any, Task],
 
 def check_takes(name: str, function: Callable[..., Any], *arguments: str) -> None:
     """
-    :param name: what to call the function in an error
-    :param function: a function or method given by a person
-    :param arguments: what it will be called with
-    :raises TypeError: when it cannot be called with so many
+    Check that a function can be called with the given arguments.
+
+    :param name: The name of the function in an error
+    :param function: A function or method of the user
+    :param arguments: The names of the positional arguments
+    :raises TypeError: When the function takes another number of arguments
     """
     try:
         signature = inspect.signature(function)
@@ -144,10 +151,12 @@ def check_takes(name: str, function: Callable[..., Any], *arguments: str) -> Non
 
 def read_tasks(name: str, tasks: Any) -> list[Task] | None:
     """
-    :param name: of the argument
-    :param tasks: what was given
-    :return: the list of tasks; None when none was given
-    :raises TypeError: when it is no list
+    Read an argument that holds a list of tasks.
+
+    :param name: The name of the argument
+    :param tasks: The value of the argument
+    :return: The list of tasks, or ``None`` when ``tasks`` is ``None``
+    :raises TypeError: When ``tasks`` is not a list
     """
     if tasks is None:
         return None
@@ -159,19 +168,23 @@ def read_tasks(name: str, tasks: Any) -> list[Task] | None:
 
 def own_attribute(env: gym.Env, name: str) -> Any:
     """
-    :param env: an environment
-    :param name: of an attribute of it or of a wrapper
-    :return: its value, None when there is none
+    Read an attribute of an environment or of one of its wrappers.
+
+    :param env: The environment
+    :param name: The name of the attribute
+    :return: The value, or ``None`` when the attribute does not exist
     """
     return env.get_wrapper_attr(name) if env.has_wrapper_attr(name) else None
 
 
 def make_env(env: Any, env_kwargs: dict[str, Any]) -> gym.Env:
     """
-    :param env: an environment, a registered id, its specification, or a callable that returns an environment
-    :param env_kwargs: for the id or the callable
-    :return: the environment
-    :raises TypeError: when there is none, or it takes no arguments any more
+    Make an environment.
+
+    :param env: An environment, a registered id, its specification, or a callable that returns an environment
+    :param env_kwargs: The keyword arguments of the id or the callable
+    :return: The environment
+    :raises TypeError: When ``env`` gives no environment, or is an existing one that takes no arguments
     """
     if isinstance(env, gym.Env):
         if env_kwargs:
@@ -192,10 +205,12 @@ def make_env(env: Any, env_kwargs: dict[str, Any]) -> gym.Env:
 
 def make_members(envs: Sequence[Any], env_kwargs: dict[str, Any]) -> list[gym.Env]:
     """
-    :param envs: one per task, as for :func:`make_env`
-    :param env_kwargs: for all of them
-    :return: the environments
-    :raises ValueError: when there is none, one is there twice, or their spaces differ
+    Make the environments of a list.
+
+    :param envs: The environments, one per task, each as in :func:`make_env`
+    :param env_kwargs: The keyword arguments for all of them
+    :return: The environments
+    :raises ValueError: When the list is empty, contains one environment twice, or their spaces differ
     """
     if not envs:
         raise ValueError("The list of environments must not be empty.")
@@ -214,8 +229,10 @@ def make_members(envs: Sequence[Any], env_kwargs: dict[str, Any]) -> list[gym.En
 
 def time_limit(env: gym.Env) -> int | None:
     """
-    :param env: an environment
-    :return: steps after which it is truncated, None when no limit is known
+    Find the time limit of an environment.
+
+    :param env: The environment
+    :return: The number of steps after which an episode is truncated, or ``None`` when no limit is known
     """
     limits = [env.spec.max_episode_steps if env.spec is not None else None]
     # By attribute, because RL Zoo replaces the class TimeLimit.

@@ -1,4 +1,4 @@
-"""An environment with a distribution of tasks: the one form in which the algorithms meet a task family."""
+"""Wrap an environment with a distribution of tasks, the only form in which the algorithms see a task family."""
 
 from __future__ import annotations
 
@@ -45,34 +45,36 @@ class TaskDistEnv(DrawsTasks, RecordConstructorArgs):
     """
     An environment whose task is drawn from a distribution.
 
-    Un-pinned, every ``reset`` draws a task from ``np_random``; :meth:`set_task` pins one; :meth:`set_schedule` names the
-    following episodes by (task, seed). The task of the running episode is ``info["task"]``; one of more than 64 KiB is there
-    in ``reset`` and in the last step of an episode only, and a large array is read-only.
+    By default, every ``reset`` draws a task from ``np_random``. :meth:`set_task` pins a task. :meth:`set_schedule` defines
+    the next episodes by (task, seed).
+
+    ``info["task"]`` holds the task of the current episode. A task of more than 64 KiB appears only in ``reset`` and in the
+    last step of an episode. A large array is read-only.
 
     Tasks come from one of
 
-    - the environment's own ``sample_tasks(n, rng)`` and ``set_task(task)`` (``get_task()`` and the attribute ``task_space``
-      are used when they are there), on the base environment or on a wrapper;
+    - the environment's own ``sample_tasks(n, rng)`` and ``set_task(task)``, on the base environment or on a wrapper, with
+      an optional ``get_task()`` and attribute ``task_space``;
     - ``task_space`` and ``set_task``;
     - ``tasks``, a finite list, and ``set_task``;
     - a list of environments as ``env``: the task is the index of the environment.
 
-    :param env: an environment, a registered id or a callable returning an environment; or a list of these, one per task
-    :param task_space: space from which tasks are drawn by the space's own ``sample``, and in which tasks must lie; the
-        environment's own ``task_space`` if not given
-    :param set_task: how a task is put in force: a callable ``(base_env, task)``, called before ``reset``; if it returns a
-        dict, that is passed to ``reset`` as ``options``. Or the name of an attribute of the base environment, or several
-        names over which an array is spread. The environment's own ``set_task`` if not given
-    :param tasks: finite list of training tasks
-    :param weights: one non-negative weight per task of the list (or per environment); equal if not given
-    :param test_tasks: tasks kept for testing: a space or a list
-    :param split: instead of ``test_tasks``, the fraction of the finite list that is held out for testing
-    :param split_seed: seed that decides which tasks are held out
-    :param horizon: steps after which an episode ends at the latest, for an environment without a time limit that
-        Gymnasium knows of; episodes that go on are truncated there
-    :param env_kwargs: passed to ``gymnasium.make`` or to the callable
-    :raises ValueError: when there are no tasks, or an argument does not fit the others; one sentence says which
-    :raises TypeError: when ``env`` neither is nor makes an environment
+    :param env: An environment, a registered id or a callable that returns an environment; or a list of these, one per task
+    :param task_space: The space in which tasks must lie and from which they are drawn; the default is the environment's own
+        ``task_space``
+    :param set_task: A callable ``(base_env, task)`` that sets the task before ``reset``. If it returns a dict, ``reset``
+        gets the dict as ``options``. Alternatively, the name of an attribute of the base environment, or several names that
+        share the numbers of an array. The default is the environment's own ``set_task``
+    :param tasks: The finite list of training tasks
+    :param weights: The non-negative weight of each task of the list (or of each environment); equal by default
+    :param test_tasks: The tasks kept for testing: a space or a list
+    :param split: The fraction of the finite list that is held out for testing, instead of ``test_tasks``
+    :param split_seed: The seed that decides which tasks are held out
+    :param horizon: The maximum number of steps of an episode, for an environment without a time limit that Gymnasium knows;
+        longer episodes are truncated
+    :param env_kwargs: The keyword arguments of ``gymnasium.make`` or of the callable
+    :raises ValueError: When there are no tasks, or an argument does not fit the others
+    :raises TypeError: When ``env`` neither is nor makes an environment
     """
 
     def __init__(
@@ -163,16 +165,18 @@ class TaskDistEnv(DrawsTasks, RecordConstructorArgs):
 
     @property
     def sets_own_tasks(self) -> bool:
-        """Whether a task is put in force by the environment's own ``set_task``."""
+        """Whether the environment's own ``set_task`` sets the task."""
         return self.members is None and self._set_task is None
 
     def set_task(self, task: Task | None) -> None:
         """
-        Pin a task for all following episodes. It acts on the base environment at once and again at every reset, except that
-        a list of environments, or an environment under a schedule, changes at the next reset.
+        Pin a task for all following episodes.
 
-        :param task: the task; ``None`` releases the pinned one
-        :raises ValueError: when the task is not valid
+        The task takes effect at once and again at every reset. A list of environments, or an environment with a schedule,
+        changes at the next reset only.
+
+        :param task: The task; ``None`` releases the pinned task
+        :raises ValueError: When the task is not valid
         """
         if task is None:
             self._pinned = None
@@ -185,10 +189,12 @@ class TaskDistEnv(DrawsTasks, RecordConstructorArgs):
 
     def get_task(self) -> Task:
         """
-        The task in force.
+        Return the task in force.
 
-        :return: the pinned task; else that of the running episode; else, before the first reset, that of the base
-            environment if it can tell, or ``None``
+        This is the pinned task, else the task of the current episode. Before the first reset, it is the task of the base
+        environment.
+
+        :return: The task, or ``None`` when the base environment cannot tell it
         """
         task = self._task if self._pinned is None or self._schedule is not None else self._pinned
         if task is None and callable(own := own_attribute(self.env, "get_task")):
@@ -197,18 +203,24 @@ class TaskDistEnv(DrawsTasks, RecordConstructorArgs):
 
     def get_pinned_task(self) -> Task | None:
         """
-        :return: the task that ``set_task`` pinned, or ``None`` when tasks are drawn
+        Return the pinned task.
+
+        :return: The task pinned by ``set_task``, or ``None`` when tasks are drawn
         """
         return own_copy(self._pinned)
 
     def set_schedule(self, schedule: Sequence[tuple[Task, int]] | None) -> None:
         """
-        Name the following episodes by (task, seed). Each following ``reset`` takes the next pair and resets the base
-        environment with that task and seed, whatever seed it is called with. When all are played, ``reset`` and ``step``
-        return the last observation, reward 0, not done, and ``info["idle"]`` true, without touching the environment.
+        Define the next episodes by (task, seed).
 
-        :param schedule: pairs of a task and a non-negative integer; ``None`` goes back to pinned or drawn tasks
-        :raises ValueError: when a pair is not valid; the schedule in force then stays
+        Each ``reset`` takes the next pair and resets the base environment with this task and seed. It ignores its own
+        argument ``seed``.
+
+        After the last scheduled episode, ``reset`` and ``step`` do not touch the environment. They return the last
+        observation, reward 0, not done, and ``info["idle"]`` true.
+
+        :param schedule: The pairs of a task and a non-negative integer; ``None`` returns to pinned or drawn tasks
+        :raises ValueError: When a pair is not valid; the current schedule then stays
         """
         if schedule is None:
             self._schedule = None
@@ -225,27 +237,29 @@ class TaskDistEnv(DrawsTasks, RecordConstructorArgs):
 
     @property
     def is_exhausted(self) -> bool:
-        """Whether all scheduled episodes were begun, so that the next reset idles."""
+        """Whether all scheduled episodes have started, so that the next reset idles."""
         return self._schedule is not None and self.n_started == len(self._schedule)
 
     def ask_task_dist_env(self, name: str, *args: Any, **kwargs: Any) -> Any:
         """
-        What ``VecEnv.env_method`` asks for, because a wrapper above may have an attribute of the same name.
+        Read an attribute or call a method of this wrapper.
 
-        :param name: of an attribute or a method of this wrapper
-        :param args: arguments of the method
-        :param kwargs: keyword arguments of the method
-        :return: the attribute, or what the method returns
+        ``VecEnv.env_method`` calls this method, because an outer wrapper may have an attribute of the same name.
+
+        :param name: The name of an attribute or a method of this wrapper
+        :param args: The arguments of the method
+        :param kwargs: The keyword arguments of the method
+        :return: The attribute, or the result of the method
         """
         value = getattr(self, name)
         return value(*args, **kwargs) if callable(value) else value
 
     def trust_set_task(self) -> None:
-        """Put no task in force twice any more, as the first ones are, to see that the second time changes nothing."""
+        """Stop setting the first tasks twice to check that the second time changes nothing."""
         self._tasks_to_check = 0
 
     def end_with_parent(self) -> None:
-        """End the process of a worker when the process that made it is no more, also while the environment hangs."""
+        """End the process of a worker when its parent process ends, even while the environment hangs."""
         end_with_parent()
 
     # The environment
@@ -254,9 +268,9 @@ class TaskDistEnv(DrawsTasks, RecordConstructorArgs):
         """
         Begin an episode of the scheduled, the pinned or a newly drawn task.
 
-        :param seed: seeds the environment and the draw of the task
-        :param options: passed on, together with those that ``set_task`` asks for
-        :return: observation and info, with ``info["task"]``
+        :param seed: The seed of the environment and of the drawn task
+        :param options: The options of the base environment; options from ``set_task`` are added
+        :return: The observation and info, with ``info["task"]``
         """
         if self.is_exhausted:
             return self._reset_idle()
@@ -280,12 +294,12 @@ class TaskDistEnv(DrawsTasks, RecordConstructorArgs):
 
     def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
         """
-        Step the environment, unless its schedule is exhausted.
+        Step the environment, except when its schedule is exhausted.
 
-        :param action: the action
-        :return: observation, reward, terminated, truncated and info, with ``info["task"]``
-        :raises TypeError: when the reward is not a number, or the environment does not answer as Gymnasium's do
-        :raises ValueError: when the observation is none of the space
+        :param action: The action
+        :return: The observation, reward, terminated, truncated and info, with ``info["task"]``
+        :raises TypeError: When the reward is not a number, or the answer does not follow Gymnasium's interface
+        :raises ValueError: When the observation does not fit the space
         """
         if self._idle:
             if self._step_info is None:  # of a worker that never played; wrappers above may read what a step tells
@@ -304,13 +318,13 @@ class TaskDistEnv(DrawsTasks, RecordConstructorArgs):
         return self._last_obs, reward, terminated, truncated, info
 
     def close(self) -> None:
-        """Close the environment, or all of a list."""
+        """Close the environment, or all environments of a list."""
         for env in self.members or [self.env]:
             env.close()
 
     @property
     def horizon(self) -> int | None:
-        """Number of steps after which every episode is truncated; ``None`` if no time limit is found."""
+        """Number of steps after which every episode is truncated; ``None`` without a known time limit."""
         limits = [time_limit(env) for env in self.members or [self.env]]
         known = [limit for limit in limits if limit is not None]
         found = max(known) if len(known) == len(limits) else None
@@ -318,18 +332,18 @@ class TaskDistEnv(DrawsTasks, RecordConstructorArgs):
 
     @property
     def _max_episode_steps(self) -> int | None:
-        """Found in place of the attribute of a time limit below, which with a list is that of one environment only."""
+        """The horizon, instead of the attribute of an inner time limit, which belongs to one environment of a list only."""
         return self.horizon
 
     @property
     def spec(self) -> EnvSpec | None:  # type: ignore[override]  # a property in gymnasium.Wrapper too
-        """Specification from which ``gymnasium.make`` makes this environment again; a list of environments has none."""
+        """Specification from which ``gymnasium.make`` makes this environment again; ``None`` for a list of environments."""
         return None if self.members is not None else super().spec
 
     # Inside
 
     def _check_test_tasks(self, n: int) -> None:
-        """The environment may refuse tasks that lie outside its own range."""
+        """Check that the environment accepts the test tasks, which may lie outside its own range."""
         own = own_attribute(self.env, "get_task")
         before = deepcopy(own()) if callable(own) else None
         try:
@@ -342,7 +356,7 @@ class TaskDistEnv(DrawsTasks, RecordConstructorArgs):
                 self._apply(before)
 
     def _apply(self, task: Task) -> dict[str, Any]:
-        """Put a task in force; return the options with which the environment is to be reset."""
+        """Set a task; return the options for the next reset of the environment."""
         if self.on_task is not None:
             self.on_task(task)
         if self.members is not None:
@@ -365,7 +379,7 @@ class TaskDistEnv(DrawsTasks, RecordConstructorArgs):
         return check_reset(self.env, answer)
 
     def _member_seed(self, index: int, seed: int | None) -> int | None:
-        """A seed given to one of the environments seeds the others too, when their turn comes."""
+        """Derive the seed of one environment of a list; its own seed also seeds the others at their next reset."""
         if seed is None:
             return self._member_seeds.pop(index, None)
         if self._schedule is None:
@@ -389,6 +403,6 @@ class TaskDistEnv(DrawsTasks, RecordConstructorArgs):
         return self._last_obs, self._idle_info(self._reset_info)
 
     def _idle_info(self, told: dict[str, Any]) -> dict[str, Any]:
-        """What the environment told last, for wrappers above that read it."""
+        """Build the info of an idle step from the last info of the environment, because outer wrappers may read it."""
         told = {key: value for key, value in told.items() if key not in _OF_AN_END}
         return {**told, "idle": True, "task": own_copy(self._task)}
