@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-# Larger tasks are not copied, shown or sent at every step.
+# Size in bytes above which a task is not copied, shown or sent at every step.
 HEAVY = 2**16
-_OBJECT = 64  # bytes that a number or a text takes, roughly
+_OBJECT = 64  # rough size in bytes of a number or a text
 
 
 def own_copy(task: Any) -> Any:
@@ -73,7 +73,7 @@ def lookup_key(task: Any) -> Any:
     if isinstance(task, (list, tuple)):
         return (type(task), tuple(lookup_key(part) for part in task))
     kind = type(task)
-    # compared by identity, or by what they hold but without a hash, as dataclasses
+    # objects that compare by identity, or by their attributes but without a hash, such as dataclasses
     if hasattr(task, "__dict__") and (kind.__hash__ is None or kind.__eq__ is object.__eq__):
         return (kind, lookup_key(vars(task)))
     hash(task)

@@ -48,27 +48,27 @@ class TaskDistribution:
         split: float | None = None,
         split_seed: int = 0,
     ):
-        # Copies, because drawing seeds them.
+        # Copy the spaces, because drawing seeds them.
         self.space = deepcopy(space)
         self._test_space = deepcopy(test_tasks) if isinstance(test_tasks, spaces.Space) else None
         self._sampler = sampler
-        # Every listed task, training ones first; which of them are for training and for testing; training weights.
+        # All listed tasks, training tasks first; the indices for training and for testing; the training weights.
         self._listed: list[Task] = []
         self._places: dict[Any, int] = {}
         self._train: list[int] = []
         self._test: list[int] = []
         self._weights: np.ndarray | None = None
-        # Shape of the tasks of a numeric list without a space.
+        # The shape of the tasks of a numeric list without a space.
         self._shape: tuple[int, ...] | None = None
 
         if tasks is not None:
             self._train = self._read_list(tasks, "tasks")
             self._weights = _read_weights(weights, len(self._train))
         elif weights is not None:
-            raise ValueError("weights needs a finite list: pass tasks, or a list of environments.")
+            raise ValueError("`weights` needs a finite list: pass `tasks`, or a list of environments.")
         if split is not None:
             if test_tasks is not None:
-                raise ValueError("Pass either split or test_tasks, not both.")
+                raise ValueError("`split` and `test_tasks` exclude each other: pass either `split` or `test_tasks`.")
             self._hold_out(split, split_seed)
         elif isinstance(test_tasks, spaces.Space):
             self._check_test_space(test_tasks)
@@ -98,9 +98,9 @@ class TaskDistribution:
         :raises ValueError: When ``n`` is not a positive integer, ``split`` is unknown or the sampler returns invalid tasks
         """
         if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n <= 0:
-            raise ValueError(f"n, the number of tasks, must be a positive integer, got {n!r}.")
+            raise ValueError(f"`n`, the number of tasks, must be a positive integer, got {n!r}.")
         if split not in ("train", "test"):
-            raise ValueError(f'split must be "train" or "test", got {split!r}.')
+            raise ValueError(f'`split` must be "train" or "test", got {split!r}.')
         test = split == "test" and self.has_test_tasks
         listed, space = (self._test, self._test_space) if test else (self._train, self.space)
         if listed:
@@ -110,7 +110,7 @@ class TaskDistribution:
             drawn = list(answer) if isinstance(answer, Iterable) else None
             if drawn is None or len(drawn) != n:
                 got = repr(answer) if drawn is None else len(drawn)
-                raise ValueError(f"sample_tasks({n}, rng) of the environment must return {n} tasks, got {got}.")
+                raise ValueError(f"`sample_tasks({n}, rng)` of the environment must return {n} tasks, got {got}.")
         else:
             assert space is not None
             space.seed(int(rng.integers(2**63)))
@@ -132,7 +132,7 @@ class TaskDistribution:
             for fitted in fits:
                 if fitted is not None:
                     return fitted
-        # Without a space, or outside its bounds: a listed task.
+        # Without a space, or outside its bounds, the task must be a listed one.
         admitted = self._admit(task)
         if (self.space is not None or self._known_by_place) and self._find(admitted) is None:
             where = f"in the task space {self.space}" if self.space is not None else f"one of the {len(self._listed)} tasks"
@@ -160,7 +160,7 @@ class TaskDistribution:
                 return array.astype(np.float64).ravel()
         place = self._find(task)
         if place is None:
-            raise ValueError(f"Task {_describe(task)} cannot be described by numbers: give the tasks a flattenable space.")
+            raise ValueError(f"Task {_describe(task)} has no description by numbers: pass a flattenable `task_space`.")
         return np.eye(len(self._listed))[place]
 
     @property
@@ -179,7 +179,7 @@ class TaskDistribution:
     def _admit(self, task: Task) -> Task:
         """Copy a task that has the right shape and is finite; it may lie outside the bounds of the space."""
         if task is None:
-            raise ValueError("A task must not be None.")
+            raise ValueError("`task` must not be None.")
         if self.space is not None:
             fitted = _fit(task, self.space, bounded=False)
             if fitted is None:
@@ -187,14 +187,14 @@ class TaskDistribution:
             return fitted
         array = _numeric(task)
         if array is not None and not np.isfinite(array).all():
-            raise ValueError(f"Task {_describe(task)} is not finite.")
+            raise ValueError(f"Task {_describe(task)} is not finite; all its numbers must be.")
         if self._shape is not None and (array is None or array.shape != self._shape):
-            raise ValueError(f"Task {_describe(task)} is not numeric and of shape {self._shape} as the listed tasks are.")
+            raise ValueError(f"Task {_describe(task)} is not numeric and of shape {self._shape} like the listed tasks.")
         return own_copy(task)
 
     def _find(self, task: Task) -> int | None:
         """Find the position of a task in the list; the task may be a copy from another process."""
-        with suppress(TypeError, KeyError):  # a benchmark has thousands of tasks
+        with suppress(TypeError, KeyError):  # fast for a benchmark with thousands of tasks
             return self._places[lookup_key(task)]
         for same in (_equal, lambda a, b: pickle.dumps(a) == pickle.dumps(b)):
             for place, listed in enumerate(self._listed):
@@ -205,17 +205,17 @@ class TaskDistribution:
     def _read_list(self, tasks: Iterable[Task], name: str) -> list[int]:
         listed = list(tasks)
         if not listed:
-            raise ValueError(f"{name} must not be empty.")
+            raise ValueError(f"`{name}` must not be empty.")
         if name == "tasks" and self.space is None:
             shapes = {None if array is None else array.shape for array in map(_numeric, listed)}
             self._shape = shapes.pop() if len(shapes) == 1 else None
         first = len(self._listed)
         for i, task in enumerate(listed):
             try:
-                # Bounds are for the training tasks; for test tasks it is a virtue to lie outside.
+                # Bounds apply to training tasks only; test tasks may lie outside.
                 self._listed.append(self.check(task) if name == "tasks" and self.space is not None else self._admit(task))
             except ValueError as error:
-                raise ValueError(f"{name}[{i}]: {error}") from None
+                raise ValueError(f"`{name}[{i}]`: {error}") from None
             with suppress(TypeError):
                 self._places.setdefault(lookup_key(self._listed[-1]), first + i)
         return list(range(first, len(self._listed)))
@@ -223,19 +223,19 @@ class TaskDistribution:
     def _hold_out(self, split: float, split_seed: int) -> None:
         n = len(self._train)
         if n < 2:
-            raise ValueError("split needs a finite list of at least two tasks: pass tasks, or a list of environments.")
+            raise ValueError("`split` needs a finite list of at least two tasks: pass `tasks`, or a list of environments.")
         if not 0 < split < 1:
-            raise ValueError(f"split, the fraction of tasks held out for testing, must lie between 0 and 1, got {split!r}.")
+            raise ValueError(f"`split`, the fraction of test tasks, must lie between 0 and 1, got {split!r}.")
         order = np.random.default_rng(split_seed).permutation(n)
         n_test = min(max(round(split * n), 1), n - 1)
         self._test, self._train = sorted(order[:n_test].tolist()), sorted(order[n_test:].tolist())
         if self._weights is not None and min(self._weights[self._test].sum(), self._weights[self._train].sum()) == 0:
-            raise ValueError("weights must not be zero for all training tasks or for all test tasks of the split.")
+            raise ValueError("`weights` must not be zero for all training tasks, nor for all test tasks, of `split`.")
 
     def _check_test_space(self, test_space: spaces.Space) -> None:
         if self.space is not None and (type(test_space) is not type(self.space) or test_space.shape != self.space.shape):
             raise ValueError(
-                f"test_tasks must be a space of the kind and shape of the task space {self.space}, got {test_space}."
+                f"`test_tasks` must be a space of the type and shape of the task space {self.space}, got {test_space}."
             )
 
 
@@ -244,7 +244,9 @@ def _read_weights(weights: Sequence[float] | None, n: int) -> np.ndarray | None:
         return None
     array = np.array(weights, dtype=np.float64)
     if array.shape != (n,) or not np.isfinite(array).all() or (array < 0).any() or array.sum() == 0:
-        raise ValueError(f"weights must be {n} non-negative numbers, one per task and not all zero, got {_describe(weights)}.")
+        raise ValueError(
+            f"`weights` must be {n} non-negative numbers, one per task and not all zero, got {_describe(weights)}."
+        )
     return array
 
 
@@ -288,7 +290,7 @@ def _fit_array(task: Task, space: spaces.Space, *, bounded: bool) -> Task:
         return None
     if isinstance(space, spaces.Discrete):
         return int(element)
-    # Casting an array to float32 would make the task a slightly different one than the environment's sampler drew.
+    # A cast to float32 would slightly change the task that the environment's sampler drew.
     keep = isinstance(task, np.ndarray) and array.dtype.kind == "f" and space.dtype.kind == "f"
     return own_copy(array) if keep else element
 
@@ -307,7 +309,7 @@ def _equal(a: Task, b: Task) -> bool:
     if x is None or y is None:
         return data_equivalence(a, b, exact=True)
     if x.dtype.kind == "f" or y.dtype.kind == "f":
-        # One of them may have been given as a list, which became float32 in the space.
+        # One of the two may have been a list, which became float32 in the space.
         x, y = x.astype(np.float32), y.astype(np.float32)
     return np.array_equal(x, y)
 

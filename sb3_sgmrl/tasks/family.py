@@ -45,11 +45,11 @@ class TaskFamily:
         try:
             stacked = np.array(tasks, dtype=np.float64).reshape(len(tasks), *space.shape)
         except (TypeError, ValueError):
-            raise ValueError(f"task must be an array of shape {space.shape}, got {_brief(tasks)}.") from None
+            raise ValueError(f"`task` must be an array of shape {space.shape}, got {_brief(tasks)}.") from None
         valid = (stacked >= space.low) & (stacked <= space.high)
         if np.count_nonzero(valid) < valid.size:
             wrong = stacked[~valid.reshape(len(tasks), -1).all(axis=1)]
-            raise ValueError(f"task must lie in {space}, got {_brief(wrong)}.")
+            raise ValueError(f"`task` must lie in {space}, got {_brief(wrong)}.")
         return stacked
 
 

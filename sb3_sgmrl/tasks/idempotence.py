@@ -20,7 +20,7 @@ from sb3_sgmrl.util.generators import generators_kept
 
 Result = TypeVar("Result")
 
-# Clocks and rounding are not what this is about.
+# Tolerate clocks and rounding.
 _TOLERANCE = 1e-4
 _DEEPEST = 4
 _MOST_PARTS = 20_000
@@ -37,7 +37,7 @@ def apply_twice(env: gym.Env, apply: Callable[[], Result]) -> Result:
     :return: The result of ``apply``
     :raises ValueError: When the second call gave other floating-point numbers than the first
     """
-    env.unwrapped.np_random  # noqa: B018  # made now, so that it is found
+    env.unwrapped.np_random  # noqa: B018  # create the generator before the search
     generators = [part for _, part in _parts(env) if isinstance(part, np.random.Generator)]
     states = [generator.bit_generator.state for generator in generators]
     with generators_kept():
@@ -52,9 +52,8 @@ def apply_twice(env: gym.Env, apply: Callable[[], Result]) -> Result:
         if again is not None and again.shape == value.shape and not _close(value, again):
             place = np.argmax(~np.isclose(value, again, _TOLERANCE, equal_nan=True).ravel())
             raise ValueError(
-                "set_task must give the same environment when it is called twice with the same task, but changed "
-                f"{path} from {value.flat[place]:.6g} to {again.flat[place]:.6g}: it must start from values that it does not "
-                "change."
+                "`set_task` must give the same environment when it is called twice with the same task, but changed "
+                f"{path} from {value.flat[place]:.6g} to {again.flat[place]:.6g}: compute from values that it does not change."
             )
     return result
 
@@ -74,7 +73,7 @@ def _numbers(env: gym.Env) -> dict[str, np.ndarray]:
 
 def _parts(env: gym.Env) -> Iterator[tuple[str, Any]]:
     """Yield the parts of an environment and its wrappers with their paths, as far as Python can access them."""
-    seen: dict[int, Any] = {}  # with the objects, or another one might get the same number
+    seen: dict[int, Any] = {}  # keeps the objects, so that Python does not reuse their ids
     waiting: deque[tuple[str, Any, int]] = deque()
     for layer in layers(env):
         seen[id(layer)] = layer

@@ -36,13 +36,13 @@ def check_signatures(env: gym.Env) -> None:
     for layer in layers(env):
         try:
             signature = inspect.signature(layer.reset)
-        except (TypeError, ValueError):  # of some that are not written in Python nothing is known
+        except (TypeError, ValueError):  # some functions outside Python have no signature
             continue
         try:
             signature.bind(seed=0, options=None)
         except TypeError:
             raise TypeError(
-                f"reset of {type(layer).__name__} must take the arguments seed and options, as Gymnasium's does, "
+                f"`reset` of {type(layer).__name__} must take the arguments `seed` and `options`, as Gymnasium's does, "
                 f"but takes {signature}."
             ) from None
 
@@ -57,7 +57,7 @@ def check_reset(env: gym.Env, answer: Any) -> tuple[Any, dict[str, Any]]:
     :raises TypeError: When the answer is not an observation and a dictionary
     :raises ValueError: When the observation does not fit the space
     """
-    name = f"reset of {type(env.unwrapped).__name__}"
+    name = f"`reset` of {type(env.unwrapped).__name__}"
     if not (isinstance(answer, tuple) and len(answer) == 2 and isinstance(answer[1], dict)):
         raise TypeError(f"{name} must return an observation and a dictionary, got {_brief(answer)}.")
     _check_observation(env, name, answer[0])
@@ -78,10 +78,10 @@ def check_step(env: gym.Env, answer: Any) -> tuple[Any, SupportsFloat, bool, boo
         raise TypeError(problem)
     observation, reward, terminated, truncated, info = answer
     space = env.observation_space
-    if not (  # what nearly every answer is
+    if not (  # the fast path of nearly every answer
         type(observation) is np.ndarray and observation.shape == space.shape and observation.dtype == space.dtype
     ):
-        _check_observation(env, f"step of {type(env.unwrapped).__name__}", observation)
+        _check_observation(env, f"`step` of {type(env.unwrapped).__name__}", observation)
     if not isinstance(reward, (float, int, np.floating, np.integer, np.bool_)):
         reward = _scalar(env, "reward", "a number", reward, "biuf")
     if not isinstance(terminated, (bool, np.bool_)):
@@ -116,7 +116,7 @@ def _shape_of_step(env: gym.Env, answer: Any) -> str | None:
         got = f"{_brief(answer[4])} as the last"
     else:
         got = f"{len(answer)} values" + (", as in the interface before Gymnasium" if len(answer) == 4 else "")
-    return f"step of {type(env.unwrapped).__name__} must return {wanted}, got {got}."
+    return f"`step` of {type(env.unwrapped).__name__} must return {wanted}, got {got}."
 
 
 def _check_observation(env: gym.Env, name: str, observation: Any) -> None:
@@ -167,7 +167,7 @@ def _scalar(env: gym.Env, name: str, what: str, value: Any, kinds: str) -> Any:
             return array.item()
     except (ValueError, TypeError, RuntimeError):
         pass
-    raise TypeError(f"The {name} of {type(env.unwrapped).__name__} must be {what}, got {_brief(value)}.")
+    raise TypeError(f"The `{name}` of {type(env.unwrapped).__name__} must be {what}, got {_brief(value)}.")
 
 
 def _text(space: spaces.Space) -> str:

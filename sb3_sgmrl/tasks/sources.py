@@ -33,8 +33,10 @@ class Attributes:
         for name in names:
             if not isinstance(name, str) or not hasattr(env.unwrapped, name):
                 on_wrapper = isinstance(name, str) and env.has_wrapper_attr(name)
-                advice = ": a wrapper that has it needs a method set_task(task) instead" if on_wrapper else ""
-                raise ValueError(f"set_task names {name!r}, but {type(env.unwrapped).__name__} has no such attribute{advice}.")
+                advice = ": a wrapper that has it needs a method `set_task(task)` instead" if on_wrapper else ""
+                raise ValueError(
+                    f"`set_task` names {name!r}, but {type(env.unwrapped).__name__} has no such attribute{advice}."
+                )
 
     def __call__(self, env: gym.Env, task: Task) -> None:
         for name, value in self.values(env, task).items():
@@ -51,15 +53,15 @@ class Attributes:
         for name, value in self.values(env, task).items():
             if not np.array_equal(getattr(env, name), value):
                 raise RuntimeError(
-                    f"set_task names {name!r}, which reset of {type(env).__name__} overwrites: set_task must be something "
-                    "that reset keeps, such as a callable that changes what reset reads."
+                    f"`set_task` names {name!r}, which `reset` of {type(env).__name__} overwrites: use something that `reset` "
+                    "keeps, such as a callable that changes what `reset` reads."
                 )
 
     def values(self, env: gym.Env, task: Task) -> dict[str, Any]:
         """Return the values by name, each a number or an array like its attribute."""
         parts = [task] if len(self.names) == 1 else np.ravel(np.asarray(task)).tolist()
         if len(parts) != len(self.names):
-            raise ValueError(f"set_task must name {len(parts)} attributes, one per number of a task, got {self.names}.")
+            raise ValueError(f"`set_task` must name {len(parts)} attributes, one per number of a task, got {self.names}.")
         return {name: self._like(getattr(env, name), name, part) for name, part in zip(self.names, parts, strict=True)}
 
     @staticmethod
@@ -68,9 +70,9 @@ class Attributes:
             return value
         shape, array = np.asarray(current).shape, np.asarray(value)
         if array.dtype.kind not in "biuf":
-            raise ValueError(f"set_task names {name!r}, which is a number or an array and does not take the task {value!r}.")
+            raise ValueError(f"`set_task` names {name!r}, a number or an array that cannot hold the task {value!r}.")
         if array.size != math.prod(shape):
-            raise ValueError(f"set_task names {name!r} of shape {shape}, which does not take a task of shape {array.shape}.")
+            raise ValueError(f"`set_task` names {name!r} of shape {shape}, which cannot hold a task of shape {array.shape}.")
         return array.reshape(shape) if isinstance(current, np.ndarray) else array.item()
 
 
@@ -89,24 +91,24 @@ def find_tasks(
     :raises ValueError: When there are no tasks, or no way to set one
     """
     if task_space is not None and not isinstance(task_space, spaces.Space):
-        raise TypeError(f"task_space must be a gymnasium space, got {task_space!r}.")
+        raise TypeError(f"`task_space` must be a gymnasium space, got {task_space!r}.")
     given = task_space is not None or tasks is not None
     sampler, own_space = own_attribute(env, "sample_tasks"), own_attribute(env, "task_space")
-    # with tasks and a set_task of other kinds the environment's own space has no say
+    # tasks and set_task of the user may be of another kind than the environment's own space
     if task_space is None and isinstance(own_space, spaces.Space) and (tasks is None or set_task is None):
         task_space = own_space
     has_tasks = tasks is not None or task_space is not None or callable(sampler)
     if not has_tasks or (set_task is None and not callable(own_attribute(env, "set_task"))):
         raise ValueError(
-            f"{env} has no tasks, or no way to set one: it needs either methods sample_tasks(n, rng) and set_task(task) of "
-            "its own, or task_space=<a gymnasium space> and set_task=<a callable or attribute names>, or tasks=<a list> and "
-            "set_task=<a callable or attribute names>."
+            f"`env` has no tasks, or no way to set one: {env} needs either methods `sample_tasks(n, rng)` and "
+            "`set_task(task)`, or task_space=<a gymnasium space> or tasks=<a list> with set_task=<a callable or attribute "
+            "names>."
         )
     if set_task is None:
-        check_takes("set_task of the environment", own_attribute(env, "set_task"), "task")
+        check_takes("`set_task` of the environment", own_attribute(env, "set_task"), "task")
     if given or not callable(sampler):
         return None, task_space
-    check_takes("sample_tasks of the environment", sampler, "n", "rng")
+    check_takes("`sample_tasks` of the environment", sampler, "n", "rng")
     return sampler, task_space
 
 
@@ -123,10 +125,10 @@ def make_setter(env: gym.Env, set_task: SetTask | None) -> Callable[[Any, Task],
     if set_task is None:
         return None
     if callable(set_task):
-        check_takes("set_task", set_task, "base_env", "task")
+        check_takes("`set_task`", set_task, "base_env", "task")
         return set_task
     if not isinstance(set_task, Sequence):
-        raise TypeError(f"set_task must be a callable (base_env, task) or the names of attributes, got {set_task!r}.")
+        raise TypeError(f"`set_task` must be a callable (base_env, task) or the names of attributes, got {set_task!r}.")
     return Attributes([set_task] if isinstance(set_task, str) else list(set_task), env)
 
 
@@ -141,7 +143,7 @@ def check_takes(name: str, function: Callable[..., Any], *arguments: str) -> Non
     """
     try:
         signature = inspect.signature(function)
-    except (TypeError, ValueError):  # of some that are not written in Python nothing is known
+    except (TypeError, ValueError):  # some functions outside Python have no signature
         return
     try:
         signature.bind(*arguments)
@@ -161,8 +163,8 @@ def read_tasks(name: str, tasks: Any) -> list[Task] | None:
     if tasks is None:
         return None
     if isinstance(tasks, (str, bytes, spaces.Space)) or not isinstance(tasks, Iterable):
-        advice = ": a space of tasks is passed as task_space" if isinstance(tasks, spaces.Space) else ""
-        raise TypeError(f"{name} must be a list of tasks, got {tasks!r}{advice}.")
+        advice = ": pass a space of tasks as `task_space`" if isinstance(tasks, spaces.Space) else ""
+        raise TypeError(f"`{name}` must be a list of tasks, got {tasks!r}{advice}.")
     return list(tasks)
 
 
@@ -188,18 +190,19 @@ def make_env(env: Any, env_kwargs: dict[str, Any]) -> gym.Env:
     """
     if isinstance(env, gym.Env):
         if env_kwargs:
-            raise TypeError(
-                f"{', '.join(env_kwargs)} cannot be passed to an environment that is made: pass an id or a callable."
-            )
+            names = ", ".join(f"`{name}`" for name in env_kwargs)
+            raise TypeError(f"{names} cannot be passed to an existing environment: pass an id or a callable as `env`.")
         made = env
     elif isinstance(env, (str, EnvSpec)):
         made = gym.make(env, **env_kwargs)
     elif callable(env):
         made = env(**env_kwargs)
     else:
-        raise TypeError(f"env must be a gymnasium.Env, a registered id, a callable returning one, or a list, got {env!r}.")
+        raise TypeError(
+            f"`env` must be a gymnasium.Env, a registered id, a callable that returns one, or a list, got {env!r}."
+        )
     if not isinstance(made, gym.Env):
-        raise TypeError(f"env must return a gymnasium.Env when called, got {made!r}.")
+        raise TypeError(f"`env` must return a gymnasium.Env when called, got {made!r}.")
     return made
 
 
@@ -213,16 +216,18 @@ def make_members(envs: Sequence[Any], env_kwargs: dict[str, Any]) -> list[gym.En
     :raises ValueError: When the list is empty, contains one environment twice, or their spaces differ
     """
     if not envs:
-        raise ValueError("The list of environments must not be empty.")
+        raise ValueError("`env` must not be an empty list: pass one environment per task.")
     members = [make_env(env, env_kwargs) for env in envs]
     if len({id(env.unwrapped) for env in members}) < len(members):
-        raise ValueError("All environments of the list must be different objects, but one is there more than once.")
+        raise ValueError(
+            "All environments of the list `env` must be different objects, but the list contains one of them twice."
+        )
     for i, env in enumerate(members):
         for name in ("observation_space", "action_space"):
             if getattr(env, name) != getattr(members[0], name):
                 raise ValueError(
-                    f"All environments must have the same spaces, but {name} of environment {i} is {getattr(env, name)} "
-                    f"and that of environment 0 is {getattr(members[0], name)}."
+                    f"All environments of the list `env` must have the same spaces, but {name} of environment {i} is "
+                    f"{getattr(env, name)} and {name} of environment 0 is {getattr(members[0], name)}."
                 )
     return members
 
@@ -235,6 +240,6 @@ def time_limit(env: gym.Env) -> int | None:
     :return: The number of steps after which an episode is truncated, or ``None`` when no limit is known
     """
     limits = [env.spec.max_episode_steps if env.spec is not None else None]
-    # By attribute, because RL Zoo replaces the class TimeLimit.
+    # Read the attribute instead of checking the class, because RL Zoo replaces the class TimeLimit.
     limits += [getattr(layer, "_max_episode_steps", None) for layer in layers(env) if isinstance(layer, gym.Wrapper)]
     return min((limit for limit in limits if limit is not None), default=None)

@@ -35,9 +35,9 @@ from sb3_sgmrl.tasks.sources import (
 from sb3_sgmrl.util.processes import end_with_parent
 from sb3_sgmrl.util.validation import check_positive
 
-# Tasks that are put in force twice, to see that the second time changes nothing.
+# Number of tasks that are set twice, to check that the second time changes nothing.
 _TASKS_TO_CHECK = 2
-# What the last step of an episode tells, which idle steps must not tell again.
+# Keys of the last info of an episode that idle steps must not repeat.
 _OF_AN_END = ("episode", "terminal_observation", "TimeLimit.truncated")
 
 
@@ -95,8 +95,7 @@ class TaskDistEnv(DrawsTasks, RecordConstructorArgs):
             check_positive(horizon=horizon)
         tasks = read_tasks("tasks", tasks)
         test_tasks = test_tasks if isinstance(test_tasks, spaces.Space) else read_tasks("test_tasks", test_tasks)
-        # env_kwargs are left out: they are recorded in the spec of the environment they made. A set_task that is a method
-        # must not be copied together with its object.
+        # The spec of the environment already records env_kwargs. Copying a set_task that is a method would copy its object.
         RecordConstructorArgs.__init__(
             self,
             _disable_deepcopy=True,
@@ -109,15 +108,13 @@ class TaskDistEnv(DrawsTasks, RecordConstructorArgs):
             split_seed=split_seed,
             horizon=horizon,
         )
-        # The environments of a list, and the seeds they take over at their next reset.
+        # The environments of a list, and the seeds of their next reset.
         self.members: list[gym.Env] | None = None
         self._member_seeds: dict[int, int] = {}
         sampler, self._set_task = None, None
         if isinstance(env, (list, tuple)):
             if not (task_space is None and set_task is None and tasks is None):
-                raise ValueError(
-                    "With a list of environments the task is the index: leave out task_space, set_task and tasks."
-                )
+                raise ValueError("`env` is a list, so the task is the index: leave out `task_space`, `set_task` and `tasks`.")
             self.members = make_members(env, env_kwargs)
             gym.Wrapper.__init__(self, self.members[0])
             task_space, tasks = spaces.Discrete(len(self.members)), list(range(len(self.members)))
@@ -127,7 +124,7 @@ class TaskDistEnv(DrawsTasks, RecordConstructorArgs):
             self._set_task = make_setter(self.env, set_task)
         for made in self.members or [self.env]:
             if is_wrapped(made, TaskDistEnv):
-                raise ValueError(f"env must not be a TaskDistEnv already, got {made}.")
+                raise ValueError(f"`env` must be an environment without a TaskDistEnv, got {made}.")
             check_signatures(made)
         self._distribution = TaskDistribution(
             space=task_space,
@@ -139,10 +136,10 @@ class TaskDistEnv(DrawsTasks, RecordConstructorArgs):
             split_seed=split_seed,
         )
         self._tasks_to_check = _TASKS_TO_CHECK
-        # Whom to tell of a task before it is put in force.
+        # Called with a task before it is set.
         self.on_task: Callable[[Task], None] | None = None
         if isinstance(self._set_task, Attributes) and sampler is None:
-            # A task that does not fit the attributes is found here and not at the first reset.
+            # Refuse a task that does not fit the attributes here, not at the first reset.
             self._set_task.values(self.unwrapped, self.sample_tasks(1, 0)[0])
         if self.sets_own_tasks and test_tasks is not None:
             self._check_test_tasks(1 if isinstance(test_tasks, spaces.Space) else len(test_tasks))
@@ -152,13 +149,13 @@ class TaskDistEnv(DrawsTasks, RecordConstructorArgs):
         self._schedule: list[tuple[Task, int]] | None = None
         self._idle = False
         self._last_obs: Any = None
-        # What the environment told at the last reset and at the last step.
+        # The infos of the last reset and of the last step.
         self._reset_info: dict[str, Any] = {}
         self._step_info: dict[str, Any] | None = None
-        # Steps of the running episode, those it may have, and whether its task is too large to be shown at every step.
+        # Steps of the current episode, their limit, and whether its task is too large to appear at every step.
         self._elapsed, self._limit, self._heavy = 0, horizon, False
         self._seeded_reset = SeededReset()
-        # Scheduled episodes that were begun.
+        # Number of scheduled episodes that have started.
         self.n_started = 0
 
     # Tasks
@@ -226,10 +223,10 @@ class TaskDistEnv(DrawsTasks, RecordConstructorArgs):
             self._schedule = None
             return
         checked: list[tuple[Task, int]] = []
-        same: dict[int, Task] = {}  # of an object that stands there several times one copy is enough
+        same: dict[int, Task] = {}  # copy an object once, however often the schedule contains it
         for i, (task, seed) in enumerate(schedule):
             if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
-                raise ValueError(f"schedule[{i}] must be a task and a non-negative integer seed, got the seed {seed!r}.")
+                raise ValueError(f"`schedule[{i}]` must be a task and a non-negative integer seed, got the seed {seed!r}.")
             if id(task) not in same:
                 same[id(task)] = self.check_task(task)
             checked.append((same[id(task)], int(seed)))
@@ -302,7 +299,7 @@ class TaskDistEnv(DrawsTasks, RecordConstructorArgs):
         :raises ValueError: When the observation does not fit the space
         """
         if self._idle:
-            if self._step_info is None:  # of a worker that never played; wrappers above may read what a step tells
+            if self._step_info is None:  # the worker never played; outer wrappers may read the info of a step
                 generator = self.np_random.bit_generator
                 before = generator.state
                 self._step_info = self._step_base(action)[4]
@@ -340,7 +337,7 @@ class TaskDistEnv(DrawsTasks, RecordConstructorArgs):
         """Specification from which ``gymnasium.make`` makes this environment again; ``None`` for a list of environments."""
         return None if self.members is not None else super().spec
 
-    # Inside
+    # Internals
 
     def _check_test_tasks(self, n: int) -> None:
         """Check that the environment accepts the test tasks, which may lie outside its own range."""
@@ -350,7 +347,7 @@ class TaskDistEnv(DrawsTasks, RecordConstructorArgs):
             for task in self.sample_tasks(n, 0, split="test"):
                 self._apply(task)
         except ValueError as error:
-            raise ValueError(f"`test_tasks` must be tasks the environment takes: {error}") from error
+            raise ValueError(f"`test_tasks` must be tasks that the environment accepts: {error}") from error
         finally:
             if before is not None:
                 self._apply(before)
@@ -397,7 +394,7 @@ class TaskDistEnv(DrawsTasks, RecordConstructorArgs):
         return check_step(self.env, answer)
 
     def _reset_idle(self) -> tuple[Any, dict[str, Any]]:
-        if self._last_obs is None:  # an empty schedule before the first reset: some observation is needed
+        if self._last_obs is None:  # an empty schedule before the first reset still needs an observation
             self._last_obs, self._reset_info = self._reset_base(None, None)
         self._idle = True
         return self._last_obs, self._idle_info(self._reset_info)

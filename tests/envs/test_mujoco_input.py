@@ -31,7 +31,7 @@ from sb3_sgmrl.envs.mujoco_single import MujocoTaskEnv
         ({"task_space": None}, "Arm has no tasks: pass `task_space`, `factors` or `values`"),
         ({"task_space": spaces.Discrete(3)}, r"`task_space` must be a Box of shape \(k,\), got Discrete\(3\)"),
         ({"task_space": spaces.Box(-1.0, np.inf, (2,))}, r"`task_space` must have finite bounds .* \[inf, inf\]"),
-        ({"default_task": [1.0, 0.0]}, "task must lie in Box"),
+        ({"default_task": [1.0, 0.0]}, "`task` must lie in Box"),
         ({"sensors": ["tipp"]}, r"`name` of a sensor must be one of \['tip', 'imu', 'drift'\], got 'tipp'"),
         ({"keyframe": "home"}, r"`keyframe` must be one of \['bent'\], got 'home'"),
         ({"factors": ["body_mass"]}, "`factors` must be a dictionary"),

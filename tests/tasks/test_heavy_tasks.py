@@ -45,7 +45,7 @@ def nested(env, task):
 @pytest.mark.parametrize("by", ["set_task", "reset", "model"])
 def test_a_task_that_compounds_is_refused(env, set_task, name, by):
     env = TaskDistEnv(env, task_space=FACTORS, set_task=set_task, horizon=5)
-    match = rf"set_task must give the same environment when it is called twice with the same task, but changed {name} from "
+    match = rf"`set_task` must give the same environment when it is called twice with the same task, but changed {name} from "
     with pytest.raises(ValueError, match=match):
         if by == "model":
             tiny(MAML, env)
@@ -60,7 +60,7 @@ def test_an_own_set_task_that_compounds_is_refused():
         def set_task(self, task):
             self.goal = self.goal + task
 
-    with pytest.raises(ValueError, match=r"set_task must give the same environment .* changed goal from"):
+    with pytest.raises(ValueError, match=r"`set_task` must give the same environment .* changed goal from"):
         TaskDistEnv(Own(), horizon=5).reset(seed=0)
 
 

@@ -35,7 +35,7 @@ class Answers(PointEnv):
         (
             BOX,
             (np.zeros(1), 0.0, False, False, {}),
-            r"step of Answers must return an observation of Box.*, got one of shape \(1,\)",
+            r"`step` of Answers must return an observation of Box.*, got one of shape \(1,\)",
         ),
         (BOX, (0.0, 0.0, False, False, {}), r"observation of Box.*, got one of shape \(\)"),
         (BOX, (None, 0.0, False, False, {}), r"observation of Box.*, got None"),
@@ -50,12 +50,12 @@ class Answers(PointEnv):
         (PARTS, ({"a": GOOD}, 0.0, False, False, {}), "got one without the key 'b'"),
         (PARTS, ({"a": GOOD[:1], "b": 1}, 0.0, False, False, {}), r"got one of shape \(1,\) under the key 'a'"),
         (PARTS, (GOOD, 0.0, False, False, {}), r"observation of Dict.*, got array"),
-        (BOX, (GOOD, np.zeros(2), False, False, {}), "The reward of Answers must be a number, got array"),
-        (BOX, (GOOD, "1.0", False, False, {}), "The reward of Answers must be a number, got '1.0'"),
-        (BOX, (GOOD, 0.0, None, False, {}), "The terminated of Answers must be True or False, got None"),
-        (BOX, (GOOD, 0.0, False, False, None), "step of Answers must return observation, .* got None as the last"),
+        (BOX, (GOOD, np.zeros(2), False, False, {}), "The `reward` of Answers must be a number, got array"),
+        (BOX, (GOOD, "1.0", False, False, {}), "The `reward` of Answers must be a number, got '1.0'"),
+        (BOX, (GOOD, 0.0, None, False, {}), "The `terminated` of Answers must be True or False, got None"),
+        (BOX, (GOOD, 0.0, False, False, None), "`step` of Answers must return observation, .* got None as the last"),
         (BOX, (GOOD, 0.0, False, {}), "got 4 values, as in the interface before Gymnasium"),
-        (BOX, GOOD, r"step of Answers must return observation, .* got array"),
+        (BOX, GOOD, r"`step` of Answers must return observation, .* got array"),
     ],
 )
 def test_steps(space, answer, match, limit):
@@ -71,9 +71,9 @@ def test_steps(space, answer, match, limit):
 @pytest.mark.parametrize(
     "answer, match",
     [
-        (GOOD, "reset of Answers must return an observation and a dictionary, got array"),
-        ((GOOD, None), "reset of Answers must return an observation and a dictionary"),
-        ((np.zeros(1), {}), r"reset of Answers must return an observation of Box.*, got one of shape \(1,\)"),
+        (GOOD, "`reset` of Answers must return an observation and a dictionary, got array"),
+        ((GOOD, None), "`reset` of Answers must return an observation and a dictionary"),
+        ((np.zeros(1), {}), r"`reset` of Answers must return an observation of Box.*, got one of shape \(1,\)"),
     ],
 )
 def test_resets(answer, match):
@@ -104,7 +104,9 @@ def test_a_reset_without_seed_or_options_is_found_at_once():
             return self.env.reset(seed=seed)
 
     for env, name in ((Old(), "Old"), (OldWrapper(PointEnv()), "OldWrapper")):
-        with pytest.raises(TypeError, match=f"reset of {name} must take the arguments seed and options, as Gymnasium's does"):
+        with pytest.raises(
+            TypeError, match=f"`reset` of {name} must take the arguments `seed` and `options`, as Gymnasium's does"
+        ):
             TaskDistEnv(TimeLimit(env, 5))
 
 

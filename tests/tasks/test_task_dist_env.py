@@ -108,9 +108,9 @@ def test_sample_tasks(make):
     features = [env.task_features(task) for task in env.sample_tasks(5, 2)]
     assert all(f.dtype == np.float64 and f.shape == features[0].shape and f.ndim == 1 for f in features)
     for n in (0, -1, 1.5, True):
-        with pytest.raises(ValueError, match=r"n, the number of tasks, must be a positive integer"):
+        with pytest.raises(ValueError, match=r"`n`, the number of tasks, must be a positive integer"):
             env.sample_tasks(n, 0)
-    with pytest.raises(ValueError, match='split must be "train" or "test"'):
+    with pytest.raises(ValueError, match='`split` must be "train" or "test"'):
         env.sample_tasks(1, 0, split="valid")
 
 
@@ -194,7 +194,7 @@ def test_an_attribute_that_reset_overwrites_is_an_error():
             return super().reset(**kwargs)
 
     env = TaskDistEnv(Forgetful, tasks=[2.0, 3.0], set_task="speed")
-    with pytest.raises(RuntimeError, match="'speed', which reset of Forgetful overwrites"):
+    with pytest.raises(RuntimeError, match="'speed', which `reset` of Forgetful overwrites"):
         env.reset()
 
 

@@ -250,7 +250,7 @@ def test_listed_tasks_with_a_set_task_need_not_lie_in_the_space_of_the_environme
 
 def test_test_tasks_must_be_tasks_the_environment_takes():
     outside = spaces.Box(0.6, 0.7, (2,), np.float64)
-    with pytest.raises(ValueError, match=r"^`test_tasks` must be tasks the environment takes: task must lie in Box"):
+    with pytest.raises(ValueError, match=r"^`test_tasks` must be tasks that the environment accepts: `task` must lie in Box"):
         TaskDistEnv("Navigation2D-v0", test_tasks=outside)
     with pytest.raises(ValueError, match="`test_tasks` must be tasks"):
         TaskDistEnv("Navigation2D-v0", test_tasks=[[0.1, 0.1], [0.6, 0.1]])
