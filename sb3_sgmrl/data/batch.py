@@ -1,4 +1,4 @@
-"""Immutable containers of complete episodes: what the pure modules work on."""
+"""Store complete episodes in immutable containers, the input of the pure modules."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ def index_observations(observations: Observations, index: Any) -> Observations:
     """
     Index an array or every array of a dictionary.
 
-    :param observations: array, or one array per key, with the same leading axes
-    :param index: anything that indexes a numpy array
-    :return: the indexed observations
+    :param observations: The array, or one array per key, with the same leading axes
+    :param index: Any index of a numpy array
+    :return: The indexed observations
     """
     if isinstance(observations, dict):
         return {key: value[index] for key, value in observations.items()}
@@ -27,12 +27,15 @@ def index_observations(observations: Observations, index: Any) -> Observations:
 @dataclass(frozen=True)
 class TaskBatch:
     """
-    The episodes of one task in one phase. Padding after the end of an episode is zero and ``mask`` is false there.
+    The episodes of one task in one phase.
 
-    :param observations: shape (n_episodes, n_steps, \\*obs_shape), or such an array per key
-    :param actions: unclipped actions, shape (n_episodes, n_steps, \\*action_shape)
-    :param rewards: shape (n_episodes, n_steps)
-    :param mask: true where a step was played, shape (n_episodes, n_steps)
+    After the end of an episode, padding is zero and ``mask`` is false.
+
+    :param observations: The observations, shape (n_episodes, n_steps, \\*obs_shape), or such an array per key
+    :param actions: The unclipped actions, shape (n_episodes, n_steps, \\*action_shape)
+    :param rewards: The rewards, shape (n_episodes, n_steps)
+    :param mask: Whether each step was played, shape (n_episodes, n_steps)
+    :raises ValueError: When the leading shapes of the arrays differ
     """
 
     observations: Observations
@@ -43,8 +46,8 @@ class TaskBatch:
     def __post_init__(self) -> None:
         if self.rewards.shape != self.mask.shape or self.actions.shape[:2] != self.mask.shape:
             raise ValueError(
-                f"rewards {self.rewards.shape}, actions {self.actions.shape} and mask {self.mask.shape} must agree in "
-                "(n_episodes, n_steps)."
+                "`rewards`, `actions` and `mask` must agree in (n_episodes, n_steps), got shapes "
+                f"{self.rewards.shape}, {self.actions.shape} and {self.mask.shape}."
             )
 
     @property
@@ -59,18 +62,18 @@ class TaskBatch:
 
     def samples(self) -> tuple[Observations, np.ndarray]:
         """
-        The played steps, one after another.
+        Return all played steps as one sequence.
 
-        :return: observations (n_samples, \\*obs_shape) and actions (n_samples, \\*action_shape)
+        :return: The observations (n_samples, \\*obs_shape) and actions (n_samples, \\*action_shape)
         """
         return index_observations(self.observations, self.mask), self.actions[self.mask]
 
     def returns(self, gamma: float) -> np.ndarray:
         """
-        Return of each episode, discounted from its first step.
+        Compute the return of each episode, discounted from its first step.
 
-        :param gamma: discount factor
-        :return: shape (n_episodes,)
+        :param gamma: The discount factor
+        :return: The returns, shape (n_episodes,)
         """
         return self.rewards @ gamma ** np.arange(self.rewards.shape[1])
 
@@ -78,14 +81,15 @@ class TaskBatch:
 @dataclass(frozen=True)
 class PhaseBatch:
     """
-    One phase of a meta-iteration: the episodes of every task. Shapes as in :class:`TaskBatch` with the task in front.
+    The episodes of every task in one phase of a meta-iteration.
 
-    :param observations: shape (n_tasks, n_episodes, n_steps, \\*obs_shape), or such an array per key
-    :param actions: shape (n_tasks, n_episodes, n_steps, \\*action_shape)
-    :param rewards: shape (n_tasks, n_episodes, n_steps)
-    :param mask: shape (n_tasks, n_episodes, n_steps)
-    :param episode_returns: undiscounted returns as the environment reports them, before any reward normalisation,
-        shape (n_tasks, n_episodes)
+    The shapes are those of :class:`TaskBatch` with the task in front.
+
+    :param observations: The observations, shape (n_tasks, n_episodes, n_steps, \\*obs_shape), or such an array per key
+    :param actions: The unclipped actions, shape (n_tasks, n_episodes, n_steps, \\*action_shape)
+    :param rewards: The rewards, shape (n_tasks, n_episodes, n_steps)
+    :param mask: Whether each step was played, shape (n_tasks, n_episodes, n_steps)
+    :param episode_returns: The undiscounted returns before any reward normalisation, shape (n_tasks, n_episodes)
     """
 
     observations: Observations
@@ -101,15 +105,19 @@ class PhaseBatch:
 
     def task(self, i: int) -> TaskBatch:
         """
-        :param i: which task
-        :return: its episodes (views, no copies)
+        Return the episodes of one task as views.
+
+        :param i: The index of the task
+        :return: The episodes of the task
         """
         return TaskBatch(index_observations(self.observations, i), self.actions[i], self.rewards[i], self.mask[i])
 
     def tasks(self, index: slice) -> PhaseBatch:
         """
-        :param index: which tasks
-        :return: their part of the phase (views, no copies)
+        Return the episodes of several tasks as views.
+
+        :param index: The slice of tasks
+        :return: The part of the phase
         """
         return PhaseBatch(
             index_observations(self.observations, index),
@@ -122,13 +130,16 @@ class PhaseBatch:
 
 def check_episodes(episodes: Any, observation_space: spaces.Space, action_space: spaces.Space) -> None:
     """
-    :param episodes: given to be adapted to
-    :param observation_space: of the policy
-    :param action_space: of the policy
-    :raises ValueError: when they are not finite episodes of one task that fit the policy
+    Check that episodes belong to one task, are finite and fit the policy.
+
+    :param episodes: The episodes to adapt to
+    :param observation_space: The observation space of the policy
+    :param action_space: The action space of the policy
+    :raises ValueError: When the episodes belong to several tasks, contain NaN or infinity, or do not fit a space
     """
     if not isinstance(episodes, PhaseBatch) or episodes.n_tasks != 1:
-        raise ValueError("`episodes` must be a PhaseBatch of one task.")
+        got = f"{episodes.n_tasks} tasks" if isinstance(episodes, PhaseBatch) else type(episodes).__name__
+        raise ValueError(f"`episodes` must be a PhaseBatch of one task, got {got}.")
     observations = episodes.observations if isinstance(episodes.observations, dict) else {None: episodes.observations}
     of_keys: Any = observation_space.spaces if isinstance(observation_space, spaces.Dict) else {None: observation_space}
     shapes = {key: array.shape[3:] for key, array in observations.items()}
@@ -139,7 +150,7 @@ def check_episodes(episodes: Any, observation_space: spaces.Space, action_space:
         raise ValueError(f"`episodes` must hold actions of {action_space}, got shape {episodes.actions.shape[3:]}.")
     for array in (episodes.actions, episodes.rewards, *observations.values()):
         if not np.isfinite(array[episodes.mask]).all():
-            raise ValueError("`episodes` must be finite, but hold NaN or infinity.")
+            raise ValueError("`episodes` must be finite, got NaN or infinity.")
     _check_categories("actions", episodes.actions[episodes.mask], action_space)
     for key, array in observations.items():
         _check_categories("observations", array[episodes.mask], of_keys[key])

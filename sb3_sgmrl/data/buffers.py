@@ -1,4 +1,4 @@
-"""Storage of one phase: a buffer with one column per episode."""
+"""Store one phase in a buffer with one column per episode."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from sb3_sgmrl.data.batch import Observations, PhaseBatch
 
 class TaskRolloutBuffer(BaseBuffer):
     """
-    A buffer of complete episodes. Row t of column e is step t of episode e, whichever worker played it. Columns are ordered
-    by task, then by trajectory.
+    A buffer of complete episodes.
 
-    :param buffer_size: The horizon, in steps, or the room that there is until :meth:`grow` makes more
+    Row t of column e is step t of episode e, whichever worker played the episode. Columns are ordered by task, then by
+    trajectory.
+
+    :param buffer_size: The horizon in steps, or the initial size, which :meth:`grow` can increase
     :param observation_space: The observation space
     :param action_space: The action space
     :param n_episodes: The number of columns
@@ -33,7 +35,7 @@ class TaskRolloutBuffer(BaseBuffer):
             self.observations = {key: zeros(part.shape or (), part.dtype) for key, part in observation_space.spaces.items()}
         else:
             self.observations = zeros(observation_space.shape or (), observation_space.dtype)
-        # at least as precise as the policy: gradients are those of the actions that were drawn
+        # at least the precision of the policy, because the gradient needs the exact actions that were drawn
         precise = isinstance(action_space, spaces.Box)
         dtype = np.result_type(action_space.dtype, np.float32) if precise else action_space.dtype
         self.actions = zeros(action_space.shape or (), dtype)
@@ -41,9 +43,9 @@ class TaskRolloutBuffer(BaseBuffer):
 
     def grow(self, n_steps: int) -> None:
         """
-        Make room for longer episodes; what was stored stays.
+        Make room for longer episodes and keep the stored ones.
 
-        :param n_steps: The steps of the longest
+        :param n_steps: The number of steps of the longest episode
         """
         added = n_steps - self.buffer_size
 
@@ -63,9 +65,9 @@ class TaskRolloutBuffer(BaseBuffer):
         """
         Store one step of several episodes.
 
-        :param steps: The time step of each within its episode, shape (n,)
-        :param episodes: The column of each, shape (n,)
-        :param observations: What the actions were chosen on, shape (n, \\*obs_shape), or such an array per key
+        :param steps: The time step of each episode, shape (n,)
+        :param episodes: The column of each episode, shape (n,)
+        :param observations: The observations before the actions, shape (n, \\*obs_shape), or such an array per key
         :param actions: The unclipped actions, shape (n, \\*action_shape)
         :param rewards: The rewards, shape (n,)
         """
@@ -81,10 +83,10 @@ class TaskRolloutBuffer(BaseBuffer):
 
     def phase(self, n_tasks: int, lengths: np.ndarray, episode_returns: np.ndarray) -> PhaseBatch:
         """
-        The phase, as views of the storage cut to the longest episode.
+        Return the phase as views of the storage, cut to the longest episode.
 
         :param n_tasks: The number of tasks
-        :param lengths: The steps of each episode, shape (n_columns,)
+        :param lengths: The number of steps of each episode, shape (n_columns,)
         :param episode_returns: The undiscounted return of each episode, shape (n_columns,)
         :return: The episodes of every task
         """
@@ -107,4 +109,4 @@ class TaskRolloutBuffer(BaseBuffer):
         )
 
     def _get_samples(self, *args: Any, **kwargs: Any) -> NoReturn:
-        raise NotImplementedError("Episodes are taken as a whole: call `phase`.")
+        raise NotImplementedError("A TaskRolloutBuffer returns complete episodes only: call `phase`.")

@@ -65,7 +65,7 @@ def bad(make, match, error=ValueError):
         bad(lambda: pendulum(test_tasks=[[7.0, 8.0]]), r"`test_tasks\[0\]`: Task \[7.0, 8.0\] of shape \(2,\)"),
         bad(lambda: pendulum(test_tasks=spaces.Box(0, 1, (2,))), "`test_tasks` must be a space of the type and shape"),
         bad(lambda: pendulum(test_tasks=[]), "`test_tasks` must not be empty"),
-        bad(lambda: TaskDistEnv([]), "must not be empty"),
+        bad(lambda: TaskDistEnv([]), "`env` must not be an empty list"),
         bad(lambda: TaskDistEnv([Point(), "CartPole-v1"]), "observation_space of environment 1 is"),
         bad(lambda: TaskDistEnv([Point(), Point()], set_task="speed"), "leave out `task_space`, `set_task` and `tasks`"),
         bad(lambda: TaskDistEnv([Point(), Point()], test_tasks=[2]), r"`test_tasks\[0\]`: Task 2"),
