@@ -1,4 +1,4 @@
-"""The random generators that all threads of a process share."""
+"""Protect the random generators that all threads of a process share."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from contextlib import contextmanager
 import numpy as np
 import torch as th
 
-# Whoever seeds them, or puts them back, must not do so while another thread draws.
+# No thread may seed or restore the generators while another thread draws from them.
 SHARED_GENERATORS = threading.RLock()
 
 
 @contextmanager
 def generators_kept() -> Iterator[None]:
-    """Whatever is drawn within a ``with`` statement, the random numbers of all others stay as they were."""
+    """Restore the global random generators after a ``with`` statement, so that draws inside do not affect others."""
     with SHARED_GENERATORS:
         states = np.random.get_state(), random.getstate(), th.random.get_rng_state()
         try:

@@ -1,4 +1,4 @@
-"""MuJoCo without a message that would be printed once per environment."""
+"""Silence a MuJoCo message that would appear once per environment."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from contextlib import contextmanager
 @contextmanager
 def quiet_compiler() -> Iterator[None]:
     """
-    MuJoCo 4 reports that Gymnasium's half_cheetah.xml uses the deprecated attribute ``settotalmass``, on the terminal and in
-    a file MUJOCO_LOG.TXT in the working directory, once per environment. Drop this message, and no other, for a while.
+    Drop the message about ``settotalmass``, and no other, within a ``with`` statement.
+
+    MuJoCo 4 reports that Gymnasium's half_cheetah.xml uses this deprecated attribute. It prints the message once per
+    environment, on the terminal and in a file MUJOCO_LOG.TXT in the working directory.
     """
-    import mujoco  # takes a while, and not everybody who imports this module needs it
+    import mujoco  # slow, and not every user of this module needs it
 
     messages: list[str] = []
     previous = mujoco.get_mju_user_warning()

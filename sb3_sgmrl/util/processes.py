@@ -1,4 +1,4 @@
-"""A pool of processes for long jobs, and processes that do not outlive the one that made them."""
+"""Run long jobs in a pool of processes, and end processes with their parent."""
 
 from __future__ import annotations
 
@@ -15,12 +15,15 @@ from typing import Any
 @contextmanager
 def process_pool(n_processes: int) -> Iterator[ProcessPoolExecutor]:
     """
-    A pool for long jobs. Python's own plays on all that was submitted before it shows an error or heeds Ctrl-C, and its
-    processes stay behind when the program is killed. Here an error waits for the jobs that are running and for no other,
-    Ctrl-C ends them, and so does the end of the program.
+    Make a pool of processes for long jobs.
 
-    :param n_processes: number of processes
-    :return: the pool, for a ``with`` statement
+    Python's own pool finishes all submitted jobs before it shows an error or reacts to Ctrl-C. Its processes survive when
+    the program is killed.
+
+    In this pool, an error waits for the running jobs only. Ctrl-C and the end of the program end the jobs.
+
+    :param n_processes: The number of processes
+    :return: The pool, for a ``with`` statement
     """
     pool = ProcessPoolExecutor(n_processes, mp.get_context("spawn"), initializer=_start_job)
     try:
@@ -37,7 +40,7 @@ def _start_job() -> None:
 
 
 def end_with_parent() -> None:
-    """End this process when the one that made it is no more, however that ended and whatever this one is at."""
+    """End this process when its parent ends, even after a crash of the parent or while this process is busy."""
     parent = mp.parent_process()
     if parent is None or getattr(parent, "_is_watched", False):
         return
@@ -53,7 +56,7 @@ def _exit_after(process: Any) -> None:
 
 
 def _kill_at_end_of(sentinel: int) -> None:
-    """The kernel ends this process when the pipe is closed: no thread runs while a library in C hangs and holds the GIL."""
+    """Let the kernel kill this process when the pipe closes, because no thread runs while a C library holds the GIL."""
     import fcntl
 
     fcntl.fcntl(sentinel, fcntl.F_SETOWN, os.getpid())

@@ -1,4 +1,4 @@
-"""Progress bars around loops."""
+"""Show progress bars around loops."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from typing import Any
 
 def with_progress(items: Sequence[Any], description: str, shown: bool) -> Iterable[Any]:
     """
-    :param items: to go through
-    :param description: what they are
-    :param shown: whether to show a progress bar, which needs tqdm
-    :return: the same items
+    Wrap the items of a loop in a progress bar.
+
+    :param items: The items of the loop
+    :param description: The text beside the bar
+    :param shown: Whether to show the bar, which needs tqdm
+    :return: The same items
     """
     if not shown:
         return items

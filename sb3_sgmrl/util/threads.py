@@ -1,4 +1,4 @@
-"""Threads over tasks. Those of torch and BLAS would compete with them and with those of the physics."""
+"""Run tasks in threads, while torch and BLAS use one thread each to avoid competition."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import numpy as np
 import torch as th
 from threadpoolctl import ThreadpoolController
 
-# glibc gives freed memory back to the system above twice the size of the largest block freed before, of at most 32 MiB, and
-# taking it again, page by page, can take as long as a gradient itself
+# glibc returns free memory to the system above twice the size of the largest freed block, 32 MiB at most. Allocating it
+# again, page by page, can take as long as a gradient itself.
 _LARGE_BLOCK = 31 * 2**20
 
 
@@ -25,7 +25,7 @@ def _controller() -> ThreadpoolController:
 
 
 class _Limit:
-    """The limits of the process while any of its threads is single-threaded, for trainings side by side."""
+    """The limits of the process while at least one of its threads is single-threaded, for concurrent trainings."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -36,7 +36,7 @@ class _Limit:
 
     def __enter__(self) -> None:
         with self._lock:
-            if self._n_inside == 0:  # later ones would find, and restore, the limits of the first
+            if self._n_inside == 0:  # later threads would find, and restore, the limits of the first
                 self._torch = th.get_num_threads()
                 libraries = [library for library in _controller().lib_controllers if library.user_api == "blas"]
                 self._blas = [(library, library.get_num_threads()) for library in libraries]
@@ -51,14 +51,14 @@ class _Limit:
             self._n_inside -= 1
             self._of_thread.depth -= 1
             if self._of_thread.depth == 0:
-                th.set_num_threads(self._torch)  # torch has a number for each thread, and the last one for new threads
+                th.set_num_threads(self._torch)  # torch keeps one number per thread; new threads use the last one
             if self._n_inside == 0:
                 for library, n_threads in self._blas:
                     _set_threads(library, n_threads)
 
 
 def _set_threads(library: Any, n_threads: int) -> None:
-    """From whichever thread; threadpoolctl itself heeds the thread only that came first."""
+    """Set the number of threads from any thread; threadpoolctl itself respects the first thread only."""
     getattr(library, "_real_set_num_threads", library.set_num_threads)(n_threads)
 
 
@@ -67,7 +67,7 @@ _limit = _Limit()
 
 @contextmanager
 def single_threaded() -> Iterator[None]:
-    """Torch and BLAS work in the calling thread only; their settings are restored afterwards."""
+    """Limit torch and BLAS to the calling thread within a ``with`` statement, and restore their settings afterwards."""
     np.empty(_LARGE_BLOCK, dtype=np.uint8)
     with _limit:
         yield
@@ -76,10 +76,10 @@ def single_threaded() -> Iterator[None]:
 @contextmanager
 def thread_pool(n_threads: int | None) -> Iterator[ThreadPoolExecutor]:
     """
-    Threads that each use torch and BLAS by themselves.
+    Make a pool of threads in which torch and BLAS are single-threaded.
 
-    :param n_threads: how many; None takes one per processor
-    :return: the pool, to be used in a ``with`` statement
+    :param n_threads: The number of threads; ``None`` uses one per processor
+    :return: The pool, for a ``with`` statement
     """
     with (
         single_threaded(),
