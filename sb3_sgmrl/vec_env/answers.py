@@ -1,4 +1,4 @@
-"""Answers of SB3's worker processes, for which nobody waits longer than for those of this package."""
+"""Limit the time to wait for SB3's worker processes, as for those of this package."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from sb3_sgmrl.vec_env.process_vec_env import TIMEOUT
 @contextmanager
 def answers_in_time(env: VecEnv, timeout: float = TIMEOUT) -> Iterator[None]:
     """
-    Within a ``with`` statement, a worker of a ``SubprocVecEnv`` that dies or hangs is an error, which names it.
+    Raise an error that names the worker when a worker of a ``SubprocVecEnv`` dies or hangs within a ``with`` statement.
 
-    :param env: workers
-    :param timeout: seconds an answer may take
+    :param env: The workers
+    :param timeout: The maximum number of seconds to wait for an answer
     """
     workers = env.unwrapped
     if not isinstance(workers, SubprocVecEnv) or any(isinstance(remote, _Timed) for remote in workers.remotes):
@@ -32,7 +32,7 @@ def answers_in_time(env: VecEnv, timeout: float = TIMEOUT) -> Iterator[None]:
 
 
 class _Timed:
-    """The connection to a worker."""
+    """The connection to one worker."""
 
     def __init__(self, workers: SubprocVecEnv, i: int, remote: Any, timeout: float) -> None:
         self._workers, self._i, self._remote, self._timeout = workers, i, remote, timeout

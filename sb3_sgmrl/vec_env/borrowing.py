@@ -1,4 +1,4 @@
-"""Workers in use: pinned tasks and frozen statistics while somebody plays, both given back afterwards."""
+"""Borrow workers: pin tasks and freeze statistics during an evaluation, and restore both afterwards."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _being_played: set[VecEnv] = set()
 @contextmanager
 def being_played(env: VecEnv) -> Iterator[None]:
     """
-    Within a ``with`` statement, :func:`tasks_released_afterwards` does not lend the workers to anybody else.
+    Make :func:`tasks_released_afterwards` refuse these workers within a ``with`` statement.
 
-    :param env: workers that take tasks
+    :param env: The workers, which take tasks
     """
     _being_played.add(env.unwrapped)
     try:
@@ -35,10 +35,10 @@ def being_played(env: VecEnv) -> Iterator[None]:
 @contextmanager
 def tasks_released_afterwards(env: VecEnv) -> Iterator[None]:
     """
-    Let the workers draw their own tasks again at the end of a ``with`` statement, also after an error.
+    Let the workers draw their own tasks again after a ``with`` statement, even after an error.
 
-    :param env: workers that take tasks
-    :raises ValueError: when they are in the middle of a phase, which would lose its tasks
+    :param env: The workers, which take tasks
+    :raises ValueError: When the workers are in the middle of a phase, which would lose its tasks
     """
     if env.unwrapped in _being_played:
         raise ValueError("`env` is being played by learn(): pass another environment.")
@@ -57,18 +57,19 @@ def tasks_released_afterwards(env: VecEnv) -> Iterator[None]:
 @contextmanager
 def borrowed_workers(env: VecEnv) -> Iterator[None]:
     """
-    What is played within a ``with`` statement is not training: a VecNormalize learns nothing from it, and the workers draw
-    their own tasks again afterwards.
+    Play without training within a ``with`` statement.
 
-    :param env: workers that take tasks
-    :raises ValueError: when they are in the middle of a phase
+    A VecNormalize learns nothing from these episodes. The workers draw their own tasks again afterwards.
+
+    :param env: The workers, which take tasks
+    :raises ValueError: When the workers are in the middle of a phase
     """
     with tasks_released_afterwards(env), frozen_statistics(env):
         yield
 
 
 def _drop_answers(env: VecEnv) -> None:
-    """An interrupt leaves answers in some of the pipes of SB3's processes, where each later question would find them."""
+    """Empty the pipes of SB3's processes, because an interrupt leaves answers there that the next question would read."""
     if not isinstance(env, SubprocVecEnv):
         return
     for remote in env.remotes:

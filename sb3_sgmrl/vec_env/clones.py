@@ -1,4 +1,4 @@
-"""One environment to many workers."""
+"""Copy one environment to many workers."""
 
 from __future__ import annotations
 
@@ -30,19 +30,18 @@ def make_task_vec_env(
     vec_env_cls: Callable[[list[Callable[[], gym.Env]]], VecEnv] = DummyVecEnv,
 ) -> VecEnv:
     """
-    Copy one environment to several workers, each under a ``Monitor``. The environment itself is not among them and stays as it
-    is.
+    Copy one environment to several workers, each under a ``Monitor``. The environment itself stays unchanged.
 
-    Copies are made by pickling, and two are tried out before: whether they disturb each other, as handles to one simulator
-    do, and whether tasks make a difference. They share the state of the random generators of the original, so each is seeded
-    anew, at random if ``seed`` is not given.
+    Copies are made by pickling. Two of them are tested first: whether they disturb each other, as handles to one simulator
+    do, and whether tasks make a difference. Copies share the state of the original's random generators. Each copy is
+    therefore seeded anew, at random without a ``seed``.
 
-    :param env: the environment, usually a :class:`~sb3_sgmrl.TaskDistEnv`
-    :param n_envs: number of workers
-    :param seed: worker ``i`` is seeded by ``seed + i``, as in Stable-Baselines3
-    :param vec_env_cls: what makes the VecEnv of the functions that make the workers
-    :return: the vectorised environment
-    :raises ValueError: when ``n_envs`` is not positive, or the copies could not be made or would differ from the environment
+    :param env: The environment, usually a :class:`~sb3_sgmrl.TaskDistEnv`
+    :param n_envs: The number of workers
+    :param seed: The seed of worker 0; worker ``i`` gets ``seed + i``, as in Stable-Baselines3
+    :param vec_env_cls: A callable that makes the VecEnv from the functions that make the workers
+    :return: The vectorised environment
+    :raises ValueError: When ``n_envs`` is not positive, or copies are impossible or would differ from the environment
     """
     if n_envs <= 0:
         raise ValueError(f"n_envs must be a positive integer, got {n_envs}.")
@@ -79,11 +78,13 @@ def _copy(pickled: bytes, seed: int) -> gym.Env:
 
 def edited_model_fields(env: gym.Env) -> list[str]:
     """
-    The fields of an environment's MuJoCo models that were edited by hand, so that an environment made anew, by pickling or
-    from the specification, would not have them. A task that is in force, and what a reset changes, do not count.
+    List the fields of an environment's MuJoCo models that the user edited.
 
-    :param env: an environment that can be pickled
-    :return: names such as ``body_mass`` or ``opt.gravity``; empty without MuJoCo
+    An environment made anew, by pickling or from the specification, would lose these edits. Fields that a task or a reset
+    changes do not count.
+
+    :param env: An environment that can be pickled
+    :return: The names, such as ``body_mass`` or ``opt.gravity``; empty without MuJoCo
     """
     originals = _models(env)
     if not originals:
@@ -125,7 +126,7 @@ def _models(env: gym.Env) -> list[Any]:
 
 
 def _fields(model: Any) -> Iterator[tuple[str, np.ndarray]]:
-    """Every array of the model and every option of its solver, copied."""
+    """Yield a copy of every array of the model and every option of its solver."""
     for prefix, part in (("", model), ("opt.", model.opt)):
         for name in dir(part):
             # the signature changes whenever a model is pickled

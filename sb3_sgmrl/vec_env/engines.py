@@ -1,4 +1,4 @@
-"""From whatever a person passes as ``env`` to the fastest VecEnv of tasks for it."""
+"""Build the fastest VecEnv of tasks for the user's ``env``."""
 
 from __future__ import annotations
 
@@ -38,16 +38,22 @@ def as_task_vec_env(
     env: Any, n_envs: int | None = None, n_columns: int | None = None, engine: EngineName = "auto", verbose: int = 0
 ) -> VecEnv:
     """
-    :param env: a TaskDistEnv, an environment with tasks of its own, the id of a registered family, or a VecEnv
-    :param n_envs: number of workers; None chooses. A VecEnv has its own
-    :param n_columns: episodes that can be played side by side; more workers are not made unless asked for
-    :param engine: ``batched``, the batched form of a registered family; ``in_process``, clones in this process;
-        ``subprocess``, clones in one process per processor; ``auto``, the batched form where there is one, else clones in this
-        process
-    :param verbose: 1 prints the choice
-    :return: a VecEnv as it was given, or what the engine makes
-    :raises ValueError: for an environment without tasks, spaces that policies of SB3 do not understand, an engine that the
-        environment lacks, or a Monitor with a file
+    Build a VecEnv of tasks from an environment.
+
+    The engines are
+
+    - ``batched``: the batched form of a registered family;
+    - ``in_process``: clones in this process;
+    - ``subprocess``: clones in one process per processor;
+    - ``auto``: the batched form if there is one, else clones in this process.
+
+    :param env: A TaskDistEnv, an environment with its own tasks, the id of a registered family, or a VecEnv
+    :param n_envs: The number of workers, chosen automatically by default; not for a VecEnv, which has its own workers
+    :param n_columns: The number of episodes that can run side by side, which limits the default number of workers
+    :param engine: The name of the engine
+    :param verbose: The verbosity; 1 prints the choice
+    :return: The VecEnv passed as ``env``, or the VecEnv of the engine
+    :raises ValueError: When ``env`` has no tasks, an unsupported space or a Monitor with a file, or lacks the engine
     """
     check_choice("engine", engine, get_args(EngineName))
     if n_envs is not None:
@@ -88,7 +94,13 @@ def as_task_vec_env(
 
 def _batched(env: gym.Env, n_columns: int, foreign: bool) -> VecEnv | None:
     """
-    The batched form of a registered family with the same options, or of any registered environment; None when there is none.
+    Build the batched form of a registered family with the same options, or of any registered environment.
+
+    :param env: The environment, a TaskDistEnv
+    :param n_columns: The number of columns
+    :param foreign: Whether batched forms outside this package are allowed
+    :return: The VecEnv, or ``None`` when there is no batched form
+    :raises ValueError: When the MuJoCo model was edited, or the batched form cannot be made
     """
     if not isinstance(env, TaskDistEnv) or not env.sets_own_tasks:
         return None
@@ -127,12 +139,12 @@ def _batched(env: gym.Env, n_columns: int, foreign: bool) -> VecEnv | None:
 
 def make_task_env(env: GymEnv | str, n_columns: int | None = None) -> VecEnv:
     """
-    Workers to adapt in, before the model is known.
+    Make workers for an adaptation before the model is known.
 
-    :param env: as for the algorithms
-    :param n_columns: episodes that can be played side by side
-    :return: a VecEnv as it was given, or a new one, to be closed by :func:`close_task_env`
-    :raises ValueError: for an environment without tasks
+    :param env: The environment, as for the algorithms
+    :param n_columns: The number of episodes that can run side by side
+    :return: The VecEnv passed as ``env``, or a new one, which :func:`close_task_env` closes
+    :raises ValueError: When ``env`` has no tasks
     """
     vec_env = as_task_vec_env(env, n_columns=n_columns)
     try:
@@ -145,10 +157,10 @@ def make_task_env(env: GymEnv | str, n_columns: int | None = None) -> VecEnv:
 
 def close_task_env(vec_env: VecEnv, env: GymEnv | str) -> None:
     """
-    Close what :func:`make_task_env` made of ``env``, and nothing that was there before.
+    Close the VecEnv that :func:`make_task_env` made, and keep the user's environment open.
 
-    :param vec_env: what it returned
-    :param env: what it was given
+    :param vec_env: The result of :func:`make_task_env`
+    :param env: The argument of :func:`make_task_env`
     """
     if vec_env is not env:
         # the template of a batched family is the environment that was given

@@ -1,4 +1,4 @@
-"""Batched environments of others as workers."""
+"""Use vector environments of other packages as workers."""
 
 from __future__ import annotations
 
@@ -35,25 +35,29 @@ def from_vector_env(
     split_seed: int = 0,
 ) -> TaskVecEnv:
     """
-    The columns of a Gymnasium vector environment as workers that take tasks: what is returned can be the ``env`` of an
-    algorithm. The arguments on tasks are those of :class:`~sb3_sgmrl.TaskDistEnv`.
+    Turn the columns of a Gymnasium vector environment into workers that take tasks.
 
-    :param vector_env: a vector environment that resets a column in the step that ends its episode (``SAME_STEP``) and, as
-        Gymnasium's own do, the columns of ``options["reset_mask"]`` with one seed each. A column is reset again after it was
-        told its next task, so initial states of episodes without a seed are other than in a single environment
-    :param set_task: called with the vector environment, the index of a column and a task, before that column is reset; the
-        environment's own ``set_task(column, task)`` when None
-    :param max_episode_steps: number of steps after which an episode ends at the latest; of the environment's spec when None
-    :param task_space: space of the tasks; when neither this nor ``tasks`` is given, the environment has a method
+    Pass the result as ``env`` to an algorithm. The arguments on tasks are those of :class:`~sb3_sgmrl.TaskDistEnv`.
+
+    The vector environment must reset a column in the step that ends its episode (``SAME_STEP``). Like Gymnasium's own
+    environments, it must reset the columns of ``options["reset_mask"]`` with one seed each.
+
+    A column is reset again after it gets its next task. Without a seed, initial states therefore differ from those of a
+    single environment.
+
+    :param vector_env: The vector environment
+    :param set_task: A callable that takes the vector environment, the index of a column and a task, called before the
+        reset of the column; the default is the environment's own ``set_task(column, task)``
+    :param max_episode_steps: The maximum number of steps of an episode; the default is that of the environment's spec
+    :param task_space: The space of the tasks; without this and ``tasks``, the environment needs a method
         ``sample_tasks(n, rng)``
-    :param tasks: finite list of training tasks
-    :param weights: one non-negative weight per task of the list
-    :param test_tasks: tasks kept for testing
-    :param split: instead of ``test_tasks``, the fraction of the list that is held out
-    :param split_seed: seed that decides which tasks are held out
-    :return: the VecEnv
-    :raises ValueError: for an environment without tasks, without time limit, that resets otherwise, or whose observations are
-        not arrays
+    :param tasks: The finite list of training tasks
+    :param weights: The non-negative weight of each task of the list
+    :param test_tasks: The tasks kept for testing
+    :param split: The fraction of the list that is held out, instead of ``test_tasks``
+    :param split_seed: The seed that decides which tasks are held out
+    :return: The VecEnv
+    :raises ValueError: When ``vector_env`` lacks tasks or a time limit, resets in another way, or observes no arrays
     """
     if max_episode_steps is None and vector_env.spec is not None:
         max_episode_steps = vector_env.spec.max_episode_steps
@@ -73,12 +77,14 @@ def from_vector_env(
 
 def wrap_vector_env(vector_env: VectorEnv, template: TaskDistEnv, set_task: SetColumnTask | None = None) -> TaskVecEnv:
     """
-    :param vector_env: as for :func:`from_vector_env`
-    :param template: its tasks and its time limit
-    :param set_task: as for :func:`from_vector_env`
-    :return: the VecEnv
-    :raises ValueError: for an environment that resets otherwise, has no ``set_task`` or observations that are not arrays
-    :raises TypeError: when ``set_task`` takes other arguments
+    Turn a vector environment into a VecEnv with the tasks of a template.
+
+    :param vector_env: The vector environment, as for :func:`from_vector_env`
+    :param template: The environment that defines the tasks and the time limit
+    :param set_task: The setter of the task of a column, as for :func:`from_vector_env`
+    :return: The VecEnv
+    :raises ValueError: When ``vector_env`` resets in another way, lacks ``set_task`` or observes no arrays
+    :raises TypeError: When ``set_task`` takes other arguments
     """
     if vector_env.metadata.get("autoreset_mode") != AutoresetMode.SAME_STEP:
         raise ValueError("`vector_env` must have autoreset_mode=AutoresetMode.SAME_STEP.")
@@ -112,7 +118,7 @@ class _Unplayed(gym.Env):
                 setattr(self, name, getattr(vector_env.unwrapped, name))
 
     def set_task(self, task: Any) -> None:
-        """What a column is told, this need not know."""
+        """Ignore the task, because this environment is never played."""
 
 
 class _ForeignTasks(TaskFamily):
@@ -134,7 +140,7 @@ class _ForeignTasks(TaskFamily):
 
 
 class _ForeignVectorEnv(TaskVectorEnv):
-    """Schedules, idle columns and seeds of episodes, put upon an environment that knows only resets."""
+    """Adds schedules, idle columns and seeds of episodes to an environment that supports only resets."""
 
     def __init__(
         self, vector_env: VectorEnv, template: TaskDistEnv, set_column_task: SetColumnTask, max_episode_steps: int | None

@@ -1,4 +1,4 @@
-"""A VecNormalize that learns from what is played, and only while training."""
+"""Update a VecNormalize from played steps only, and only during training."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ Look = Callable[..., np.ndarray]
 @contextmanager
 def frozen_statistics(env: VecEnv) -> Iterator[None]:
     """
-    Whatever is played within a ``with`` statement, a VecNormalize learns nothing from it.
+    Freeze the statistics of a VecNormalize within a ``with`` statement.
 
-    :param env: workers, with or without a VecNormalize
+    :param env: The workers, with or without a VecNormalize
     """
     normalizer = unwrap_vec_normalize(env)
     if normalizer is None:
@@ -38,16 +38,19 @@ def frozen_statistics(env: VecEnv) -> Iterator[None]:
 
 class LearnsFromPlayers:
     """
-    Resets and steps workers so that their VecNormalize learns from those that play only: the frozen observations and zero
-    rewards of idle workers do not count. Where no worker is idle, all numbers are those of SB3 to the bit.
+    Resets and steps workers so that their VecNormalize learns only from workers that play.
 
-    During a call, and no longer, the VecNormalize's own learning is off and a stand-in takes the place of the VecEnv below it:
-    statistics must be updated before they are used, and wrappers above take normalised values only. In between, callbacks find
-    a VecNormalize that they can save or synchronise.
+    The frozen observations and zero rewards of idle workers do not count. If no worker is idle, all numbers equal those of
+    SB3 bit for bit.
 
-    :param env: workers
-    :param normalizer: their VecNormalize
-    :param look: sees raw results and names the workers that play on; when it raises an error, the statistics stay as they are
+    During a call, the VecNormalize's own learning is off, and a stand-in replaces the VecEnv below it. Statistics must be
+    updated before they are used, and outer wrappers see normalised values only. Between calls, callbacks find a
+    VecNormalize that they can save or synchronise.
+
+    :param env: The workers
+    :param normalizer: The VecNormalize of the workers
+    :param look: A callable that sees raw results and returns the workers that continue to play; when it raises an error,
+        the statistics do not change
     """
 
     def __init__(self, env: VecEnv, normalizer: VecNormalize, look: Look) -> None:
@@ -57,15 +60,19 @@ class LearnsFromPlayers:
 
     def reset(self) -> Any:
         """
-        :return: normalised observations, as ``env.reset`` gives them
+        Reset all workers.
+
+        :return: The normalised observations, as ``env.reset`` returns them
         """
         with self._in_place():
             return self._env.reset()
 
     def step(self, actions: np.ndarray) -> Any:
         """
-        :param actions: shape (n_workers, \\*action_shape)
-        :return: normalised observations and rewards, dones and infos, as ``env.step`` gives them
+        Step all workers.
+
+        :param actions: The actions, shape (n_workers, \\*action_shape)
+        :return: The normalised observations and rewards, the dones and infos, as ``env.step`` returns them
         """
         with self._in_place():
             return self._env.step(actions)
@@ -82,7 +89,7 @@ class LearnsFromPlayers:
 
 
 class _StandIn:
-    """The VecEnv below a VecNormalize, seen by ``look`` and learnt from before the VecNormalize gets its results."""
+    """The VecEnv below a VecNormalize; ``look`` sees its results, and the statistics learn from them before normalisation."""
 
     def __init__(self, normalizer: VecNormalize, look: Look) -> None:
         self.venv = normalizer.venv
@@ -123,8 +130,10 @@ class _StandIn:
 
 def check_normalization(normalizer: VecNormalize | None) -> None:
     """
-    :param normalizer: of observations, if there is one
-    :raises ValueError: when it is one of integers, as which SB3's buffers would keep what it makes of them
+    Check that a VecNormalize normalises floats only, because SB3's buffers would store its results as integers.
+
+    :param normalizer: The VecNormalize, or ``None``
+    :raises ValueError: When the VecNormalize normalises observations of integers
     """
     if normalizer is None or not normalizer.norm_obs:
         return

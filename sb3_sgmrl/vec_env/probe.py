@@ -1,4 +1,4 @@
-"""Copies of an environment, tried out before anything is trained in them."""
+"""Test copies of an environment before training."""
 
 from __future__ import annotations
 
@@ -31,19 +31,21 @@ Record = list[list[np.ndarray]]
 
 def find_task_env(env: gym.Env) -> TaskDistEnv | None:
     """
-    :param env: an environment
-    :return: the :class:`TaskDistEnv` among its wrappers, if there is one
+    Find the :class:`TaskDistEnv` among the wrappers of an environment.
+
+    :param env: The environment
+    :return: The :class:`TaskDistEnv`, or ``None`` if there is none
     """
     return next((layer for layer in layers(env) if isinstance(layer, TaskDistEnv)), None)
 
 
 def copies_problem(copy: gym.Env, load: Callable[[], gym.Env]) -> str | None:
     """
-    Play in two copies of an environment, by turns. A warning says when the task makes no difference.
+    Play in two copies of an environment alternately, and warn when the task makes no difference.
 
-    :param copy: a copy, which is closed unless that would close the environment itself
-    :param load: makes another one
-    :return: how copies disturb each other; ``None`` when they do not
+    :param copy: A copy, which is closed unless that would close the environment itself
+    :param load: A callable that makes another copy
+    :return: How copies disturb each other; ``None`` when they do not
     """
     with generators_kept():
         first = _Player(copy)
@@ -95,7 +97,7 @@ class _Player:
         self.actions = [space.sample() for _ in range(_MANY_STEPS)]
 
     def play(self, task: int, meanwhile: Iterator[Any] | None = None) -> Record:
-        """A few steps of a task, with something else done between any two."""
+        """Play a few steps of a task, and advance ``meanwhile`` after each of them."""
         record = []
         steps = self.steps(task, _SEED)
         for _, answer in zip(range(_STEPS + 1), steps, strict=False):
@@ -106,7 +108,7 @@ class _Player:
         return record
 
     def steps(self, task: int, seed: int) -> Iterator[list[np.ndarray]]:
-        """Until the episode ends."""
+        """Play one episode of a task, step by step."""
         return self.steps_of(self.tasks[task % len(self.tasks)], seed)
 
     def steps_of(self, task: Any, seed: int) -> Iterator[list[np.ndarray]]:
@@ -122,7 +124,7 @@ class _Player:
                 return
 
     def is_different(self, task: Any, record: Record) -> bool:
-        """Whether a task plays out in another way, up to the first step that does."""
+        """Compare an episode of a task with a record, up to the first different step."""
         others = chain(self.steps_of(task, _SEED), repeat(None))
         return any(other is None or not _same([one], [other]) for one, other in zip(record, others, strict=False))
 
@@ -187,7 +189,7 @@ def _leaves(observation: Any) -> Iterator[Any]:
 
 
 def _same(one: Record, other: Record) -> bool:
-    """To rounding: simulators keep something of what was before as a start for their solvers."""
+    """Compare two records up to rounding, because simulators start their solvers from earlier solutions."""
     return len(one) == len(other) and all(
         len(a) == len(b) and all(_equal(x, y) for x, y in zip(a, b, strict=True)) for a, b in zip(one, other, strict=True)
     )

@@ -1,4 +1,4 @@
-"""Workers in processes, many per process: a message per process and step instead of one per worker."""
+"""Run many workers per process, with one message per process and step instead of one per worker."""
 
 from __future__ import annotations
 
@@ -38,17 +38,19 @@ _TASK_TEXT = 200
 
 class ProcessVecEnv(VecEnv):
     """
-    As ``DummyVecEnv(env_fns)``, with the environments spread over processes. Stable-Baselines3's ``SubprocVecEnv`` has one
-    process and one message per environment, which costs more than most environments do.
+    A VecEnv like ``DummyVecEnv(env_fns)`` with the environments spread over processes.
 
-    Unlike there, scripts need no ``if __name__ == "__main__"``, an error of an environment is raised here as the error it is,
-    and Ctrl-C reaches this process only.
+    Stable-Baselines3's ``SubprocVecEnv`` needs one process and one message per environment. This costs more than most
+    environments do.
 
-    :param env_fns: functions that make the environments
-    :param n_processes: number of processes; one per processor when None
-    :param timeout: seconds an answer may take
-    :raises ValueError: for non-positive numbers, or in a process that may not start others
-    :raises RuntimeError: when a process dies or does not answer in time; the others are ended then
+    Unlike with ``SubprocVecEnv``, scripts need no ``if __name__ == "__main__"``. An error of an environment is raised here
+    unchanged. Ctrl-C reaches this process only.
+
+    :param env_fns: The functions that make the environments
+    :param n_processes: The number of processes; the default is one per processor
+    :param timeout: The maximum number of seconds to wait for an answer
+    :raises ValueError: When a number is not positive, or this process must not start others
+    :raises RuntimeError: When a process dies or does not answer in time; the other processes are then ended
     """
 
     def __init__(
@@ -91,7 +93,9 @@ class ProcessVecEnv(VecEnv):
 
     def reset(self) -> VecEnvObs:
         """
-        :return: observations, shape (num_envs, *observation_space.shape)
+        Begin a new episode in every worker.
+
+        :return: The observations, shape (num_envs, *observation_space.shape)
         """
         for i, chunk in enumerate(self.chunks):
             self._send(i, "reset", [self._seeds[w] for w in chunk], [self._options[w] for w in chunk])
@@ -103,14 +107,18 @@ class ProcessVecEnv(VecEnv):
 
     def step_async(self, actions: np.ndarray) -> None:
         """
-        :param actions: shape (num_envs, *action_space.shape)
+        Send the actions of one step.
+
+        :param actions: The actions, shape (num_envs, *action_space.shape)
         """
         for i, chunk in enumerate(self.chunks):
             self._send(i, "step", actions[chunk[0] : chunk[-1] + 1])
 
     def step_wait(self) -> VecEnvStepReturn:
         """
-        :return: observations, rewards, dones and infos
+        Receive the results of one step.
+
+        :return: The observations, rewards, dones and infos
         """
         observations, rewards, dones, infos, reset_infos = zip(*self._answers(), strict=True)
         for chunk, some in zip(self.chunks, reset_infos, strict=True):
@@ -136,41 +144,49 @@ class ProcessVecEnv(VecEnv):
         """
         Call a method of workers.
 
-        :param method_name: its name
-        :param method_args: its arguments
-        :param indices: the workers, None for all
-        :param method_kwargs: its keyword arguments
-        :return: one answer per worker
+        :param method_name: The name of the method
+        :param method_args: The arguments of the method
+        :param indices: The indices of the workers; ``None`` for all
+        :param method_kwargs: The keyword arguments of the method
+        :return: One answer per worker
         """
         return self._ask("env_method", indices, method_name, *method_args, **method_kwargs)
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
         """
-        :param attr_name: name of an attribute
-        :param indices: the workers, None for all
-        :return: its value in each
+        Read an attribute of workers.
+
+        :param attr_name: The name of the attribute
+        :param indices: The indices of the workers; ``None`` for all
+        :return: The value of each worker
         """
         return self._ask("get_attr", indices, attr_name)
 
     def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
         """
-        :param attr_name: name of an attribute
-        :param value: its new value
-        :param indices: the workers, None for all
+        Set an attribute of workers.
+
+        :param attr_name: The name of the attribute
+        :param value: The new value
+        :param indices: The indices of the workers; ``None`` for all
         """
         self._ask("set_attr", indices, attr_name, value)
 
     def env_is_wrapped(self, wrapper_class: type[gym.Wrapper], indices: VecEnvIndices = None) -> list[bool]:
         """
-        :param wrapper_class: a wrapper
-        :param indices: the workers, None for all
-        :return: per worker, whether it has this wrapper
+        Check whether workers have a wrapper.
+
+        :param wrapper_class: The class of the wrapper
+        :param indices: The indices of the workers; ``None`` for all
+        :return: Whether each worker has this wrapper
         """
         return self._ask("env_is_wrapped", indices, wrapper_class)
 
     def get_images(self) -> Sequence[np.ndarray | None]:
         """
-        :return: a picture of each worker
+        Render all workers.
+
+        :return: The image of each worker
         """
         return self._ask("env_method", None, "render")
 
@@ -201,7 +217,7 @@ class ProcessVecEnv(VecEnv):
             self._fail(i)
 
     def _answers(self, processes: Sequence[int] | None = None) -> list[Any]:
-        """All are received before an error is raised: none must be left in a pipe."""
+        """Receive all answers before raising an error, so that no answer stays in a pipe."""
         processes = range(len(self.chunks)) if processes is None else processes
         answers = [self._receive(i, self.timeout) for i in processes]
         for answer in answers:
@@ -237,7 +253,7 @@ def _end(processes: list[Any], remotes: list[Connection]) -> None:
 
 
 class _Mark(ctypes.Structure):
-    """What a process is at, in memory that outlives it."""
+    """The current activity of a process, in memory that outlives the process."""
 
     _fields_ = (("place", ctypes.c_int), ("task", ctypes.c_char * _TASK_TEXT))
     place: int
@@ -245,7 +261,7 @@ class _Mark(ctypes.Structure):
 
 
 class _Marked(gym.Wrapper):
-    """Notes which environment of the process is playing what, for the case that it never returns."""
+    """Notes which environment of the process plays which task, in case it never returns."""
 
     def __init__(self, env: gym.Env, mark: _Mark, place: int) -> None:
         super().__init__(env)
@@ -255,7 +271,7 @@ class _Marked(gym.Wrapper):
             task_env.on_task = self._note
 
     def _note(self, task: Any) -> None:
-        """A task is about to be put in force."""
+        """Store a task that is about to be set."""
         self._text = (f"of type {type(task).__name__}" if is_heavy(task) else str(task)).encode()[: _TASK_TEXT - 1]
         self._mark.place, self._mark.task = self._place, self._text
 
@@ -275,7 +291,7 @@ def _marked(env_fn: Callable[[], gym.Env], mark: _Mark, place: int) -> gym.Env:
 
 
 class _Raised:
-    """An error on its way to the other process."""
+    """An error that is sent to the other process."""
 
     def __init__(self, error: Exception) -> None:
         self.traceback = traceback.format_exc()
@@ -287,7 +303,7 @@ class _Raised:
 
 @contextmanager
 def _main_left_out() -> Iterator[None]:
-    """New processes need not run the user's script: what they get of it is pickled by value."""
+    """Start processes without the user's script; the parts they need are pickled by value."""
     main = sys.modules["__main__"]
     sys.modules["__main__"] = ModuleType("__main__")
     try:
@@ -297,7 +313,7 @@ def _main_left_out() -> Iterator[None]:
 
 
 def _serve(remote: Connection, pickled: bytes, mark: _Mark) -> None:
-    """What a process does: answer until it is told to close, or until the asking process is no more."""
+    """Answer in a process until it is told to close, or until its parent process ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_parent()
     # environments may start processes of their own

@@ -1,4 +1,4 @@
-"""Workers without anything to play rest, unseen by the wrappers above their TaskDistEnv."""
+"""Let workers without episodes rest, hidden from the wrappers outside their TaskDistEnv."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from sb3_sgmrl.vec_env.probe import find_task_env
 @contextmanager
 def resting_workers(env: VecEnv) -> Iterator[None]:
     """
-    Within a ``with`` statement, workers of a ``DummyVecEnv`` are not reset and not stepped when all their scheduled episodes
-    were played.
+    Skip the reset and step of workers without scheduled episodes, within a ``with`` statement.
 
-    :param env: workers that take tasks
+    This applies to workers of a ``DummyVecEnv`` only.
+
+    :param env: The workers, which take tasks
     """
     with ExitStack() as stack:
         if isinstance(env.unwrapped, DummyVecEnv):
@@ -32,9 +33,11 @@ def resting_workers(env: VecEnv) -> Iterator[None]:
 @contextmanager
 def resting(worker: gym.Env) -> Iterator[None]:
     """
-    The same for one worker. Its ``step`` and ``reset`` are replaced, and not the worker, which others have at hand.
+    Let one worker rest within a ``with`` statement.
 
-    :param worker: with all its wrappers
+    Its ``step`` and ``reset`` are replaced, not the worker itself, to which others hold references.
+
+    :param worker: The worker with all its wrappers
     """
     if find_task_env(worker) is None or isinstance(getattr(worker.step, "__self__", None), _Resting):
         yield
@@ -51,9 +54,9 @@ def resting(worker: gym.Env) -> Iterator[None]:
 
 def let_rest(worker: gym.Env) -> None:
     """
-    The same for good.
+    Let one worker rest permanently.
 
-    :param worker: with all its wrappers
+    :param worker: The worker with all its wrappers
     """
     if find_task_env(worker) is not None:
         rest = _Resting(worker)

@@ -1,4 +1,4 @@
-"""A checker of task distributions: what would keep a policy from adapting, found before anything is trained."""
+"""Check task distributions for problems that prevent adaptation, before training."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ class Finding:
     """
     One line of a :class:`TaskReport`.
 
-    :param check: What was looked at
-    :param verdict: ``ok``, ``note`` for what may be intended, or ``problem``
-    :param found: What was found
-    :param advice: What to do about it; empty where there is nothing to do
+    :param check: The name of the check
+    :param verdict: Either ``ok``, ``problem``, or ``note`` for a property that may be intended
+    :param found: The result of the check
+    :param advice: The suggested change; empty if none is needed
     """
 
     check: str
@@ -49,8 +49,8 @@ class TaskReport:
     """
     The findings of :func:`check_tasks`, printed as a table.
 
-    :param env: The environment that was checked
-    :param findings: One per check
+    :param env: The name of the checked environment
+    :param findings: The findings, one per check
     """
 
     env: str
@@ -58,7 +58,7 @@ class TaskReport:
 
     @property
     def problems(self) -> list[Finding]:
-        """The findings that would keep a policy from adapting."""
+        """The findings that would prevent a policy from adapting."""
         return [finding for finding in self.findings if finding.verdict == "problem"]
 
     def __str__(self) -> str:
@@ -73,7 +73,7 @@ class TaskReport:
 
 @dataclass(frozen=True)
 class _Episode:
-    """Observations (n_steps + 1, n), rewards (n_steps,) and the actions before clipping, (n_steps, n), of an episode."""
+    """The observations (n_steps + 1, n), rewards (n_steps,) and unclipped actions (n_steps, n) of an episode."""
 
     observations: np.ndarray
     rewards: np.ndarray
@@ -87,16 +87,17 @@ class _Episode:
 
 def check_tasks(env: Any, n_tasks: int = 6, n_episodes: int = 8, seed: int = 0) -> TaskReport:
     """
-    Look for what keeps a policy from adapting: tasks that are visible, equal, or lost, rewards that say nothing, clipped
-    actions, an unknown horizon. Each task is played with the same seeds and the same random actions, so that all differences
-    come from the task.
+    Check a task distribution for problems that prevent adaptation.
 
-    :param env: The :class:`~sb3_sgmrl.TaskDistEnv`, an environment with tasks of its own, or the id of a registered family
-    :param n_tasks: The number of tasks that are played
+    Such problems are visible, equal or lost tasks, uninformative rewards, clipped actions and an unknown horizon. Each
+    task is played with the same seeds and the same random actions. All differences therefore come from the task.
+
+    :param env: The :class:`~sb3_sgmrl.TaskDistEnv`, an environment with its own tasks, or the id of a registered family
+    :param n_tasks: The number of tasks to play
     :param n_episodes: The number of episodes per task; as in training
     :param seed: The seed of tasks, episodes and actions
     :return: The findings
-    :raises ValueError: For counts that are not positive, fewer than two tasks or episodes, or an environment without tasks
+    :raises ValueError: When a count is below 2, ``seed`` is invalid, or the environment has no tasks
     """
     check_positive(n_tasks=n_tasks, n_episodes=n_episodes)
     for name, count in (("n_tasks", n_tasks), ("n_episodes", n_episodes)):
@@ -155,7 +156,7 @@ def _vector(space: spaces.Space, observation: Any) -> np.ndarray:
 
 
 def _actions(space: spaces.Space, names: Sequence[int]) -> Iterator[tuple[Any, np.ndarray]]:
-    """Random actions, and what they were before clipping: those of an untrained Gaussian policy, or uniform ones."""
+    """Yield random actions with their values before clipping, from an untrained Gaussian policy or from a uniform one."""
     rng = np.random.default_rng([*names, 1])
     space.seed(int(rng.integers(2**31)))
     while True:
@@ -167,7 +168,7 @@ def _actions(space: spaces.Space, names: Sequence[int]) -> Iterator[tuple[Any, n
 
 
 def _play(env: gym.Env, task: Any, names: Sequence[int], n_resets: int = 1) -> _Episode:
-    """An episode named by integers, in which the task was set once and the environment reset some times before."""
+    """Play an episode seeded by ``names``, after setting the task once and resetting the environment ``n_resets`` times."""
     _task_env(env).set_task(task)
     for k in reversed(range(n_resets)):
         observation, _ = env.reset(seed=int(np.random.SeedSequence([*names, k]).generate_state(1)[0]))
@@ -213,7 +214,7 @@ def _seeded(one: _Episode, again: _Episode) -> Finding:
 
 
 def _kept(env: gym.Env, tasks: Sequence[Any], played: Sequence[Sequence[_Episode]], seed: int) -> Finding:
-    """Whether an episode of a task is the same after further resets, in a copy, and in a worker."""
+    """Check whether an episode of a task stays the same after further resets, in a copy, and in a worker."""
     name = "task is kept"
     advice = "let `set_task` store the task and `reset` leave it alone; pickle the task with the environment"
     ways: dict[str, Callable[[Any], _Episode]] = {
@@ -243,7 +244,7 @@ def _in_copy(env: gym.Env, task: Any, names: Sequence[int]) -> _Episode:
 
 
 def _in_worker(env: gym.Env, task: Any, names: Sequence[int]) -> _Episode:
-    """The episode as an engine of clones plays it: the task and the seed come by a schedule."""
+    """Play the episode as an engine of clones does, with the task and the seed from a schedule."""
     with closing(make_task_vec_env(env, 1)) as worker:
         worker.env_method("set_schedule", [(task, _seed(names))])
         space, first = env.observation_space, worker.reset()
@@ -261,7 +262,7 @@ def _in_worker(env: gym.Env, task: Any, names: Sequence[int]) -> _Episode:
 
 
 def _only(observations: Any) -> Any:
-    """The observation of a single worker."""
+    """Return the observation of a single worker."""
     return {key: value[0] for key, value in observations.items()} if isinstance(observations, dict) else observations[0]
 
 
@@ -270,7 +271,7 @@ def _seed(names: Sequence[int]) -> int:
 
 
 def _visible(played: Sequence[Sequence[_Episode]]) -> Finding:
-    """Whether the first observation tells which task it is: nearest mean, half of the episodes against the other half."""
+    """Check whether the first observation reveals the task, by the nearest mean between two halves of the episodes."""
     first = np.array([[episode.observations[0] for episode in episodes] for episodes in played])
     scale = first.std((0, 1)) + 1e-12
     half = first.shape[1] // 2

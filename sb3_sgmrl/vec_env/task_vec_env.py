@@ -1,4 +1,4 @@
-"""The batched form of a task family as a VecEnv of Stable-Baselines3."""
+"""Use the batched form of a task family as a VecEnv of Stable-Baselines3."""
 
 from __future__ import annotations
 
@@ -21,15 +21,17 @@ from sb3_sgmrl.vec_env.task_vector_env import TaskVectorEnv
 
 class TaskVecEnv(VecEnv):
     """
-    The columns of a batched environment as workers, each of which behaves as ``Monitor(TaskDistEnv(...))`` does, except that
-    infos are empty but at the end of an episode or in idle columns.
+    A VecEnv whose workers are the columns of a batched environment.
 
-    A column without a schedule and without a pinned task draws a task at each reset. What ``env_method`` and ``get_attr`` ask
-    about anything but tasks in force is answered by the template.
+    Each worker behaves like ``Monitor(TaskDistEnv(...))``. Infos, however, are empty except at the end of an episode and in
+    idle columns.
 
-    :param vector_env: the batched environment
-    :param template: the same family in its single form; it is never stepped
-    :raises ValueError: if the two differ in a space or the time limit, or the template was given a ``set_task``
+    A column without a schedule and without a pinned task draws a task at each reset. The template answers every
+    ``env_method`` and ``get_attr`` that does not concern the current tasks.
+
+    :param vector_env: The batched environment
+    :param template: The single form of the same family, which is never stepped
+    :raises ValueError: When the two differ in a space or the time limit, or the template has a custom ``set_task``
     """
 
     def __init__(self, vector_env: TaskVectorEnv, template: TaskDistEnv):
@@ -70,7 +72,7 @@ class TaskVecEnv(VecEnv):
         """
         Begin a new episode in every column, with the seeds given to ``seed``.
 
-        :return: observations, shape (num_envs, *observation_space.shape)
+        :return: The observations, shape (num_envs, *observation_space.shape)
         """
         observations, _ = self.vector_env.reset(seed=self._seeds)
         self._reset_seeds()
@@ -82,7 +84,9 @@ class TaskVecEnv(VecEnv):
 
     def step_async(self, actions: np.ndarray) -> None:
         """
-        :param actions: shape (num_envs, *action_space.shape)
+        Store the actions of the next step.
+
+        :param actions: The actions, shape (num_envs, *action_space.shape)
         """
         self._actions = actions
 
@@ -90,7 +94,7 @@ class TaskVecEnv(VecEnv):
         """
         Play the step.
 
-        :return: observations, rewards (float32, as DummyVecEnv's), dones and infos
+        :return: The observations, rewards (float32, as in DummyVecEnv), dones and infos
         """
         assert self._actions is not None, "step_wait() needs a step_async() before."
         observations, rewards, terminations, truncations, batch_infos = self.vector_env.step(self._actions)
@@ -138,7 +142,9 @@ class TaskVecEnv(VecEnv):
 
     def get_images(self) -> Sequence[np.ndarray | None]:
         """
-        :return: a picture of the first column; hundreds of them would not be worth looking at
+        Render the first column only, because hundreds of images are of no use.
+
+        :return: The image of the first column
         """
         images = self.vector_env.render([0])
         return [None] if images is None else images
@@ -172,12 +178,13 @@ class TaskVecEnv(VecEnv):
         """
         Call a method of workers.
 
-        :param method_name: ``set_task``, ``get_task`` or ``set_schedule``, or any method of the template that does not play
-        :param method_args: its arguments
-        :param indices: the workers, ``None`` for all
-        :param method_kwargs: its keyword arguments
-        :return: one answer per worker
-        :raises ValueError: for ``reset`` and ``step``, because the columns are played together
+        :param method_name: The name of the method: ``set_task``, ``get_task`` or ``set_schedule``, or any method of the
+            template that does not play
+        :param method_args: The arguments of the method
+        :param indices: The indices of the workers; ``None`` for all
+        :param method_kwargs: The keyword arguments of the method
+        :return: One answer per worker
+        :raises ValueError: When the method is ``reset`` or ``step``, because the columns are played together
         """
         if method_name in ("reset", "step"):
             raise ValueError(f"method_name must not be {method_name!r}: call {method_name}() of the TaskVecEnv.")
@@ -197,9 +204,11 @@ class TaskVecEnv(VecEnv):
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
         """
-        :param attr_name: name of an attribute of the template
-        :param indices: the workers, ``None`` for all
-        :return: one answer per worker
+        Read an attribute of the template.
+
+        :param attr_name: The name of the attribute
+        :param indices: The indices of the workers; ``None`` for all
+        :return: One answer per worker
         """
         is_ours = attr_name == "render_mode"
         value = self.vector_env.render_mode if is_ours else self.template.get_wrapper_attr(attr_name)
@@ -207,12 +216,12 @@ class TaskVecEnv(VecEnv):
 
     def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
         """
-        Set an attribute of the template. Like a wrapper's attribute it is there for ``get_attr``; it changes no dynamics.
+        Set an attribute of the template. ``get_attr`` then returns it, but the dynamics do not change.
 
-        :param attr_name: its name
-        :param value: its value
-        :param indices: ``None`` or all workers
-        :raises ValueError: if it is for some of the workers only
+        :param attr_name: The name of the attribute
+        :param value: The new value
+        :param indices: The indices of all workers, or ``None``
+        :raises ValueError: When ``indices`` covers only some of the workers
         """
         if set(self._get_indices(indices)) != set(range(self.num_envs)):
             raise ValueError("indices must be None or all workers: columns of a batched environment share their attributes.")
@@ -220,9 +229,11 @@ class TaskVecEnv(VecEnv):
 
     def env_is_wrapped(self, wrapper_class: type[gym.Wrapper], indices: VecEnvIndices = None) -> list[bool]:
         """
-        :param wrapper_class: a wrapper
-        :param indices: the workers, ``None`` for all
-        :return: per worker, whether it has this wrapper; ``TaskDistEnv`` and ``Monitor`` are there
+        Check whether workers have a wrapper; all have ``TaskDistEnv`` and ``Monitor``.
+
+        :param wrapper_class: The class of the wrapper
+        :param indices: The indices of the workers; ``None`` for all
+        :return: Whether each worker has this wrapper
         """
         wrapped = wrapper_class is Monitor or is_wrapped(self.template, wrapper_class)
         return [wrapped for _ in self._get_indices(indices)]

@@ -1,4 +1,4 @@
-"""Base classes of the task families: what a task is, and many episodes of different tasks side by side."""
+"""The base class of batched task families, which plays many episodes of different tasks side by side."""
 
 from __future__ import annotations
 
@@ -22,19 +22,21 @@ class TaskVectorEnv(VectorEnv):
     """
     Many independent episodes ("columns") of one task family, each with its own task and random generator.
 
-    Columns agree to the bit with the single environment of the family, given task, seed and actions. An episode is
-    truncated at ``max_episode_steps`` and replaced by the next one in the same step (``AutoresetMode.SAME_STEP``).
-    A column may be handed a schedule of (task, seed) pairs, see ``set_schedule``.
+    With the same task, seed and actions, a column equals the single environment of the family bit for bit. An episode is
+    truncated at ``max_episode_steps``. The next one begins in the same step (``AutoresetMode.SAME_STEP``). A column can
+    follow a schedule of (task, seed) pairs, see :meth:`set_schedule`.
 
-    A family implements ``_reset_columns`` and ``_step_columns`` (and ``_render_column``); they read the tasks in force from
-    ``self.tasks``, an array of shape (num_envs, *task_space.shape), and draw random numbers from ``column_rng``.
+    A family implements ``_reset_columns`` and ``_step_columns``, and optionally ``_render_column``. These methods read the
+    current tasks from ``self.tasks``, an array of shape (num_envs, *task_space.shape). They draw random numbers from
+    ``column_rng``.
 
-    :param num_envs: number of columns
-    :param family: the tasks
-    :param single_observation_space: observation space of one column
-    :param single_action_space: action space of one column
-    :param max_episode_steps: steps after which an episode is truncated, ``None`` for never
-    :param render_mode: ``None`` or a mode the family supports
+    :param num_envs: The number of columns
+    :param family: The family of tasks
+    :param single_observation_space: The observation space of one column
+    :param single_action_space: The action space of one column
+    :param max_episode_steps: The number of steps after which an episode is truncated; ``None`` for no limit
+    :param render_mode: A mode that the family supports, or ``None``
+    :raises ValueError: When a number is below 1, or the family does not support ``render_mode``
     """
 
     metadata: dict[str, Any] = {"autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": ["rgb_array"]}  # noqa: RUF012
@@ -83,8 +85,8 @@ class TaskVectorEnv(VectorEnv):
         """
         Begin an episode of ``self.tasks[columns]`` in each of the given columns.
 
-        :param columns: indices, shape (k,)
-        :return: their first observations, shape (k, *single_observation_space.shape)
+        :param columns: The indices, shape (k,)
+        :return: The first observations, shape (k, *single_observation_space.shape)
         """
         raise NotImplementedError
 
@@ -92,16 +94,18 @@ class TaskVectorEnv(VectorEnv):
         """
         Play one step in each of the given columns.
 
-        :param columns: the k columns to be stepped: ``slice(None)`` or ascending indices
-        :param actions: their actions, shape (k, *single_action_space.shape)
-        :return: their observations, shape (k, *single_observation_space.shape), rewards (k,) and terminations (k,)
+        :param columns: The k columns to step: ``slice(None)`` or ascending indices
+        :param actions: The actions, shape (k, *single_action_space.shape)
+        :return: The observations, shape (k, *single_observation_space.shape), rewards (k,) and terminations (k,)
         """
         raise NotImplementedError
 
     def _render_column(self, column: int) -> np.ndarray:
         """
-        :param column: index of a column
-        :return: an RGB image of its state, shape (height, width, 3), dtype uint8
+        Render the state of one column.
+
+        :param column: The index of the column
+        :return: The RGB image, shape (height, width, 3), dtype uint8
         """
         raise NotImplementedError(f"{type(self).__name__} cannot be rendered; use the single environment.")
 
@@ -109,10 +113,12 @@ class TaskVectorEnv(VectorEnv):
 
     def column_rng(self, column: int) -> np.random.Generator:
         """
-        The random generator of a column. It is made on first use, because it costs more than many a reset.
+        Return the random generator of a column.
 
-        :param column: index of a column
-        :return: the generator, as ``np_random`` of a single environment that was reset with the same seed
+        The generator is made on first use, because it costs more than many resets.
+
+        :param column: The index of the column
+        :return: The generator, equal to ``np_random`` of a single environment that was reset with the same seed
         """
         rng = self._rngs[column]
         if rng is None:
@@ -123,9 +129,9 @@ class TaskVectorEnv(VectorEnv):
         """
         Draw independent tasks of the family.
 
-        :param n: number of tasks
-        :param rng: the only source of randomness
-        :return: ``n`` tasks
+        :param n: The number of tasks
+        :param rng: The only source of randomness
+        :return: The list of ``n`` tasks
         """
         return self.family.sample_tasks(n, rng)
 
@@ -133,8 +139,8 @@ class TaskVectorEnv(VectorEnv):
         """
         Set the task of every column.
 
-        :param tasks: one task per column
-        :raises ValueError: if their number is not ``num_envs``, or one has the wrong size or is out of range
+        :param tasks: The tasks, one per column
+        :raises ValueError: When the number of tasks is not ``num_envs``, or a task has the wrong size or is out of range
         """
         if len(tasks) != self.num_envs:
             raise ValueError(f"tasks must hold one task per column, that is {self.num_envs}, got {len(tasks)}.")
@@ -144,20 +150,22 @@ class TaskVectorEnv(VectorEnv):
         """
         Set the task of one column.
 
-        :param column: index of the column
-        :param task: the task
-        :raises ValueError: if the task has the wrong size or is out of range
+        :param column: The index of the column
+        :param task: The task
+        :raises ValueError: When the task has the wrong size or is out of range
         """
         self.tasks[column] = self.family.check_tasks([task])[0]
 
     def set_schedule(self, column: int, schedule: Sequence[tuple[Any, int]] | None) -> None:
         """
-        Name the next episodes of a column. Each reset takes the next (task, seed) pair; the episode going on is not
-        disturbed. After the last one the column is idle: it keeps its observation, gets reward 0 and is never done.
+        Define the next episodes of a column by (task, seed).
 
-        :param column: index of the column
-        :param schedule: pairs of task and seed, or ``None`` for ordinary resets with the task that is set
-        :raises ValueError: if a task has the wrong size or is out of range, or a seed is not an integer of at least 0
+        Each reset takes the next pair; the current episode continues. After the last pair, the column is idle: it keeps its
+        observation, gets reward 0 and is never done.
+
+        :param column: The index of the column
+        :param schedule: The pairs of task and seed, or ``None`` for ordinary resets with the current task
+        :raises ValueError: When a task has the wrong size or is out of range, or a seed is not a non-negative integer
         """
         if schedule is None:
             self._schedules[column] = None
@@ -172,8 +180,10 @@ class TaskVectorEnv(VectorEnv):
 
     def has_schedule(self, column: int) -> bool:
         """
-        :param column: index of the column
-        :return: whether a schedule is in force, be it exhausted
+        Check whether a column has a schedule.
+
+        :param column: The index of the column
+        :return: Whether a schedule is in force, even an exhausted one
         """
         return self._schedules[column] is not None
 
@@ -183,12 +193,12 @@ class TaskVectorEnv(VectorEnv):
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """
-        Begin a new episode in every column. Seeds are ignored in columns that have a schedule.
+        Begin a new episode in every column. Columns with a schedule ignore their seed.
 
-        :param seed: ``None``, one seed per column, or an integer: column i is seeded with ``seed + i``
-        :param options: not used
-        :return: observations, shape (num_envs, *single_observation_space.shape), and an empty dictionary
-        :raises ValueError: if the number of seeds is not ``num_envs``
+        :param seed: One seed per column, ``None``, or an integer that seeds column i with ``seed + i``
+        :param options: The options, which are not used
+        :return: The observations, shape (num_envs, *single_observation_space.shape), and an empty dictionary
+        :raises ValueError: When the number of seeds is not ``num_envs``
         """
         if seed is None or isinstance(seed, (int, np.integer)):
             seeds = [None if seed is None else int(seed) + column for column in range(self.num_envs)]
@@ -203,11 +213,12 @@ class TaskVectorEnv(VectorEnv):
         """
         Play one step in every column that is not idle.
 
-        :param actions: shape (num_envs, *single_action_space.shape)
-        :return: observations, rewards (float64), terminations, truncations and infos; when an episode ends, ``infos``
-            has its last observation in ``final_obs`` (mask ``_final_obs``) and its task in ``final_info["task"]``, and
-            ``observations`` the first observation of the next one
-        :raises ResetNeeded: if ``reset`` has not been called
+        When an episode ends, ``infos`` has its last observation in ``final_obs`` (mask ``_final_obs``) and its task in
+        ``final_info["task"]``. ``observations`` then has the first observation of the next episode.
+
+        :param actions: The actions, shape (num_envs, *single_action_space.shape)
+        :return: The observations, rewards (float64), terminations, truncations and infos
+        :raises ResetNeeded: When ``reset`` has not been called
         """
         playing = self._playing
         if playing is None:
@@ -233,8 +244,10 @@ class TaskVectorEnv(VectorEnv):
 
     def render(self, columns: Iterable[int] | None = None) -> tuple[np.ndarray, ...] | None:
         """
-        :param columns: the columns to draw, ``None`` for all
-        :return: one RGB image per column, or ``None`` without a render mode
+        Render columns.
+
+        :param columns: The indices of the columns; ``None`` for all
+        :return: One RGB image per column, or ``None`` without a render mode
         """
         if self.render_mode is None:
             return None
@@ -244,15 +257,19 @@ class TaskVectorEnv(VectorEnv):
 
     def _truncations(self) -> np.ndarray:
         """
-        :return: per column, whether the step just played was the last that is allowed
+        Check which columns have reached the step limit.
+
+        :return: Whether the last step of each column was the last allowed one
         """
         return self._elapsed >= self._step_limit
 
     def _rows(self, values: np.ndarray, columns: np.ndarray) -> np.ndarray:
         """
-        :param values: one row per column of the batch
-        :param columns: indices, shape (k,)
-        :return: copies of these rows in an object array of shape (num_envs,), as Gymnasium's infos have them
+        Copy rows to an object array, as in Gymnasium's infos.
+
+        :param values: The values, one row per column of the batch
+        :param columns: The indices, shape (k,)
+        :return: The copies, an object array of shape (num_envs,)
         """
         rows = np.full(self.num_envs, None, dtype=object)
         for column, row in zip(columns.tolist(), values[columns], strict=True):
@@ -261,10 +278,10 @@ class TaskVectorEnv(VectorEnv):
 
     def _begin_episodes(self, columns: np.ndarray, seeds: Sequence[int | None]) -> None:
         """
-        Take the next (task, seed) where there is a schedule, then reset all columns that have an episode to play.
+        Take the next (task, seed) of each schedule, then reset all columns that have an episode to play.
 
-        :param columns: indices of the columns whose episode is over, shape (k,)
-        :param seeds: k seeds for columns without schedule, ``None`` to go on with the generator there is
+        :param columns: The indices of the columns whose episode is over, shape (k,)
+        :param seeds: The k seeds of columns without a schedule; ``None`` keeps the current generator
         """
         self.idle[columns] = False
         self._elapsed[columns] = 0
@@ -290,9 +307,11 @@ class TaskVectorEnv(VectorEnv):
 
 def take_columns(values: np.ndarray, columns: Columns) -> np.ndarray:
     """
-    :param values: one row per column of the batch
-    :param columns: all columns, or the indices of some
-    :return: their rows; a view if all
+    Take the rows of some or all columns.
+
+    :param values: The values, one row per column of the batch
+    :param columns: All columns, or the indices of some
+    :return: The rows; a view for all columns
     """
     # Several times faster than indexing where rows are short.
     return values.take(columns, axis=0) if isinstance(columns, np.ndarray) else values

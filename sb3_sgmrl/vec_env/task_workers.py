@@ -1,4 +1,4 @@
-"""What every vectorised environment of tasks must be able to do."""
+"""Ask and check the workers of a vectorised environment of tasks."""
 
 from __future__ import annotations
 
@@ -17,23 +17,26 @@ from sb3_sgmrl.vec_env.task_vec_env import TaskVecEnv
 
 def ask(env: VecEnv, name: str, *args: Any, indices: VecEnvIndices = None, **kwargs: Any) -> list[Any]:
     """
-    Ask the :class:`TaskDistEnv` of workers. ``env_method`` and ``get_attr`` would take the first attribute of this name that a
-    wrapper above has.
+    Ask the :class:`TaskDistEnv` of workers.
 
-    :param env: workers that take tasks
-    :param name: of an attribute or a method
-    :param args: arguments of the method
-    :param indices: the workers, None for all
-    :param kwargs: keyword arguments of the method
-    :return: one answer per worker
+    ``env_method`` and ``get_attr`` would use the first attribute with this name on any outer wrapper.
+
+    :param env: The workers, which take tasks
+    :param name: The name of an attribute or a method
+    :param args: The arguments of the method
+    :param indices: The indices of the workers; ``None`` for all
+    :param kwargs: The keyword arguments of the method
+    :return: One answer per worker
     """
     return env.env_method("ask_task_dist_env", name, *args, indices=indices, **kwargs)
 
 
 def check_task_workers(env: VecEnv) -> None:
     """
-    :param env: a vectorised environment
-    :raises ValueError: when a worker cannot take a task
+    Check that every worker can take a task.
+
+    :param env: The vectorised environment
+    :raises ValueError: When a worker cannot take a task
     """
     if not all(env.env_is_wrapped(TaskDistEnv)):
         raise ValueError(
@@ -46,9 +49,11 @@ def check_task_workers(env: VecEnv) -> None:
 
 def check_tasks(env: VecEnv, tasks: Sequence[Any]) -> None:
     """
-    :param env: workers that take tasks
-    :param tasks: tasks a person gave
-    :raises ValueError: for the first that does not fit
+    Check that the workers accept the tasks of the user.
+
+    :param env: The workers, which take tasks
+    :param tasks: The tasks passed by the user
+    :raises ValueError: When a task does not fit
     """
     for task in tasks:
         # an error in a worker process would be the end of it, so it is handed over instead of raised
@@ -59,10 +64,10 @@ def check_tasks(env: VecEnv, tasks: Sequence[Any]) -> None:
 
 def find_horizon(env: VecEnv) -> int | None:
     """
-    Longest possible episode of any worker, from their time limits.
+    Find the longest possible episode of any worker from the time limits.
 
-    :param env: a vectorised environment of tasks
-    :return: number of steps, None when no time limit is known
+    :param env: The vectorised environment of tasks
+    :return: The number of steps, or ``None`` when no time limit is known
     """
     limits = [ask(env, "horizon")]
     # time limits outside the TaskDistEnv
@@ -76,9 +81,11 @@ def find_horizon(env: VecEnv) -> int | None:
 
 def known_horizon(env: VecEnv) -> int:
     """
-    :param env: a vectorised environment of tasks
-    :return: as :func:`find_horizon`
-    :raises ValueError: when no time limit is known
+    Return the horizon of the workers, which must be known.
+
+    :param env: The vectorised environment of tasks
+    :return: The number of steps, as in :func:`find_horizon`
+    :raises ValueError: When no time limit is known
     """
     horizon = find_horizon(env)
     if horizon is None:
@@ -91,9 +98,11 @@ def known_horizon(env: VecEnv) -> int:
 
 def check_started(env: VecEnv, n_expected: Sequence[int]) -> None:
     """
-    :param env: workers with a schedule
-    :param n_expected: scheduled episodes that each should have begun
-    :raises ValueError: when a wrapper kept a reset from the :class:`TaskDistEnv`, or made one of its own
+    Check that every worker started its scheduled episodes.
+
+    :param env: The workers, which have a schedule
+    :param n_expected: The number of scheduled episodes that each worker should have started
+    :raises ValueError: When a wrapper withheld a reset from the :class:`TaskDistEnv`, or added one
     """
     if isinstance(env.unwrapped, TaskVecEnv):  # columns have no wrappers
         return
@@ -108,10 +117,11 @@ def check_started(env: VecEnv, n_expected: Sequence[int]) -> None:
 @contextmanager
 def early_resets_allowed(env: VecEnv) -> Iterator[None]:
     """
-    Within a ``with`` statement, a ``Monitor(allow_early_resets=False)`` above :class:`TaskDistEnv` lets workers begin a phase:
-    what they leave is no episode of the training.
+    Let workers begin a phase despite ``Monitor(allow_early_resets=False)``, within a ``with`` statement.
 
-    :param env: workers that take tasks
+    This concerns a ``Monitor`` outside :class:`TaskDistEnv`. The unfinished episodes do not belong to the training.
+
+    :param env: The workers, which take tasks
     """
     strict: list[int] = []
     if any(env.env_is_wrapped(Monitor)) and env.has_attr("allow_early_resets"):
