@@ -45,11 +45,11 @@ class _Timed:
             if self._remote.poll(self._timeout):
                 return self._remote.recv()
         except (EOFError, OSError) as error:
-            raise EOFError(f"The process of worker {self._i} of `env` died.") from error
+            raise EOFError(f"The process of worker {self._i} of `env` died unexpectedly.") from error
         for process in self._workers.processes:
             process.kill()
             process.join()
         self._workers.waiting, self._workers.closed = False, True
         raise RuntimeError(
-            f"Worker {self._i} of `env` did not answer within {self._timeout:g} seconds, and all its workers were ended."
+            f"Worker {self._i} of `env` did not answer within {self._timeout:g} seconds, so all workers of `env` were ended."
         )

@@ -14,7 +14,7 @@ from sb3_sgmrl.vec_env.normalization import frozen_statistics
 from sb3_sgmrl.vec_env.resting import resting_workers
 from sb3_sgmrl.vec_env.task_workers import ask
 
-# innermost ones, which several wrappers may share
+# The innermost VecEnvs, which several wrappers may share.
 _being_played: set[VecEnv] = set()
 
 
@@ -46,7 +46,7 @@ def tasks_released_afterwards(env: VecEnv) -> Iterator[None]:
         try:
             yield
         except BaseException:
-            # what happened is the news, and not that a worker which died of it does not answer
+            # Show the original error, not that a dead worker does not answer.
             with suppress(Exception):
                 _drop_answers(env.unwrapped)
                 ask(env, "set_schedule", None)

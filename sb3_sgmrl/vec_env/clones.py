@@ -18,8 +18,8 @@ from sb3_sgmrl.util.mujoco_warnings import quiet_compiler
 from sb3_sgmrl.vec_env.probe import copies_problem, find_task_env
 
 _ADVICE = (
-    "pass make_vec_env(<a function that makes it>, n_envs=...) instead of one environment, or on the command line "
-    "--vec-env dummy"
+    "pass make_vec_env(<a function that makes it>, n_envs=...) instead of one environment, or --vec-env dummy on the "
+    "command line"
 )
 
 
@@ -44,7 +44,7 @@ def make_task_vec_env(
     :raises ValueError: When ``n_envs`` is not positive, or copies are impossible or would differ from the environment
     """
     if n_envs <= 0:
-        raise ValueError(f"n_envs must be a positive integer, got {n_envs}.")
+        raise ValueError(f"`n_envs` must be a positive integer, got {n_envs}.")
     try:
         pickled = cloudpickle.dumps(env)
         load = partial(_load, pickled)
@@ -52,7 +52,9 @@ def make_task_vec_env(
     except Exception as error:
         raise ValueError(f"{env} cannot be copied to {n_envs} workers ({_one_line(error)}): {_ADVICE}.") from error
     if edited := edited_model_fields(env):
-        raise ValueError(f"The MuJoCo model of {env} was edited ({', '.join(edited)}) and its copies would not be: {_ADVICE}.")
+        raise ValueError(
+            f"The MuJoCo model of {env} was edited ({', '.join(edited)}), but its copies would lose the edits: {_ADVICE}."
+        )
     if problem := copies_problem(copy, load):
         raise ValueError(f"{env} cannot be copied to {n_envs} workers ({problem}): {_ADVICE}.")
     seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
@@ -68,7 +70,7 @@ def _load(pickled: bytes) -> gym.Env:
 
 def _copy(pickled: bytes, seed: int) -> gym.Env:
     env = _load(pickled)
-    # seeds of a VecEnv come into force at the next reset; nothing must be drawn from a shared state before
+    # A VecEnv applies seeds at the next reset; until then, no worker may draw from a shared state.
     env.np_random = np.random.default_rng(seed)
     env.action_space.seed(seed)
     if (task_env := find_task_env(env)) is not None:
@@ -99,7 +101,7 @@ def edited_model_fields(env: gym.Env) -> list[str]:
             name
             for original, fresh, played in zip(originals, before, after, strict=True)
             for name, value in _fields(original)
-            # A field that is different after a reset holds a task or the place of a goal.
+            # A field that changes in a reset holds a task or the position of a goal.
             if not np.array_equal(value, fresh[name]) and np.array_equal(fresh[name], played[name])
         }
     )
@@ -111,7 +113,7 @@ def _reset_with_same_task(env: gym.Env) -> None:
         env.reset(seed=0)
         return
     task_env.set_schedule(None)
-    # A list of environments: each has a model of its own, and is reset by its own task.
+    # Each environment of a list has its own model, and its task resets it.
     tasks = [task_env._task] if task_env.members is None else range(len(task_env.members))
     for task in tasks:
         task_env.set_task(task)
@@ -129,7 +131,7 @@ def _fields(model: Any) -> Iterator[tuple[str, np.ndarray]]:
     """Yield a copy of every array of the model and every option of its solver."""
     for prefix, part in (("", model), ("opt.", model.opt)):
         for name in dir(part):
-            # the signature changes whenever a model is pickled
+            # Pickling changes the signature of a model.
             value = None if name.startswith("_") or name == "signature" else getattr(part, name)
             if isinstance(value, (np.ndarray, int, float)):
                 yield prefix + name, np.array(value)

@@ -26,11 +26,11 @@ from sb3_sgmrl.vec_env.task_workers import check_task_workers
 
 EngineName = Literal["auto", "batched", "in_process", "subprocess"]
 
-# more workers cost no more per step, and the policy and other processes are asked fewer times
+# More workers cost no more per step, and need fewer calls of the policy and of other processes.
 DEFAULT_WORKERS = 64
 DEFAULT_COLUMNS = 400
 
-# what clones play in
+# The VecEnv of each engine of clones.
 _CLONES: dict[str, type[VecEnv]] = {"in_process": DummyVecEnv, "subprocess": ProcessVecEnv}
 
 
@@ -72,7 +72,7 @@ def as_task_vec_env(
     monitor = unwrap_wrapper(env, Monitor)
     if isinstance(monitor, Monitor) and monitor.results_writer is not None:
         raise ValueError(
-            "`env` has a Monitor that writes a file, which the workers made of it cannot share: pass "
+            "`env` has a Monitor that writes a file, which its copies cannot share: pass "
             "make_vec_env(..., monitor_dir=...) instead."
         )
     vec_env: VecEnv | None = None
@@ -81,14 +81,13 @@ def as_task_vec_env(
         vec_env = _batched(inner, n_envs or n_columns or DEFAULT_COLUMNS, foreign=engine == "batched")
     if vec_env is None and engine == "batched":
         raise ValueError(
-            f"`engine='batched'` is there for registered environments with tasks and a batched form, not for {env}: "
-            "leave it out."
+            f"`engine='batched'` needs a registered environment with tasks and a batched form, got {env}: omit `engine`."
         )
     if vec_env is None:
         n_workers = n_envs or min(DEFAULT_WORKERS, n_columns or DEFAULT_WORKERS)
         vec_env = make_task_vec_env(env, n_workers, vec_env_cls=_CLONES.get(engine, DummyVecEnv))
     if verbose >= 1:
-        print(f"Playing {vec_env.num_envs} environments side by side in a {type(vec_env).__name__}.")
+        print(f"Running {vec_env.num_envs} environments side by side in a {type(vec_env).__name__}.")
     return vec_env
 
 
@@ -112,18 +111,18 @@ def _batched(env: gym.Env, n_columns: int, foreign: bool) -> VecEnv | None:
         return None
     if edited := edited_model_fields(env):
         raise ValueError(
-            f"The MuJoCo model of {spec.id} was edited ({', '.join(edited)}), which its batched form would not see: pass "
+            f"The MuJoCo model of {spec.id} was edited ({', '.join(edited)}), but its batched form would lose the edits: pass "
             "make_vec_env(<a function that makes the edited environment>, n_envs=...) as `env`."
         )
-    # a TimeLimit put on top is in the spec, also where the one below is shorter
+    # The spec records an outer TimeLimit, even if an inner one is shorter.
     spec = replace(spec, max_episode_steps=env.horizon)
     try:
         vector_env = gym.make_vec(spec, num_envs=n_columns, vectorization_mode="vector_entry_point")
     except Exception as error:
         if foreign and not isinstance(error, ImportError):
             raise ValueError(
-                f"`engine='batched'`: the vector_entry_point of {spec.id} does not make a VectorEnv "
-                f"({type(error).__name__}: {error})."
+                f"`engine='batched'` needs a vector_entry_point that makes a VectorEnv, but that of {spec.id} failed with "
+                f"{type(error).__name__}: {error}."
             ) from error
         warnings.warn(
             f"The batched form of {spec.id} is not available ({error}); its environments are stepped one by one.", stacklevel=2
@@ -133,7 +132,7 @@ def _batched(env: gym.Env, n_columns: int, foreign: bool) -> VecEnv | None:
         return TaskVecEnv(vector_env, env)
     if foreign:
         return wrap_vector_env(vector_env, env)
-    vector_env.close()  # nobody knows whether it plays as the single environment does
+    vector_env.close()  # it may play differently from the single environment
     return None
 
 
@@ -163,5 +162,5 @@ def close_task_env(vec_env: VecEnv, env: GymEnv | str) -> None:
     :param env: The argument of :func:`make_task_env`
     """
     if vec_env is not env:
-        # the template of a batched family is the environment that was given
+        # The template of a batched family is the user's environment.
         (vec_env.vector_env if isinstance(vec_env, TaskVecEnv) else vec_env).close()

@@ -62,7 +62,7 @@ def from_vector_env(
     if max_episode_steps is None and vector_env.spec is not None:
         max_episode_steps = vector_env.spec.max_episode_steps
     if max_episode_steps is None:
-        raise ValueError("`vector_env` has no known time limit: `max_episode_steps` must be given.")
+        raise ValueError("`vector_env` has no known time limit: pass `max_episode_steps`.")
     template = TaskDistEnv(
         TimeLimit(_Unplayed(vector_env), max_episode_steps),
         task_space=task_space,
@@ -87,15 +87,16 @@ def wrap_vector_env(vector_env: VectorEnv, template: TaskDistEnv, set_task: SetC
     :raises TypeError: When ``set_task`` takes other arguments
     """
     if vector_env.metadata.get("autoreset_mode") != AutoresetMode.SAME_STEP:
-        raise ValueError("`vector_env` must have autoreset_mode=AutoresetMode.SAME_STEP.")
+        mode = vector_env.metadata.get("autoreset_mode")
+        raise ValueError(f"`vector_env` must have autoreset_mode=AutoresetMode.SAME_STEP, got {mode}.")
     observation_space = vector_env.single_observation_space
     if isinstance(observation_space, (spaces.Dict, spaces.Tuple)):
-        raise ValueError(f"`vector_env` must have arrays as observations, not {observation_space}.")
+        raise ValueError(f"`vector_env` must have arrays as observations, got {observation_space}.")
     if set_task is None:
         own = getattr(vector_env.unwrapped, "set_task", None)
         if not callable(own):
-            raise ValueError("`vector_env` has no method set_task(column, task): `set_task` must be given.")
-        check_takes("set_task of `vector_env`", own, "column", "task")
+            raise ValueError("`vector_env` has no method `set_task(column, task)`: pass `set_task`.")
+        check_takes("`set_task` of `vector_env`", own, "column", "task")
         set_task = _own_set_task
     else:
         check_takes("`set_task`", set_task, "vector_env", "column", "task")
@@ -157,7 +158,7 @@ class _ForeignVectorEnv(TaskVectorEnv):
         self.render_mode = vector_env.render_mode
         self._truncated = np.zeros(self.num_envs, dtype=bool)
         self._seeded_reset = SeededReset()
-        # observations as the environment gave them last, also of idle columns
+        # The last observations of the environment, including idle columns.
         self._given: np.ndarray | None = None
 
     def _reset_columns(self, columns: np.ndarray) -> np.ndarray:
@@ -167,8 +168,8 @@ class _ForeignVectorEnv(TaskVectorEnv):
         for column in columns.tolist():
             if self._rngs[column] is None and self._seeds[column] is not None:
                 seeds[column] = self._seeds[column]
-                self.column_rng(column)  # the seed is spent
-            if self.tasks[column] is None and self.choose_task is not None:  # of a column that has nothing to play yet
+                self.column_rng(column)  # marks the seed as used
+            if self.tasks[column] is None and self.choose_task is not None:  # the column has nothing to play yet
                 self.set_task(column, self.choose_task(column, None))
             self._set_column_task(self.vector_env, column, self.tasks[column])
         options = {"reset_mask": mask}
@@ -176,8 +177,8 @@ class _ForeignVectorEnv(TaskVectorEnv):
         self._check_shape("reset", "observations", observations, self._observations.shape)
         if self._given is not None and not np.array_equal(observations[~mask], self._given[~mask], equal_nan=True):
             raise ValueError(
-                f"reset of {type(self.vector_env.unwrapped).__name__} must reset the columns of options['reset_mask'] only, "
-                "but the observations of others changed."
+                f"`reset` of {type(self.vector_env.unwrapped).__name__} must reset the columns of options['reset_mask'] only, "
+                "but the observations of other columns changed."
             )
         self._given = np.array(observations)
         return observations[columns]
@@ -185,10 +186,10 @@ class _ForeignVectorEnv(TaskVectorEnv):
     def _check_shape(self, method: str, what: str, values: Any, shape: tuple[int, ...]) -> None:
         if np.shape(values) != shape:
             name = type(self.vector_env.unwrapped).__name__
-            raise ValueError(f"{method} of {name} must return {what} of shape {shape}, got {np.shape(values)}.")
+            raise ValueError(f"`{method}` of {name} must return {what} of shape {shape}, got {np.shape(values)}.")
 
     def _step_columns(self, columns: Columns, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        # idle columns are stepped too, by somebody else's action: nobody looks
+        # Idle columns take the action of another column; their results are not used.
         all_actions = np.repeat(actions[:1], self.num_envs, axis=0)
         all_actions[columns] = actions
         observations, rewards, terminations, truncations, infos = self.vector_env.step(all_actions)

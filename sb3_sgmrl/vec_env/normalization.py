@@ -12,8 +12,8 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize, unwrap_vec_no
 
 from sb3_sgmrl.data.batch import index_observations
 
-# called with the raw results of a reset (observations) or a step (observations, rewards, dones, infos) before anything is
-# learnt from them; gives the workers that play on, shape (n,)
+# Called with the raw results of a reset (observations) or a step (observations, rewards, dones, infos) before the
+# statistics change. Returns the indices of the workers that continue to play, shape (n,).
 Look = Callable[..., np.ndarray]
 
 
@@ -142,4 +142,4 @@ def check_normalization(normalizer: VecNormalize | None) -> None:
     for key, part in parts.items():
         if not np.issubdtype(part.dtype, np.floating):
             name = f"observations {key!r}" if key else "observations"
-            raise ValueError(f"VecNormalize needs {name} of `env` that are floats, not {part.dtype}: wrap it to give floats.")
+            raise ValueError(f"VecNormalize needs float {name} of `env`, got {part.dtype}: wrap `env` to return floats.")

@@ -19,11 +19,11 @@ from sb3_sgmrl.util.generators import generators_kept
 
 _SEED, _OTHER_SEED = 12345, 54321
 _STEPS = 10
-# to find out whether a task matters at all
+# Number of steps that show whether a task matters.
 _MANY_STEPS = 50
 _MOST_TASKS = 5
 _MOST_NUMBERS = 8
-# Copies that share what they play in: closing one, or forgetting it, might disconnect the environment of the user.
+# Copies that share a simulator: closing or deleting one might disconnect the user's environment.
 _kept: list[gym.Env] = []
 
 Record = list[list[np.ndarray]]
@@ -52,8 +52,8 @@ def copies_problem(copy: gym.Env, load: Callable[[], gym.Env]) -> str | None:
         alone = first.play(0)
         if not _same(alone, first.play(0)):
             warnings.warn(
-                "`env` plays different episodes with the same task, seed and actions, so results cannot be reproduced: draw "
-                "noise from self.np_random, and let set_task and reset always begin from the same state.",
+                "`env` plays different episodes with the same task, seed and actions, so results are not reproducible: draw "
+                "noise from `self.np_random`, and let `set_task` and `reset` always begin from the same state.",
                 stacklevel=2,
             )
             first.env.close()
@@ -65,7 +65,7 @@ def copies_problem(copy: gym.Env, load: Callable[[], gym.Env]) -> str | None:
             together = first.play(0, meanwhile=second.steps(1, _OTHER_SEED))
         except Exception as error:
             together = []
-            problem = f"one copy fails when another one plays: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            problem = f"one copy fails while another one plays: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
         else:
             problem = "what one copy plays changes another one, as if both used the same simulator"
         if not _same(alone, together):
@@ -132,7 +132,7 @@ class _Player:
 def _warn_of_large(task: Any) -> None:
     if is_heavy(task) and not isinstance(task, np.ndarray):
         warnings.warn(
-            "Tasks of `env` are large objects that are copied for every episode: pass an index or a name as the task, and "
+            "Tasks of `env` are large objects that are copied for every episode: use an index or a name as the task, and "
             "look the object up in `set_task`.",
             stacklevel=3,
         )
@@ -164,7 +164,7 @@ def _warn_without_effect(player: _Player) -> None:
             idle.append(str(i))
     if idle:
         warnings.warn(
-            f"`set_task` may ignore a part of the task: other values of its number {', '.join(idle)} (counted from 0) gave "
+            f"`set_task` may ignore a part of the task: other values at index {', '.join(idle)} (counted from 0) gave "
             f"the same observations and rewards in {n_steps} steps with the same seed and actions.",
             stacklevel=3,
         )

@@ -30,7 +30,7 @@ from sb3_sgmrl.util.validation import check_positive
 from sb3_sgmrl.vec_env.probe import find_task_env
 from sb3_sgmrl.vec_env.resting import let_rest
 
-# long enough for the slowest step of an environment; starting a process and its environments may take longer
+# Seconds for the slowest step of an environment, and for the start of a process and its environments.
 TIMEOUT = 60.0
 START_TIMEOUT = 300.0
 _TASK_TEXT = 200
@@ -62,8 +62,8 @@ class ProcessVecEnv(VecEnv):
             raise ValueError(f"`timeout` must be a positive number of seconds, got {timeout!r}.")
         if mp.current_process().daemon:
             raise ValueError(
-                "`engine='subprocess'` needs processes, which a daemonic process such as a worker of multiprocessing.Pool "
-                "must not start: use `engine='in_process'`, or a concurrent.futures.ProcessPoolExecutor."
+                "`engine='subprocess'` cannot start processes in a daemonic process, such as a multiprocessing.Pool worker: "
+                "use `engine='in_process'`, or a concurrent.futures.ProcessPoolExecutor."
             )
         self.timeout = timeout
         self.chunks = [chunk for chunk in np.array_split(np.arange(len(env_fns)), n_processes) if len(chunk)]
@@ -71,8 +71,8 @@ class ProcessVecEnv(VecEnv):
         self._remotes: list[Connection] = []
         self._processes: list[Any] = []
         self._marks: list[_Mark] = []
-        self._owed = [1] * len(self.chunks)  # answers that each process has still to give
-        # also when nobody closes it
+        self._owed = [1] * len(self.chunks)  # number of answers that each process still owes
+        # Ends the processes even without `close`.
         self._end = weakref.finalize(self, _end, self._processes, self._remotes)
         for chunk in self.chunks:
             ours, theirs = context.Pipe()
@@ -206,10 +206,10 @@ class ProcessVecEnv(VecEnv):
         return [answers[w] for w in wanted]
 
     def _send(self, i: int, name: str, *args: Any, **kwargs: Any) -> None:
-        while self._owed[i]:  # after an interrupt: nobody waits for them any more
+        while self._owed[i]:  # discard the answers that an interrupt left
             self._receive(i, self.timeout)
         try:
-            # arrays of actions need not what else a person might pass: things that only the script defines
+            # cloudpickle is needed for objects that the user's script defines, but not for arrays of actions.
             dump = pickle.dumps if name == "step" else cloudpickle.dumps
             self._remotes[i].send_bytes(dump((name, args, kwargs)))
             self._owed[i] += 1
@@ -308,7 +308,7 @@ def _main_left_out() -> Iterator[None]:
     sys.modules["__main__"] = ModuleType("__main__")
     try:
         yield
-    finally:  # this one name and no other: what was imported meanwhile stays
+    finally:  # restore only this name, so that modules imported meanwhile stay
         sys.modules["__main__"] = main
 
 
@@ -316,7 +316,7 @@ def _serve(remote: Connection, pickled: bytes, mark: _Mark) -> None:
     """Answer in a process until it is told to close, or until its parent process ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_parent()
-    # environments may start processes of their own
+    # Environments may start their own processes.
     mp.current_process()._config["daemon"] = False  # type: ignore[attr-defined]
     th.set_num_threads(1)
     answer: Any
@@ -343,7 +343,7 @@ def _serve(remote: Connection, pickled: bytes, mark: _Mark) -> None:
 def _dump(answer: Any) -> bytes:
     try:
         return pickle.dumps(answer, protocol=pickle.HIGHEST_PROTOCOL)
-    except Exception:  # several times slower, but takes what the user's script defines
+    except Exception:  # cloudpickle is several times slower, but supports objects of the user's script
         return cloudpickle.dumps(answer)
 
 

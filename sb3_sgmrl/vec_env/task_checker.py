@@ -21,9 +21,9 @@ from sb3_sgmrl.vec_env.clones import make_task_vec_env
 
 Verdict = Literal["ok", "note", "problem"]
 
-# steps of an episode that has no known horizon
+# Number of steps of an episode without a known horizon.
 _PROBED_STEPS = 200
-# shares of actions outside the bounds, and of the variance of returns that comes from the task
+# Thresholds: fraction of clipped actions, and fraction of the variance of returns that comes from the task.
 _MOSTLY, _HARDLY = 0.5, 0.01
 
 
@@ -80,7 +80,7 @@ class _Episode:
     actions: np.ndarray
 
     def same_as(self, other: _Episode) -> bool:
-        # a VecEnv has rewards in single precision
+        # A VecEnv stores rewards in single precision.
         pairs = ((self.rewards, other.rewards), (self.observations, other.observations))
         return all(np.array_equal(one.astype(np.float32), two.astype(np.float32)) for one, two in pairs)
 
@@ -112,7 +112,7 @@ def check_tasks(env: Any, n_tasks: int = 6, n_episodes: int = 8, seed: int = 0) 
     if len(tasks) < 2:
         findings.append(Finding("tasks differ", "problem", "the distribution has a single task", "add tasks"))
         return TaskReport(str(env.unwrapped), tuple(findings))
-    task_env.trust_set_task()  # a task that compounds is a finding here, and not an error
+    task_env.trust_set_task()  # report a task that compounds as a finding, not as an error
     played = [[_play(env, task, [seed, e]) for e in range(n_episodes)] for task in tasks]
     seeded = _seeded(played[0][0], _play(env, tasks[0], [seed, 0]))
     findings += [
@@ -195,9 +195,7 @@ def _differ(played: Sequence[Sequence[_Episode]]) -> Finding:
     dynamics = sum(not np.array_equal(a.observations, b.observations) for a, b in pairs)
     rewards = sum(not np.array_equal(a.rewards, b.rewards) for a, b in pairs)
     if dynamics == rewards == 0:
-        return Finding(
-            "tasks differ", "problem", "not at all: same observations and rewards", "look at what `set_task` changes"
-        )
+        return Finding("tasks differ", "problem", "not at all: same observations and rewards", "check what `set_task` changes")
     parts = [name for name, count in (("observations", dynamics), ("rewards", rewards)) if count]
     return Finding("tasks differ", "ok", f"in {' and '.join(parts)}")
 
@@ -208,7 +206,7 @@ def _seeded(one: _Episode, again: _Episode) -> Finding:
     return Finding(
         "seeds",
         "problem",
-        "the same task, seed and actions give another episode, so nobody can see whether tasks are kept",
+        "the same task, seed and actions give another episode, so the check of kept tasks is impossible",
         "draw all random numbers from `self.np_random`; `set_task` must set the same task however often it is called",
     )
 
@@ -226,7 +224,7 @@ def _kept(env: gym.Env, tasks: Sequence[Any], played: Sequence[Sequence[_Episode
         for task, episodes in zip(tasks[:2], played, strict=False):
             try:
                 again = play(task)
-            except Exception as error:  # whatever an environment raises when it is copied
+            except Exception as error:  # any error that a copied environment raises
                 return Finding(name, "problem", f"it cannot be played {way}: {_one_line(error)}", advice)
             if not again.same_as(episodes[0]):
                 return Finding(name, "problem", f"no: an episode is another one {way}", advice)
@@ -278,7 +276,7 @@ def _visible(played: Sequence[Sequence[_Episode]]) -> Finding:
     centres = first[:, :half].mean(1) / scale
     rest = first[:, half:] / scale
     distance = ((rest[:, :, None] - centres) ** 2).sum(-1)
-    # equal distances tell nothing: such an observation counts as a guess
+    # Equal distances carry no information: such an observation counts as a guess.
     nearest = distance <= distance.min(-1, keepdims=True) + 1e-12
     own = nearest[np.arange(len(played)), :, np.arange(len(played))] / nearest.sum(-1)
     accuracy, chance = float(own.mean()), 1 / len(played)
@@ -298,7 +296,7 @@ def _informative(played: Sequence[Sequence[_Episode]]) -> Finding:
         return Finding(
             "reward informs", "problem", "all episodes return the same", "a denser reward, or more and longer episodes"
         )
-    # at the same seeds and actions
+    # Variance over tasks with the same seeds and actions.
     share = float(returns.var(0).mean() / total)
     found = f"{share:.0%} of the variance of returns comes from the task"
     if share < _HARDLY:

@@ -41,9 +41,11 @@ class TaskVecEnv(VecEnv):
             ("horizon", vector_env.max_episode_steps, template.horizon),
         ):
             if ours != theirs:
-                raise ValueError(f"template must have the {name} of vector_env, {ours}, but has {theirs}.")
+                raise ValueError(f"`template` must have the {name} of `vector_env`, {ours}, got {theirs}.")
         if not template.sets_own_tasks:
-            raise ValueError("template must not have a set_task of its own: columns only know the one of their family.")
+            raise ValueError(
+                "`template` must use the `set_task` of its family, as the columns do, got a TaskDistEnv(..., set_task=...)."
+            )
         self.vector_env = vector_env
         self.template = template
         vector_env.choose_task = self._choose_task
@@ -53,7 +55,7 @@ class TaskVecEnv(VecEnv):
             "get_pinned_task": self._get_pinned_task,
             "set_schedule": vector_env.set_schedule,
         }
-        # a task pinned before goes along, as it does to workers that are clones
+        # Columns inherit a pinned task of the template, like workers that are clones.
         self._pinned: list[Any] = [template.get_pinned_task()] * vector_env.num_envs
         if self._pinned[0] is not None:
             vector_env.set_tasks(self._pinned)
@@ -61,7 +63,7 @@ class TaskVecEnv(VecEnv):
         self._returns = np.zeros(vector_env.num_envs)
         self._lengths = np.zeros(vector_env.num_envs, dtype=np.int64)
         self._start_time = time.time()
-        # hundreds of new dictionaries per step would cost as much as the policy
+        # Reuse the dictionaries, because hundreds of new ones per step would cost as much as the policy.
         self._blank_infos: list[dict[str, Any]] = [{} for _ in range(vector_env.num_envs)]
         super().__init__(vector_env.num_envs, vector_env.single_observation_space, vector_env.single_action_space)
         self.metadata = template.metadata
@@ -96,9 +98,9 @@ class TaskVecEnv(VecEnv):
 
         :return: The observations, rewards (float32, as in DummyVecEnv), dones and infos
         """
-        assert self._actions is not None, "step_wait() needs a step_async() before."
+        assert self._actions is not None, "Call step_async() before step_wait()."
         observations, rewards, terminations, truncations, batch_infos = self.vector_env.step(self._actions)
-        if any(self._blank_infos):  # somebody wrote into them
+        if any(self._blank_infos):  # a caller has changed them
             self._blank_infos = [{} for _ in range(self.num_envs)]
         infos = self._blank_infos.copy()
         self._returns += rewards
@@ -187,7 +189,7 @@ class TaskVecEnv(VecEnv):
         :raises ValueError: When the method is ``reset`` or ``step``, because the columns are played together
         """
         if method_name in ("reset", "step"):
-            raise ValueError(f"method_name must not be {method_name!r}: call {method_name}() of the TaskVecEnv.")
+            raise ValueError(f"`method_name` must not be {method_name!r}: call {method_name}() of the TaskVecEnv.")
         if method_name == "ask_task_dist_env":
             return self._ask(*method_args, indices=indices, **method_kwargs)
         columns = self._get_indices(indices)
@@ -224,7 +226,9 @@ class TaskVecEnv(VecEnv):
         :raises ValueError: When ``indices`` covers only some of the workers
         """
         if set(self._get_indices(indices)) != set(range(self.num_envs)):
-            raise ValueError("indices must be None or all workers: columns of a batched environment share their attributes.")
+            raise ValueError(
+                f"`indices` must be None or all workers, because all columns share their attributes, got {indices!r}."
+            )
         setattr(self.template, attr_name, value)
 
     def env_is_wrapped(self, wrapper_class: type[gym.Wrapper], indices: VecEnvIndices = None) -> list[bool]:

@@ -14,7 +14,7 @@ from gymnasium.vector.utils import batch_space
 
 from sb3_sgmrl.tasks.family import TaskFamily
 
-# Columns of a batch: all of them (then indexing is a view and costs nothing) or their indices.
+# Columns of a batch: a slice of all of them, which makes indexing a free view, or their indices.
 Columns = slice | np.ndarray
 
 
@@ -51,11 +51,11 @@ class TaskVectorEnv(VectorEnv):
         render_mode: str | None = None,
     ):
         if num_envs < 1:
-            raise ValueError(f"num_envs must be at least 1, got {num_envs}.")
+            raise ValueError(f"`num_envs` must be at least 1, got {num_envs}.")
         if max_episode_steps is not None and max_episode_steps < 1:
-            raise ValueError(f"max_episode_steps must be at least 1 or None, got {max_episode_steps}.")
+            raise ValueError(f"`max_episode_steps` must be at least 1 or None, got {max_episode_steps}.")
         if render_mode is not None and render_mode not in self.metadata["render_modes"]:
-            raise ValueError(f"render_mode must be None or one of {self.metadata['render_modes']}, got {render_mode!r}.")
+            raise ValueError(f"`render_mode` must be None or one of {self.metadata['render_modes']}, got {render_mode!r}.")
         self.num_envs = num_envs
         self.family = family
         self.task_space = family.task_space
@@ -76,7 +76,7 @@ class TaskVectorEnv(VectorEnv):
         self._observations = np.zeros((num_envs, *(single_observation_space.shape or ())), single_observation_space.dtype)
         self._elapsed = np.zeros(num_envs, dtype=np.int64)
         self._step_limit = np.iinfo(np.int64).max if max_episode_steps is None else max_episode_steps
-        # The columns to be stepped; None before the first reset.
+        # The columns to step; None before the first reset.
         self._playing: Columns | None = None
 
     # -- to be written by a family ---------------------------------------------------------------------------------
@@ -107,7 +107,7 @@ class TaskVectorEnv(VectorEnv):
         :param column: The index of the column
         :return: The RGB image, shape (height, width, 3), dtype uint8
         """
-        raise NotImplementedError(f"{type(self).__name__} cannot be rendered; use the single environment.")
+        raise NotImplementedError(f"{type(self).__name__} cannot be rendered: render the single environment instead.")
 
     # -- tasks, seeds and schedules --------------------------------------------------------------------------------
 
@@ -143,7 +143,7 @@ class TaskVectorEnv(VectorEnv):
         :raises ValueError: When the number of tasks is not ``num_envs``, or a task has the wrong size or is out of range
         """
         if len(tasks) != self.num_envs:
-            raise ValueError(f"tasks must hold one task per column, that is {self.num_envs}, got {len(tasks)}.")
+            raise ValueError(f"`tasks` must contain one task per column, {self.num_envs} in total, got {len(tasks)}.")
         self.tasks[:] = self.family.check_tasks(tasks)
 
     def set_task(self, column: int, task: Any) -> None:
@@ -174,7 +174,7 @@ class TaskVectorEnv(VectorEnv):
         episodes = []
         for task, (_, seed) in zip(tasks, schedule, strict=True):
             if not isinstance(seed, (int, np.integer)) or seed < 0:
-                raise ValueError(f"A seed in schedule must be an integer of at least 0, got {seed!r}.")
+                raise ValueError(f"`schedule` must contain non-negative integer seeds, got {seed!r}.")
             episodes.append((task, int(seed)))
         self._schedules[column] = episodes
 
@@ -205,7 +205,9 @@ class TaskVectorEnv(VectorEnv):
         else:
             seeds = list(seed)
         if len(seeds) != self.num_envs:
-            raise ValueError(f"seed must be an integer or one seed per column, that is {self.num_envs}, got {len(seeds)}.")
+            raise ValueError(
+                f"`seed` must be an integer or one seed per column, {self.num_envs} in total, got {len(seeds)} seeds."
+            )
         self._begin_episodes(np.arange(self.num_envs), seeds)
         return self._observations.copy(), {}
 
@@ -222,7 +224,7 @@ class TaskVectorEnv(VectorEnv):
         """
         playing = self._playing
         if playing is None:
-            raise ResetNeeded("Cannot call step() before reset().")
+            raise ResetNeeded("Call `reset` before `step`.")
         infos: dict[str, Any] = {}
         rewards = np.zeros(self.num_envs)
         terminations = np.zeros(self.num_envs, dtype=bool)
@@ -298,7 +300,7 @@ class TaskVectorEnv(VectorEnv):
             if seed is not None:
                 self._seeds[column] = int(seed)
                 self._rngs[column] = None
-        # At the very first reset idle columns need some observation, too.
+        # At the first reset, idle columns need an observation too.
         starting = columns if self._playing is None else columns[~self.idle[columns]]
         if len(starting):
             self._observations[starting] = self._reset_columns(starting)
@@ -313,5 +315,5 @@ def take_columns(values: np.ndarray, columns: Columns) -> np.ndarray:
     :param columns: All columns, or the indices of some
     :return: The rows; a view for all columns
     """
-    # Several times faster than indexing where rows are short.
+    # Several times faster than indexing if rows are short.
     return values.take(columns, axis=0) if isinstance(columns, np.ndarray) else values

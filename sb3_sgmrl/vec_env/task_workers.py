@@ -40,8 +40,8 @@ def check_task_workers(env: VecEnv) -> None:
     """
     if not all(env.env_is_wrapped(TaskDistEnv)):
         raise ValueError(
-            "`env` must be a TaskDistEnv, or a VecEnv whose workers are each wrapped in one, so that they can be given a "
-            "task: make_vec_env(lambda: TaskDistEnv(...), n_envs)."
+            "`env` must be a TaskDistEnv, or a VecEnv whose workers are each wrapped in a TaskDistEnv: pass "
+            "make_vec_env(lambda: TaskDistEnv(...), n_envs)."
         )
     if isinstance(env.unwrapped, SubprocVecEnv):
         ask(env, "end_with_parent")
@@ -56,7 +56,7 @@ def check_tasks(env: VecEnv, tasks: Sequence[Any]) -> None:
     :raises ValueError: When a task does not fit
     """
     for task in tasks:
-        # an error in a worker process would be the end of it, so it is handed over instead of raised
+        # Return the error as text, because an exception would end the worker process.
         problem = ask(env, "task_problem", task, indices=0)[0]
         if problem is not None:
             raise ValueError(problem)
@@ -70,7 +70,7 @@ def find_horizon(env: VecEnv) -> int | None:
     :return: The number of steps, or ``None`` when no time limit is known
     """
     limits = [ask(env, "horizon")]
-    # time limits outside the TaskDistEnv
+    # Add the time limits outside the TaskDistEnv.
     if env.has_attr("_max_episode_steps"):
         limits.append(env.get_attr("_max_episode_steps"))
     if env.has_attr("spec"):
@@ -90,7 +90,7 @@ def known_horizon(env: VecEnv) -> int:
     horizon = find_horizon(env)
     if horizon is None:
         raise ValueError(
-            "`env` has no time limit that is known: pass TaskDistEnv(..., horizon=n_steps), wrap it in "
+            "`env` has no known time limit: pass TaskDistEnv(..., horizon=n_steps), wrap it in "
             "gymnasium.wrappers.TimeLimit(env, n_steps) or register it with max_episode_steps."
         )
     return horizon
@@ -109,8 +109,8 @@ def check_started(env: VecEnv, n_expected: Sequence[int]) -> None:
     for worker, (found, expected) in enumerate(zip(ask(env, "n_started"), n_expected, strict=True)):
         if found != expected:
             raise ValueError(
-                f"Worker {worker} of `env` began {found} episodes where {expected} were asked for: a wrapper above "
-                "TaskDistEnv resets by itself or not at every reset, and must stand below TaskDistEnv instead."
+                f"Worker {worker} of `env` began {found} episodes instead of the {expected} scheduled ones: move the outer "
+                "wrapper that adds or skips resets inside TaskDistEnv."
             )
 
 

@@ -233,5 +233,5 @@ def test_the_horizon_is_that_of_the_longest_episodes():
     tiny(SGMRL, env).learn(1)
     env = DummyVecEnv([lambda: Monitor(point(3)), lambda: Monitor(point(None))])
     assert find_horizon(env) is None
-    with pytest.raises(ValueError, match="`env` has no time limit that is known"):
+    with pytest.raises(ValueError, match="`env` has no known time limit"):
         known_horizon(env)

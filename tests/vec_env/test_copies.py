@@ -150,7 +150,7 @@ def nothing(env, task):
                 task_space=spaces.Box(np.array([0.5, 0.05]), np.array([2.0, 0.5]), dtype=np.float64),
                 set_task=("masscart", "masspole"),
             ),
-            r"may ignore a part of the task: other values of its number 0 \(counted from 0\)",
+            r"may ignore a part of the task: other values at index 0 \(counted from 0\)",
         ),
     ],
 )

@@ -65,7 +65,7 @@ def subproc(n=2):
 def test_a_worker_of_sb3_that_hangs_ends_in_time():
     env = subproc()
     with pytest.raises(
-        RuntimeError, match="Worker 1 of `env` did not answer within 1 seconds, and all its workers were ended"
+        RuntimeError, match="Worker 1 of `env` did not answer within 1 seconds, so all workers of `env` were ended"
     ):
         with answers_in_time(env, timeout=1):
             env.env_method("set_schedule", [([0.75, 0.75], 0)], indices=0)
@@ -161,7 +161,7 @@ def test_a_daemonic_process_may_not_start_others():
     queue = context.Queue()
     process = context.Process(target=_in_daemon, args=(queue,), daemon=True)
     process.start()
-    assert "`engine='subprocess'` needs processes, which a daemonic process such as a worker" in queue.get(timeout=60)
+    assert "`engine='subprocess'` cannot start processes in a daemonic process, such as a" in queue.get(timeout=60)
     process.join()
 
 

@@ -92,13 +92,11 @@ def test_the_choice_can_be_overridden_and_is_logged(capsys):
     assert isinstance(tiny(SGMRL, point()).env, DummyVecEnv)
     capsys.readouterr()
     tiny(SGMRL, "Navigation2D-v0", verbose=1)
-    assert "Playing 12 environments side by side in a TaskVecEnv.\n" in capsys.readouterr().out
+    assert "Running 12 environments side by side in a TaskVecEnv.\n" in capsys.readouterr().out
 
 
 def test_engines_that_are_not_there():
-    with pytest.raises(
-        ValueError, match=r"`engine='batched'` is there for registered environments with tasks and a batched form"
-    ):
+    with pytest.raises(ValueError, match=r"`engine='batched'` needs a registered environment with tasks and a batched form"):
         tiny(SGMRL, point(), engine="batched")
     with pytest.raises(ValueError, match="`engine` must be one of auto, batched, in_process, subprocess"):
         tiny(SGMRL, point(), engine="gpu")
@@ -306,6 +304,6 @@ def test_what_others_must_bring():
 
     refuses("SAME_STEP", SyncVectorEnv([PointEnv]), set_goal, task_space=TASKS, max_episode_steps=3)
     refuses("arrays as observations", make(observation="dict"), set_goal, task_space=TASKS, max_episode_steps=3)
-    refuses("`set_task` must be given", make(), task_space=TASKS, max_episode_steps=3)
-    refuses("`max_episode_steps` must be given", make(), set_goal, task_space=TASKS)
+    refuses("pass `set_task`", make(), task_space=TASKS, max_episode_steps=3)
+    refuses("pass `max_episode_steps`", make(), set_goal, task_space=TASKS)
     refuses("has no tasks", make(), set_goal, max_episode_steps=3)

@@ -66,9 +66,9 @@ def of_integers(keys=None):
 
 
 def test_integers_are_not_normalised_away():
-    with pytest.raises(ValueError, match="VecNormalize needs observations of `env` that are floats, not int64"):
+    with pytest.raises(ValueError, match="VecNormalize needs float observations of `env`, got int64"):
         tiny(SGMRL, VecNormalize(of_integers()))
-    with pytest.raises(ValueError, match="VecNormalize needs observations 'a' of `env` that are floats, not int64"):
+    with pytest.raises(ValueError, match="VecNormalize needs float observations 'a' of `env`, got int64"):
         tiny(SGMRL, VecNormalize(of_integers("ab"), norm_obs_keys=["b", "a"]), "MultiInputPolicy")
     tiny(SGMRL, VecNormalize(of_integers("ab"), norm_obs_keys=["b"]), "MultiInputPolicy")
     tiny(SGMRL, VecNormalize(of_integers(), norm_obs=False))

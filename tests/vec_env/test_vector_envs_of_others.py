@@ -98,7 +98,8 @@ def test_a_registered_environment_with_a_vector_form_of_its_own():
     with pytest.raises(ValueError, match=r"`vector_env` has no method set_task\(column, task\)"):
         tiny(MAML, TaskDistEnv("Walk-NoTasks-v0"), engine="batched")
     with pytest.raises(
-        ValueError, match="`engine='batched'`: the vector_entry_point of Walk-NoLimit-v0 does not make a VectorEnv"
+        ValueError,
+        match="`engine='batched'` needs a vector_entry_point that makes a VectorEnv, but that of Walk-NoLimit-v0 failed",
     ):
         tiny(MAML, TaskDistEnv("Walk-NoLimit-v0"), engine="batched")
     with pytest.warns(UserWarning, match="The batched form of Walk-NoLimit-v0 is not available"):
@@ -129,14 +130,14 @@ class Flat(Walks):
 
 def test_what_does_not_fit_is_one_sentence():
     with pytest.raises(
-        TypeError, match=r"set_task of `vector_env` must take the arguments \(column, task\), but takes \(task\)"
+        TypeError, match=r"`set_task` of `vector_env` must take the arguments \(column, task\), but takes \(task\)"
     ):
         from_vector_env(OtherArguments(), task_space=GOALS, max_episode_steps=5)
     with pytest.raises(TypeError, match=r"`set_task` must take the arguments \(vector_env, column, task\)"):
         from_vector_env(Walks(), lambda column, task: None, task_space=GOALS, max_episode_steps=5)
     for kind, match in (
-        (ResetsAll, r"reset of ResetsAll must reset the columns of options\['reset_mask'\] only"),
-        (Flat, r"step of Flat must return rewards of shape \(6,\), got \(6, 1\)"),
+        (ResetsAll, r"`reset` of ResetsAll must reset the columns of options\['reset_mask'\] only"),
+        (Flat, r"`step` of Flat must return rewards of shape \(6,\), got \(6, 1\)"),
     ):
         env = from_vector_env(kind(), task_space=GOALS, max_episode_steps=4)
         with pytest.raises(ValueError, match=match):

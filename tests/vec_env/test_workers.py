@@ -89,7 +89,7 @@ def test_what_cannot_be_pickled_is_explained(tmp_path):
 
 @pytest.mark.parametrize("n_envs", [0, -1])
 def test_the_number_of_workers_is_positive(n_envs):
-    with pytest.raises(ValueError, match="n_envs must be a positive integer"):
+    with pytest.raises(ValueError, match="`n_envs` must be a positive integer"):
         make_task_vec_env(pendulum(), n_envs)
 
 

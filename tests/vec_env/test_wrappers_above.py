@@ -154,7 +154,7 @@ class Never(gym.Wrapper):
 def test_a_wrapper_that_resets_otherwise_is_refused(wrapper, n, asked):
     env = make_vec_env(lambda: wrapper(point()), 2)
     with pytest.raises(
-        ValueError, match=rf"Worker 0 of `env` began {n} episodes where {asked} were asked for: a wrapper above"
+        ValueError, match=rf"Worker 0 of `env` began {n} episodes instead of the {asked} scheduled ones: move the outer"
     ):
         tiny(MAML, env).learn(1)
 
