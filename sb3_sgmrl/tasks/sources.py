@@ -58,7 +58,14 @@ class Attributes:
                 )
 
     def values(self, env: gym.Env, task: Task) -> dict[str, Any]:
-        """Return the values by name, each a number or an array like its attribute."""
+        """
+        Compute the values of the attributes for a task.
+
+        :param env: The base environment
+        :param task: The task
+        :return: The values by name, each a number or an array like its attribute
+        :raises ValueError: When the number or the shape of the attributes does not fit the task
+        """
         parts = [task] if len(self.names) == 1 else np.ravel(np.asarray(task)).tolist()
         if len(parts) != len(self.names):
             raise ValueError(f"`set_task` must name {len(parts)} attributes, one per number of a task, got {self.names}.")

@@ -114,7 +114,7 @@ class TaskDistEnv(DrawsTasks, RecordConstructorArgs):
         sampler, self._set_task = None, None
         if isinstance(env, (list, tuple)):
             if not (task_space is None and set_task is None and tasks is None):
-                raise ValueError("`env` is a list, so the task is the index: leave out `task_space`, `set_task` and `tasks`.")
+                raise ValueError("`env` is a list, so the task is the index: omit `task_space`, `set_task` and `tasks`.")
             self.members = make_members(env, env_kwargs)
             gym.Wrapper.__init__(self, self.members[0])
             task_space, tasks = spaces.Discrete(len(self.members)), list(range(len(self.members)))

@@ -67,7 +67,7 @@ def bad(make, match, error=ValueError):
         bad(lambda: pendulum(test_tasks=[]), "`test_tasks` must not be empty"),
         bad(lambda: TaskDistEnv([]), "`env` must not be an empty list"),
         bad(lambda: TaskDistEnv([Point(), "CartPole-v1"]), "observation_space of environment 1 is"),
-        bad(lambda: TaskDistEnv([Point(), Point()], set_task="speed"), "leave out `task_space`, `set_task` and `tasks`"),
+        bad(lambda: TaskDistEnv([Point(), Point()], set_task="speed"), "omit `task_space`, `set_task` and `tasks`"),
         bad(lambda: TaskDistEnv([Point(), Point()], test_tasks=[2]), r"`test_tasks\[0\]`: Task 2"),
         bad(lambda: TaskDistEnv(TaskDistEnv(OwnTasks())), "must be an environment without a TaskDistEnv"),
         bad(lambda: TaskDistEnv(OwnTasks(), length=5), "`length` cannot be passed to an existing environment", TypeError),
