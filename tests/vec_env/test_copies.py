@@ -14,7 +14,7 @@ from sb3_sgmrl import MAML, TaskDistEnv
 from sb3_sgmrl.vec_env.clones import make_task_vec_env
 
 MASSES = spaces.Box(0.5, 5.0, (), np.float64)
-REFUSED = r"cannot be copied to 3 workers \({}.*pass make_vec_env\(.*or on the command line --vec-env dummy\.$"
+REFUSED = r"cannot be copied to 3 workers \({}.*pass make_vec_env\(.*or --vec-env dummy on the command line\.$"
 
 
 class Ball(gym.Env):

@@ -95,7 +95,7 @@ def test_a_registered_environment_with_a_vector_form_of_its_own():
     assert isinstance(batched.env, TaskVecEnv)
     for name, value in state(auto).items():  # the two forms differ in rounding
         np.testing.assert_allclose(value, state(batched)[name], rtol=1e-4, atol=1e-7)
-    with pytest.raises(ValueError, match=r"`vector_env` has no method set_task\(column, task\)"):
+    with pytest.raises(ValueError, match=r"`vector_env` has no method `set_task\(column, task\)`"):
         tiny(MAML, TaskDistEnv("Walk-NoTasks-v0"), engine="batched")
     with pytest.raises(
         ValueError,
