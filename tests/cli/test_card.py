@@ -156,7 +156,7 @@ def test_wrappers_of_training_are_named_and_not_left_out(hub: None) -> None:
     assert (
         'env = ...  # TaskDistEnv("Navigation2D-v0"), in the wrappers of config.yml: frame_stack: 2 and VecNormalize'
     ) in text
-    with pytest.raises(TypeError, match="env must be a gymnasium"):
+    with pytest.raises(TypeError, match="`env` must be a gymnasium"):
         run_usage(text)
 
 
