@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch as th
 from gymnasium import spaces
-from torch import nn
 
 from sb3_sgmrl.policies.functional import FunctionalPolicy, Parameters
-from sb3_sgmrl.policies.mlp import PlainMlp
+from sb3_sgmrl.policies.mlp import ACTIVATIONS, PlainMlp
 
 _Arrays = dict[str, np.ndarray]
 
@@ -61,7 +59,7 @@ def log_likelihood(policy: FunctionalPolicy, parameters: Parameters, observation
     """
     mlp = policy.mlp
     # all parameters of the layers must be given; some are not where they were frozen while an iteration was played
-    if mlp is not None and type(mlp.activation) in _ACTIVATIONS and parameters.keys() == set(mlp.parameter_names):
+    if mlp is not None and type(mlp.activation) in ACTIVATIONS and parameters.keys() == set(mlp.parameter_names):
         return MlpLikelihood(mlp, parameters, observations, actions)
     return AutogradLikelihood(policy, parameters, observations, actions)
 
@@ -107,26 +105,6 @@ class AutogradLikelihood(LogLikelihood):
         return th.stack([(g * v[name]).sum() for g, name in pairs if g is not None]).sum()
 
 
-@dataclass(frozen=True)
-class _Activation:
-    """
-    :param function: in place
-    :param slope: first derivative, as a function of the activation's output
-    :param bend: second derivative divided by the first, as a function of the output; None where it is zero
-    """
-
-    function: Callable[[np.ndarray], np.ndarray]
-    slope: Callable[[np.ndarray], np.ndarray]
-    bend: Callable[[np.ndarray], np.ndarray] | None = None
-
-
-_ACTIVATIONS: dict[type[nn.Module], _Activation] = {
-    nn.Tanh: _Activation(lambda x: np.tanh(x, out=x), lambda h: 1 - h * h, lambda h: -2 * h),
-    nn.ReLU: _Activation(lambda x: np.maximum(x, 0, out=x), lambda h: (h > 0).astype(h.dtype)),
-    nn.Identity: _Activation(lambda x: x, np.ones_like),
-}
-
-
 class MlpLikelihood(LogLikelihood):
     """
     That of a plain MLP, by back-propagation and its derivative along v (Pearlmutter 1994) in matrix products over all
@@ -143,18 +121,14 @@ class MlpLikelihood(LogLikelihood):
     def __init__(self, mlp: PlainMlp, parameters: Parameters, observations: th.Tensor, actions: th.Tensor) -> None:
         self._names = list(parameters)
         self._layers = mlp.layers
-        self._activation = _ACTIVATIONS[type(mlp.activation)]
+        self._activation = ACTIVATIONS[type(mlp.activation)]
         theta = _arrays(parameters)
         self._weights = [theta[f"{layer}.weight"] for layer in mlp.layers]
         biases = [theta[f"{layer}.bias"] for layer in mlp.layers]
+        inputs = mlp.inputs(observations.numpy(), biases[0].dtype)
         # the input of every layer
-        self._inputs = [mlp.inputs(observations.numpy(), biases[0].dtype)]
-        for weight, bias in zip(self._weights[:-1], biases[:-1], strict=True):
-            z = self._inputs[-1] @ weight.T
-            z += bias
-            self._inputs.append(self._activation.function(z))
+        *self._inputs, output = mlp.forward(inputs, [weight.T for weight in self._weights], biases)
         self._slopes = [self._activation.slope(h) for h in self._inputs[1:]]
-        output = self._inputs[-1] @ self._weights[-1].T + biases[-1]
         self._head: _Normal | _Categorical
         if isinstance(mlp.action_space, spaces.Box):
             self._head = _Normal(

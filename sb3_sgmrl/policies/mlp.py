@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,17 +16,28 @@ from torch import nn
 
 from sb3_sgmrl.data.batch import Observations
 
+
+@dataclass(frozen=True)
+class Activation:
+    """
+    An activation function in numpy. Its derivatives are functions of its output.
+
+    :param function: The function, which works in place
+    :param slope: The first derivative
+    :param bend: The second derivative divided by the first; None where it is zero
+    """
+
+    function: Callable[[np.ndarray], np.ndarray]
+    slope: Callable[[np.ndarray], np.ndarray]
+    bend: Callable[[np.ndarray], np.ndarray] | None = None
+
+
 # numpy's functions give an element the same value wherever it stands in an array; torch's compute the last few in another way
-_ACTIVATIONS: dict[type[nn.Module], Callable[[np.ndarray], np.ndarray]] = {
-    nn.Tanh: np.tanh,
-    nn.ReLU: lambda x: np.maximum(x, 0),
+ACTIVATIONS: dict[type[nn.Module], Activation] = {
+    nn.Tanh: Activation(lambda x: np.tanh(x, out=x), lambda h: 1 - h * h, lambda h: -2 * h),
+    nn.ReLU: Activation(lambda x: np.maximum(x, 0, out=x), lambda h: (h > 0).astype(h.dtype)),
+    nn.Identity: Activation(lambda x: x, np.ones_like),
 }
-
-
-def _activate(module: nn.Module, x: np.ndarray) -> np.ndarray:
-    if type(module) in _ACTIVATIONS:
-        return _ACTIVATIONS[type(module)](x)
-    return np.stack([module(th.tensor(one)).numpy() for one in x])
 
 
 @dataclass(frozen=True)
@@ -111,16 +122,36 @@ class PlainMlp:
         :return: mean and standard deviation, or logits; shapes (n_sets, n, n_outputs)
         """
         assert isinstance(observations, np.ndarray)
-        x = self.inputs(observations, parameters["action_net.bias"].numpy().dtype)
-        for i, layer in enumerate(self.layers):
-            if i > 0:
-                x = _activate(self.activation, x)
-            x = x @ parameters[f"{layer}.weight"].numpy()
-            x += parameters[f"{layer}.bias"].numpy()[:, None]
+        weights = [parameters[f"{layer}.weight"].numpy() for layer in self.layers]
+        biases = [parameters[f"{layer}.bias"].numpy()[:, None] for layer in self.layers]
+        x = self.forward(self.inputs(observations, biases[-1].dtype), weights, biases)[-1]
         if isinstance(self.action_space, spaces.Box):
             std = np.exp(parameters["log_std"].numpy())[:, None]
             return x, np.broadcast_to(std, x.shape)
         return (x,)
+
+    def forward(self, inputs: np.ndarray, weights: Sequence[np.ndarray], biases: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """
+        Compute all layers.
+
+        :param inputs: The inputs of the first layer, shape (..., n, n_inputs)
+        :param weights: The transposed weights of each layer, shapes (..., n_inputs, n_outputs)
+        :param biases: The biases of each layer, which broadcast to shapes (..., n, n_outputs)
+        :return: The inputs of each layer, then the outputs of the last one
+        """
+        passed = [inputs]
+        for i, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+            if i > 0:
+                passed[i] = self._activate(passed[i])
+            z = passed[i] @ weight
+            z += bias
+            passed.append(z)
+        return passed
+
+    def _activate(self, x: np.ndarray) -> np.ndarray:
+        if type(self.activation) in ACTIVATIONS:
+            return ACTIVATIONS[type(self.activation)].function(x)
+        return np.stack([self.activation(th.tensor(one)).numpy() for one in x])
 
     def inputs(self, observations: np.ndarray, dtype: np.dtype) -> np.ndarray:
         """
