@@ -1,4 +1,4 @@
-"""The policies that are plain MLPs, for which there are formulas quicker than what works for every policy."""
+"""Policies that are plain MLPs, which have faster formulas than other policies."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Activation:
     bend: Callable[[np.ndarray], np.ndarray] | None = None
 
 
-# numpy's functions give an element the same value wherever it stands in an array; torch's compute the last few in another way
+# in numpy, the value of an element does not depend on its place in the array; torch computes the last few differently
 ACTIVATIONS: dict[type[nn.Module], Activation] = {
     nn.Tanh: Activation(lambda x: np.tanh(x, out=x), lambda h: 1 - h * h, lambda h: -2 * h),
     nn.ReLU: Activation(lambda x: np.maximum(x, 0, out=x), lambda h: (h > 0).astype(h.dtype)),
@@ -43,13 +43,14 @@ ACTIVATIONS: dict[type[nn.Module], Activation] = {
 @dataclass(frozen=True)
 class PlainMlp:
     """
-    A policy that is an MLP from a vector or a category to the mean of a normal distribution or to logits, all of whose
-    parameters are trained, on a processor, where numpy reaches them.
+    A policy that is an MLP from a vector or a category to the mean of a normal distribution or to logits.
 
-    :param layers: names of the linear layers, from the observation to the distribution
-    :param activation: what follows each layer but the last
-    :param observation_space: vectors or categories
-    :param action_space: the same
+    All its parameters are trainable and on the CPU, where numpy can read them.
+
+    :param layers: The names of the linear layers, from the observation to the distribution
+    :param activation: The activation after each layer but the last
+    :param observation_space: The space of vectors or of categories
+    :param action_space: The space of vectors or of categories
     """
 
     layers: tuple[str, ...]
@@ -60,8 +61,10 @@ class PlainMlp:
     @classmethod
     def find(cls, policy: ActorCriticPolicy) -> PlainMlp | None:
         """
-        :param policy: the policy whose architecture is looked at
-        :return: None when it has another architecture
+        Find the MLP inside a policy.
+
+        :param policy: The policy
+        :return: The MLP; None when the policy has another architecture
         """
         space, action_space = policy.observation_space, policy.action_space
         if not (
@@ -90,24 +93,24 @@ class PlainMlp:
             return None
         names = (*(f"mlp_extractor.policy_net.{2 * i}" for i in range(len(linear))), "action_net")
         mlp = cls(names, activation, space, action_space)
-        # a weight may be computed from others, or be that of another layer
+        # a weight may be computed from other parameters, or be shared with another layer
         own = {name for name, _ in policy.named_parameters()}
         return mlp if own.issuperset(mlp.parameter_names) else None
 
     @property
     def parameter_names(self) -> list[str]:
-        """What a mean or logits are computed from, and the standard deviation."""
+        """The names of the parameters of the mean or logits, and of the standard deviation."""
         names = [f"{layer}.{kind}" for layer in self.layers for kind in ("weight", "bias")]
         return ["log_std", *names] if isinstance(self.action_space, spaces.Box) else names
 
     @th.no_grad()
     def arrays(self, parameters: dict[str, th.Tensor], observations: Observations) -> tuple[np.ndarray, ...]:
         """
-        Batched matrix products in numpy.
+        Compute the action distributions of many parameter sets by batched matrix products in numpy.
 
-        :param parameters: by name, with the sets in front, (n_sets, \\*shape)
-        :param observations: shape (n_sets, n, \\*obs_shape)
-        :return: mean and standard deviation, or logits; shapes (n_sets, n, n_outputs)
+        :param parameters: The parameters by name, shapes (n_sets, \\*shape)
+        :param observations: An array of shape (n_sets, n, \\*obs_shape)
+        :return: The mean and standard deviation, or logits; shapes (n_sets, n, n_outputs)
         """
         turned = {name: value.transpose(1, 2) if value.dim() == 3 else value for name, value in parameters.items()}
         return self.arrays_of_turned(turned, observations)
@@ -115,11 +118,11 @@ class PlainMlp:
     @th.no_grad()
     def arrays_of_turned(self, parameters: dict[str, th.Tensor], observations: Observations) -> tuple[np.ndarray, ...]:
         """
-        The same of transposed weights: products with factors that are not transposed are up to three times as fast.
+        Compute the distributions from transposed weights, as :meth:`arrays` does but up to three times as fast.
 
-        :param parameters: by name, weights (n_sets, n_inputs, n_outputs)
-        :param observations: shape (n_sets, n, \\*obs_shape)
-        :return: mean and standard deviation, or logits; shapes (n_sets, n, n_outputs)
+        :param parameters: The parameters by name; weights have shape (n_sets, n_inputs, n_outputs)
+        :param observations: An array of shape (n_sets, n, \\*obs_shape)
+        :return: The mean and standard deviation, or logits; shapes (n_sets, n, n_outputs)
         """
         assert isinstance(observations, np.ndarray)
         weights = [parameters[f"{layer}.weight"].numpy() for layer in self.layers]
@@ -155,11 +158,11 @@ class PlainMlp:
 
     def inputs(self, observations: np.ndarray, dtype: np.dtype) -> np.ndarray:
         """
-        What the first layer gets.
+        Compute the inputs of the first layer.
 
-        :param observations: shape (..., \\*obs_shape)
-        :param dtype: that of the parameters
-        :return: shape (..., n_inputs), categories as one-hot vectors
+        :param observations: An array of shape (..., \\*obs_shape)
+        :param dtype: The dtype of the parameters
+        :return: An array of shape (..., n_inputs), categories as one-hot vectors
         """
         if isinstance(self.observation_space, spaces.Discrete):
             return np.eye(int(self.observation_space.n), dtype=dtype)[observations]
