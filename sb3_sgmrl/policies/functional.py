@@ -158,7 +158,7 @@ class FunctionalPolicy:
         :param parameters: The adapted parameters by name
         :param observations: Tensors of shape (n, \\*obs_shape)
         :param actions: The unclipped actions (n, \\*action_shape)
-        :return: An array of shape (n,)
+        :return: A tensor of shape (n,)
         """
         return self._call(parameters, "log_prob", observations, actions)
 
@@ -167,7 +167,7 @@ class FunctionalPolicy:
         Compute the critic's values at its current parameters.
 
         :param observations: Tensors of shape (n, \\*obs_shape)
-        :return: An array of shape (n,)
+        :return: A tensor of shape (n,)
         """
         return self.policy.predict_values(observations).flatten()
 
