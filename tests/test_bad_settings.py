@@ -54,7 +54,7 @@ def test_numpy_integers_are_integers(algorithm, kind):
     [
         ("inner_lr", [0, -0.1, float("inf"), float("nan"), "0.1", None], "positive and finite"),
         ("inner_lr", [True], "positive and finite"),
-        ("learning_rate", [-1, float("inf"), float("nan"), "1"], "finite number that is not negative"),
+        ("learning_rate", [-1, float("inf"), float("nan"), "1"], "finite number of at least 0"),
         ("max_grad_norm", [0, -1, float("nan"), "1"], "positive, or None"),
         ("inner_lr_learning_rate", [0, -1, float("nan"), float("inf"), "1", True], "positive and finite, or None"),
         ("gamma", [-0.1, 1.1, float("nan"), "0.9"], r"lie in \[0, 1\]"),
@@ -83,7 +83,7 @@ def test_the_score_term():
 
 def test_settings_of_the_outer_surrogate():
     refuses(
-        "`outer_advantage` may hold gamma, gae_lambda.*got 'normalise'",
+        "`outer_advantage` must hold only gamma, gae_lambda.*got 'normalise'",
         tiny,
         SGMRL,
         witness(),
@@ -151,7 +151,7 @@ def test_given_episodes():
     for wrong in (episodes(2), episodes().task(0), 5):
         refuses("`episodes` must be a PhaseBatch of one task", model.adapt, episodes=wrong)
     for more in ({"n_steps": 2}, {"n_episodes": 3}, {"task": [0.1, 0.2]}, {"env": point()}):
-        refuses("`episodes` are all there is", model.adapt, episodes=episodes(), **more)
+        refuses("`episodes` must be given without", model.adapt, episodes=episodes(), **more)
     given = episodes()
     refuses("must hold observations of", model.adapt, episodes=replace(given, observations=given.observations[..., :2]))
     refuses("must hold actions of", model.adapt, episodes=replace(given, actions=given.actions[..., :1]))

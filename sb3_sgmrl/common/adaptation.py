@@ -28,11 +28,12 @@ from sb3_sgmrl.vec_env.task_workers import ask, check_tasks
 
 def fit_to_model(model: MetaModel, vec_env: VecEnv) -> VecEnv:
     """
-    :param model: a model
-    :param vec_env: workers that take tasks
-    :return: the same in the wrapper for images that the model needs
-    :raises ValueError: when its spaces are not those of the model, or observations, or rewards where they matter, are
-        normalised in one of the two only
+    Check that workers match a model, and wrap them as the model needs.
+
+    :param model: A model
+    :param vec_env: The workers that take tasks
+    :return: The same workers, in the wrapper for images if the model needs it
+    :raises ValueError: When its spaces or its normalisation do not match the model
     """
     vec_env = model._wrap_env(vec_env)
     for name in ("observation_space", "action_space"):
@@ -42,14 +43,14 @@ def fit_to_model(model: MetaModel, vec_env: VecEnv) -> VecEnv:
     training, here = model.get_vec_normalize_env(), unwrap_vec_normalize(vec_env)
     if training is not None and (here is None or here.norm_obs != training.norm_obs):
         raise ValueError(
-            "`env` must be in a VecNormalize as the environment of the model is, with the same norm_obs: the policy does not "
-            "know observations that are not normalised as in training."
+            "`env` must be in a VecNormalize with the norm_obs of the model's environment: the policy expects observations "
+            "normalised as in training."
         )
     scale_matters = not model.normalize_advantage or BASELINES[model.baseline].needs_critic
     if model.env is not None and scale_matters and _normalizes_rewards(training) != _normalizes_rewards(here):
         raise ValueError(
-            "`env` must have the norm_reward of the model's environment: with normalize_advantage=False or baseline='critic' "
-            "an inner step depends on the scale of rewards."
+            "`env` must have the norm_reward of the model's environment, because with `normalize_advantage=False` or "
+            "`baseline='critic'` an inner step depends on the scale of rewards."
         )
     return vec_env
 
@@ -65,24 +66,24 @@ def _one_line(space: Any) -> str:
 @contextmanager
 def env_to_adapt_in(model: MetaModel, env: GymEnv | str | None, n_columns: int | None = None) -> Iterator[VecEnv]:
     """
-    Workers to adapt the model in, for a ``with`` statement. At its end those are closed that were made for it.
+    Provide workers to adapt the model in, for a ``with`` statement, and close those made for it at its end.
 
-    :param model: a model
-    :param env: as for the algorithms; the model's environment when None
-    :param n_columns: episodes that can be played side by side
-    :return: workers that take tasks, with the spaces and the normalisation of the model
-    :raises ValueError: for an environment without tasks, with other spaces, or not normalised as in training
+    :param model: A model
+    :param env: The environment, as for the algorithms; the model's environment when None
+    :param n_columns: The number of episodes that can run in parallel
+    :return: The workers that take tasks, with the spaces and the normalisation of the model
+    :raises ValueError: When the environment has no tasks, other spaces, or another normalisation than in training
     """
     env = model.env if env is None else env
     if env is None:
-        raise ValueError("`env` is missing, and the model has no environment of its own.")
+        raise ValueError("`env` is missing: pass an environment, because the model has none.")
     vec_env = make_task_env(env, n_columns)
     if isinstance(env, str):
         vec_env = with_saved_statistics(model, vec_env)
         if (normalizer := unwrap_vec_normalize(vec_env)) is not None:
             normalizer.training = False
     try:
-        if model.env is None:  # it was loaded, and nobody has shown it an environment since
+        if model.env is None:  # a loaded model that has no environment yet
             check_has_statistics(model.get_vec_normalize_env(), unwrap_vec_normalize(vec_env))
         yield fit_to_model(model, vec_env)
     finally:
@@ -103,24 +104,23 @@ class AdaptiveModel(MetaModel):
         seed: int = 0,
     ) -> ActorCriticPolicy:
         """
-        Adapt to a task and return an ordinary SB3 policy; the model itself stays as it is.
+        Adapt to a task and return an ordinary SB3 policy. The model itself does not change.
 
-        :param env: where to play; the model's environment when None
-        :param task: the task; the environment's own pinned task, or else a random one when None
-        :param n_steps: number of inner steps, also more than in training
-        :param n_episodes: episodes per inner step; as in training when None
-        :param episodes: given episodes of one task, played with the model's policy, instead of playing; one inner step
-        :param seed: seed of the episodes and of a random task
-        :return: the adapted policy
-        :raises ValueError: for non-positive counts, a task outside the space, workers that :meth:`learn` is playing a phase
-            with, or parameters that become non-finite
+        :param env: The environment to play in; the model's environment when None
+        :param task: The task; None takes the environment's pinned task, or else a random one
+        :param n_steps: The number of inner steps, which may exceed that of training
+        :param n_episodes: The number of episodes per inner step; as in training when None
+        :param episodes: The episodes to adapt to, of one task and played with the model's policy, in one inner step; None
+            plays new ones
+        :param seed: The seed of the episodes and of a random task
+        :return: The adapted policy
+        :raises ValueError: When a count is not positive, a task is outside the space, :meth:`learn` is using the workers, or
+            parameters become non-finite
         """
         if episodes is None:
             return self.adapt_stepwise(env, task, n_steps, n_episodes, seed)[-1]
         if env is not None or task is not None or n_steps != 1 or n_episodes is not None:
-            raise ValueError(
-                "`episodes` are all there is to adapt to: leave out `env`, `task` and `n_episodes`, and `n_steps` at 1."
-            )
+            raise ValueError("`episodes` must be given without `env`, `task` and `n_episodes`, and with `n_steps=1`.")
         check_seed(seed)
         check_episodes(episodes, self.observation_space, self.action_space)
         policy, objective = self.functional, self.objective
@@ -136,11 +136,11 @@ class AdaptiveModel(MetaModel):
         seed: int = 0,
     ) -> list[ActorCriticPolicy]:
         """
-        Adapt to a task as :meth:`adapt` does, and return the policy after each inner step. The episodes are played once.
+        Adapt to a task as :meth:`adapt` does, and return the policy after each inner step. It plays the episodes once.
 
         :param env: The environment to play in; the model's environment when None
-        :param task: The task; the environment's own pinned task, or else a random one when None
-        :param n_steps: The number of inner steps, also more than in training
+        :param task: The task; None takes the environment's pinned task, or else a random one
+        :param n_steps: The number of inner steps, which may exceed that of training
         :param n_episodes: The number of episodes per inner step; as in training when None
         :param seed: The seed of the episodes and of a random task
         :return: The adapted policies after 1, …, ``n_steps`` inner steps
@@ -148,7 +148,7 @@ class AdaptiveModel(MetaModel):
         """
         check_positive(n_steps=n_steps, n_episodes=self.n_episodes if n_episodes is None else n_episodes)
         check_seed(seed)
-        # all phases are weighed for an inner step: nothing is played after the last one
+        # all phases are weighed for an inner step, because nothing is played after the last one
         policy, objective = self.functional, replace(self.objective, outer=self.objective.inner)
         n_episodes = n_episodes or self.n_episodes
         with env_to_adapt_in(self, env, n_episodes) as vec_env:

@@ -1,8 +1,8 @@
 """
-The table of constructor arguments: what each means, which values it takes, and whether it decides what is learned.
+The table of constructor arguments, with their meaning, their values and their kind.
 
 Docstrings, checks, hyperparameter files, TensorBoard and model cards read this table. A class of algorithms has its table as
-``arguments``; one with arguments of its own adds them to the table of its base class.
+``arguments``. A class with further arguments adds them to the table of its base class.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from sb3_sgmrl.gradient.step_sizes import StepSizeOwner
 from sb3_sgmrl.util.validation import check_choice, check_positive, is_number, is_positive_and_finite
 
 Algorithm = TypeVar("Algorithm", bound=type[BaseAlgorithm])
-# unknowns of the linear baseline that are announced
+# the number of unknowns above which the linear baseline warns
 _SLOW_BASELINE = 1500
 # called with the name and the value; raises a ValueError
 Check = Callable[[str, Any], None]
-# ``learning`` decides what is learned, ``playing`` how fast; ``run`` belongs to one run; ``model`` has no number or name
+# ``learning`` affects results, ``playing`` only speed; ``run`` belongs to one run; ``model`` has no number or name
 Kind = Literal["model", "learning", "playing", "log", "run"]
 
 
@@ -43,9 +43,9 @@ class Argument:
     """
     A constructor argument.
 
-    :param doc: What it means, as it stands after ``:param name:``
-    :param check: Raises a ValueError for a value outside its range; None accepts everything here
-    :param kind: What it decides
+    :param doc: The description, as after ``:param name:``
+    :param check: The check, which raises a ValueError for a value outside the range; None accepts every value
+    :param kind: The kind, see ``Kind``
     """
 
     doc: str
@@ -55,6 +55,8 @@ class Argument:
 
 def positive(name: str, value: Any) -> None:
     """
+    Check that a value is a positive integer.
+
     :param name: The argument
     :param value: Its value
     :raises ValueError: When it is not a positive integer
@@ -64,6 +66,8 @@ def positive(name: str, value: Any) -> None:
 
 def optional(check: Check) -> Check:
     """
+    Make a check that also accepts None.
+
     :param check: The check of a value
     :return: The same check, which accepts None
     """
@@ -77,6 +81,8 @@ def optional(check: Check) -> Check:
 
 def one_of(choice: Any) -> Check:
     """
+    Make a check that accepts the values of a ``Literal`` type only.
+
     :param choice: A ``Literal`` type
     :return: A check that raises a ValueError for values that are not in it
     """
@@ -85,6 +91,8 @@ def one_of(choice: Any) -> Check:
 
 def fraction(name: str, value: Any) -> None:
     """
+    Check that a value is a number in [0, 1].
+
     :param name: The argument
     :param value: Its value
     :raises ValueError: When it is not a number in [0, 1]
@@ -95,7 +103,7 @@ def fraction(name: str, value: Any) -> None:
 
 def _learning_rate(name: str, value: Any) -> None:
     if not callable(value) and not (is_number(value) and math.isfinite(value) and value >= 0):
-        raise ValueError(f"`{name}` must be a finite number that is not negative, or a function, got {value!r}.")
+        raise ValueError(f"`{name}` must be a finite number of at least 0, or a function, got {value!r}.")
 
 
 def _inner_lr(name: str, value: Any) -> None:
@@ -133,7 +141,7 @@ def _advantage_settings(name: str, value: Any) -> None:
     settings = tuple(setting.name for setting in fields(AdvantageSettings))
     for key in value:
         if key not in settings:
-            raise ValueError(f"`{name}` may hold {', '.join(settings)}, got {key!r}.")
+            raise ValueError(f"`{name}` must hold only {', '.join(settings)}, got {key!r}.")
 
 
 ARGUMENTS: dict[str, Argument] = {
@@ -228,7 +236,7 @@ ARGUMENTS: dict[str, Argument] = {
 
 def with_arguments(algorithm: Algorithm) -> Algorithm:
     """
-    Class decorator: complete the docstring by the arguments of the constructor.
+    Complete the docstring of a class by the arguments of its constructor.
 
     :param algorithm: The class
     :return: The same class
@@ -236,16 +244,18 @@ def with_arguments(algorithm: Algorithm) -> Algorithm:
     table: Mapping[str, Argument] = algorithm.arguments  # type: ignore[attr-defined]
     texts = [f":param {name}: {table[name].doc}" for name in inspect.signature(algorithm).parameters]
     lines = [textwrap.fill(text, 120, subsequent_indent="    ", break_long_words=False) for text in texts]
-    lines.append(":raises ValueError: For an argument outside its range, naming it")
+    lines.append(":raises ValueError: When an argument is outside its range; the message names it")
     algorithm.__doc__ = "\n".join([inspect.cleandoc(algorithm.__doc__ or ""), "", *lines])
     return algorithm
 
 
 def argument_names(algorithm: type[BaseAlgorithm], *kinds: Kind) -> set[str]:
     """
+    List the constructor arguments of some kinds.
+
     :param algorithm: A class of algorithms
-    :param kinds: The kinds that are wanted; all when none is given
-    :return: Names of the arguments of its constructor
+    :param kinds: The kinds to list; all kinds when none is given
+    :return: The names of the arguments
     """
     table: Mapping[str, Argument] = algorithm.arguments  # type: ignore[attr-defined]
     return {name for name, argument in table.items() if not kinds or argument.kind in kinds} - {"_init_setup_model"}
@@ -253,8 +263,10 @@ def argument_names(algorithm: type[BaseAlgorithm], *kinds: Kind) -> set[str]:
 
 def check_arguments(model: Any) -> None:
     """
+    Check the values of all arguments.
+
     :param model: An algorithm whose constructor arguments are set as attributes
-    :raises ValueError: For the first argument outside its range
+    :raises ValueError: When an argument is outside its range; the message names the first one
     """
     for name, argument in model.arguments.items():
         if argument.check is not None:
@@ -263,15 +275,16 @@ def check_arguments(model: Any) -> None:
 
 def check_policy(policy_class: Any, policy_kwargs: dict[str, Any]) -> None:
     """
-    :param policy_class: of the policy
-    :param policy_kwargs: its further arguments
-    :raises ValueError: for a policy that does not map an observation to a distribution of actions, or an optimiser that steps
-        by itself
+    Check that meta-learning supports a policy.
+
+    :param policy_class: The class of the policy
+    :param policy_kwargs: The further arguments of the policy
+    :raises ValueError: When the policy is no ActorCriticPolicy, is recurrent or uses gSDE, or the optimiser is LBFGS
     """
     if not issubclass(policy_class, ActorCriticPolicy) or issubclass(policy_class, RecurrentActorCriticPolicy):
         raise ValueError(f"`policy` must be an ActorCriticPolicy that is not recurrent, got {policy_class.__name__}.")
     if policy_kwargs.get("use_sde"):
-        raise ValueError("`policy_kwargs` must not ask for `use_sde`: noise that lasts for several steps has no score.")
+        raise ValueError("`policy_kwargs` must not set `use_sde`, because noise that lasts for several steps has no score.")
     optimizer = policy_kwargs.get("optimizer_class")
     if isinstance(optimizer, type) and issubclass(optimizer, th.optim.LBFGS):
         raise ValueError("`policy_kwargs` must not hold the optimizer LBFGS, which evaluates the objective more than once.")
@@ -279,15 +292,17 @@ def check_policy(policy_class: Any, policy_kwargs: dict[str, Any]) -> None:
 
 def check_memory(n_episodes: int, n_steps: int, observation_space: spaces.Space, action_space: spaces.Space) -> None:
     """
-    :param n_episodes: episodes of a meta-iteration, all of which are kept until it ends
-    :param n_steps: steps of the longest
-    :param observation_space: of the environment
-    :param action_space: of the environment
-    :raises ValueError: when they are more than the machine has memory for
+    Check that a meta-iteration fits into memory.
+
+    :param n_episodes: The number of episodes of a meta-iteration, which keeps all of them
+    :param n_steps: The number of steps of the longest episode
+    :param observation_space: The space of the environment
+    :param action_space: The space of the environment
+    :raises ValueError: When the episodes do not fit into the machine's memory
     """
     parts = observation_space.spaces.values() if isinstance(observation_space, spaces.Dict) else [observation_space]
     per_step = sum(math.prod(part.shape or ()) * np.dtype(part.dtype).itemsize for part in parts)
-    # an action, and a reward, a weight and a flag
+    # the bytes of an action, a reward, a weight and a flag
     per_step += math.prod(action_space.shape or ()) * 4 + 8 + 8 + 1
     _check_fits(
         "A meta-iteration", n_episodes * n_steps * per_step, "`meta_batch_size`, `n_episodes` or the time limit of `env`"
@@ -296,20 +311,22 @@ def check_memory(n_episodes: int, n_steps: int, observation_space: spaces.Space,
 
 def check_linear_baseline(n_episodes: int, n_steps: int, observation_space: spaces.Space) -> None:
     """
-    :param n_episodes: episodes of a task
-    :param n_steps: steps of the longest
-    :param observation_space: of the environment
-    :raises ValueError: when the matrices that the linear baseline makes for a task are more than the machine has memory for
+    Check that the linear baseline fits into memory, and warn when it is slow.
+
+    :param n_episodes: The number of episodes of a task
+    :param n_steps: The number of steps of the longest episode
+    :param observation_space: The space of the environment
+    :raises ValueError: When the matrices of a task do not fit into the machine's memory
     """
     n = n_baseline_features(observation_space)
     if n > MANY_FEATURES:
         n = min(n, n_episodes * n_steps)
-    # a matrix for each episode, for all others, and what solves them
+    # the matrices of each episode, of all others, and of the solver
     _check_fits("`baseline='linear'`", 4 * n_episodes * n**2 * 8, "`n_episodes`, the time limit or the observations of `env`")
     if n > _SLOW_BASELINE:
         warnings.warn(
             f"`baseline='linear'` solves equations with {n} unknowns for each episode, which may take longer than the policy: "
-            "`baseline='critic'` does not.",
+            "use `baseline='critic'` to avoid this.",
             stacklevel=3,
         )
 

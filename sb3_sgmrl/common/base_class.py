@@ -1,4 +1,4 @@
-"""The base of all algorithms: arguments, environment, network, objective. Adapting and training are built on it."""
+"""The base of all algorithms: arguments, environment, network and objective."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ from sb3_sgmrl.vec_env.task_workers import check_task_workers, find_horizon
 @with_arguments
 class MetaModel(SafelySaved):
     """
-    A policy with all that decides how it adapts: the arguments, the environment, the network and the objective.
+    A policy with everything that its adaptation depends on: arguments, environment, network and objective.
     """
 
     arguments: ClassVar[dict[str, Argument]] = ARGUMENTS
@@ -146,7 +146,7 @@ class MetaModel(SafelySaved):
             support_multi_env=True,
             supported_action_spaces=(spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary),
         )
-        if self.env is not None and _init_setup_model:  # else settings are those of the defaults until `load` has set them
+        if self.env is not None and _init_setup_model:  # otherwise `load` sets the settings later
             self.check_env(self.env)
         self._start_streams(seed)
         if _init_setup_model:
@@ -158,11 +158,11 @@ class MetaModel(SafelySaved):
 
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
         """
-        Use another environment. The number of workers may change: results do not depend on it.
+        Use another environment. Results do not depend on its number of workers.
 
-        :param env: a TaskDistEnv or a VecEnv of them, with the same spaces
-        :param force_reset: forget the last observation
-        :raises ValueError: when the spaces differ or the workers cannot take a task
+        :param env: A TaskDistEnv or a VecEnv of them, with the same spaces
+        :param force_reset: Whether to forget the last observation
+        :raises ValueError: When the spaces differ, or the workers cannot take a task
         """
         env = with_saved_statistics(self, self._wrap_env(env, self.verbose))
         check_for_correct_spaces(env, self.observation_space, self.action_space)
@@ -175,29 +175,31 @@ class MetaModel(SafelySaved):
 
     def check_env(self, env: VecEnv) -> None:
         """
-        :param env: workers
-        :raises ValueError: when they cannot take a task, a meta-iteration does not fit into memory, or observations would be
-            cut off to integers
+        Check that workers can play meta-iterations of this model.
+
+        :param env: The workers
+        :raises ValueError: When they cannot take a task, a meta-iteration does not fit into memory, or normalised observations
+            would be truncated to integers
         """
         check_task_workers(env)
         check_normalization(unwrap_vec_normalize(env))
         n_episodes = self.meta_batch_size * sum(self.episodes_per_phase)
-        # without a time limit, the first of many steps decide, while they are played
+        # without a time limit, sampling checks the memory while episodes grow
         horizon = find_horizon(env)
         check_memory(n_episodes, horizon or 1, env.observation_space, env.action_space)
         if horizon is not None and (self.objective.inner.predictor.is_fitted or self.objective.outer.predictor.is_fitted):
             check_linear_baseline(max(self.episodes_per_phase), horizon, env.observation_space)
 
     def _start_streams(self, seed: int | None) -> None:
-        # every random number follows from these two, so a loaded model goes on as if it had never stopped
+        # every random number follows from these two, so a loaded model resumes exactly
         self._entropy = seed if seed is not None else int(np.random.SeedSequence().generate_state(1)[0])
         self._iteration = 0
 
     def set_random_seed(self, seed: int | None = None) -> None:
         """
-        Begin anew with tasks, episodes and actions as those of a model that was made with this seed.
+        Restart the random streams. Tasks, episodes and actions then equal those of a new model with this seed.
 
-        :param seed: the seed; None changes nothing
+        :param seed: The seed; None changes nothing
         """
         super().set_random_seed(seed)
         if seed is not None:
@@ -223,14 +225,14 @@ class MetaModel(SafelySaved):
         ).to(self.device)
         if "ortho_init" not in self.policy_kwargs:
             initialize(self.policy)
-        # as functions of their parameters policies drop no units and change no running statistics: the critic must not either
+        # policies as functions drop no units and change no running statistics, so the critic must not either
         self.policy.set_training_mode(False)
         self._functional = FunctionalPolicy(self.policy)
         check_derivatives(self, self._functional)
 
     @property
     def functional(self) -> FunctionalPolicy:
-        """The policy as a function of its parameters, also after it was changed or another one was put into its place."""
+        """The current policy as a function of its parameters, also after it was changed or replaced."""
         self.policy.set_training_mode(False)
         self._functional = self._functional.followed(self.policy)
         return self._functional
@@ -238,7 +240,7 @@ class MetaModel(SafelySaved):
     def __deepcopy__(self, memo: dict[int, Any]) -> MetaModel:
         memo.update(detached(self.policy))
         if (logger := getattr(self, "_logger", None)) is not None:
-            memo[id(logger)] = logger  # its files and streams cannot be copied
+            memo[id(logger)] = logger  # files and streams of a logger cannot be copied
         clone = type(self).__new__(type(self))
         memo[id(self)] = clone
         vars(clone).update(copy.deepcopy(vars(self), memo))
@@ -253,8 +255,9 @@ class MetaModel(SafelySaved):
 
     def check_settings(self) -> None:
         """
-        :raises ValueError: for the first argument of the constructor, or attribute set since, that is outside its range, or
-            for ``inner_lr_learning_rate`` when it was set since
+        Check the arguments as they are now.
+
+        :raises ValueError: When an argument is outside its range, or ``inner_lr_learning_rate`` changed after construction
         """
         check_arguments(self)
         self.objective  # noqa: B018  # checks its own settings
@@ -281,7 +284,7 @@ class MetaModel(SafelySaved):
             self._check_step_sizes()
 
     def _check_step_sizes(self) -> None:
-        """The step sizes and their optimiser were made with these arguments."""
+        """Check the arguments that the step sizes and their optimiser depend on."""
         sizes = self.step_sizes
         made_with = None if sizes is None else sizes.learning_rate
         if self.inner_lr_learning_rate != made_with:
@@ -296,7 +299,7 @@ class MetaModel(SafelySaved):
 
     @property
     def objective(self) -> MetaObjective:
-        """The gradient that is followed, from the arguments of the constructor."""
+        """The objective of training, from the arguments of the constructor."""
         shared: dict[str, Any] = {
             "gamma": self.gamma,
             "gae_lambda": self.gae_lambda,
@@ -330,8 +333,10 @@ class MetaModel(SafelySaved):
 
     def inner_lr_by_parameter(self) -> dict[str, float]:
         """
-        :return: The step size of an inner step for each parameter that shapes the actions, by name: the mean over its entries
-            where they differ, zero where it is not adapted
+        List the step sizes of an inner step.
+
+        :return: The step size for each parameter that shapes the actions, by name. It is the mean over entries that differ,
+            and zero for a parameter that is not adapted
         """
         relative = self.objective.relative_lr
         return {
@@ -341,16 +346,18 @@ class MetaModel(SafelySaved):
 
     @property
     def score_term(self) -> ScoreTerm | None:
-        """What is added to the pathwise gradient, formula (B); None adds nothing, as in MAML."""
+        """The score term added to the pathwise gradient, formula (B); None adds nothing, as in MAML."""
         return None
 
     def score_weights(self) -> float | ScoreWeights:
         """
+        Return the weights of the score term.
+
         :return: The weight λ of the score term, or a weight for each inner step and parameter
         """
         return 1.0
 
     @property
     def episodes_per_phase(self) -> list[int]:
-        """Episodes of a task in each phase of a meta-iteration: ζ inner batches and the outer one."""
+        """The numbers of episodes of a task in each phase of a meta-iteration: ζ inner batches and the outer one."""
         return [*[self.n_episodes] * self.n_inner_steps, self.n_outer_episodes or self.n_episodes]

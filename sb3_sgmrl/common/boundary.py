@@ -9,18 +9,18 @@ from typing import Any
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.save_util import recursive_getattr
 
-# what VecNormalize learns
+# the statistics that VecNormalize learns
 _STATISTICS = ("obs_rms", "ret_rms", "returns")
 
 
 @dataclass(frozen=True)
 class Boundary:
     """
-    All that a meta-iteration changes of a model.
+    A copy of everything that a meta-iteration changes of a model.
 
     :param attributes: Counters, windows of statistics and memories, by name
     :param state_dicts: The states of the policy and of the optimisers, by name
-    :param statistics: What the VecNormalize of the workers has learned, by name; empty without one
+    :param statistics: The statistics of the workers' VecNormalize, by name; empty without a VecNormalize
     """
 
     attributes: dict[str, Any]
@@ -30,9 +30,11 @@ class Boundary:
     @classmethod
     def of(cls, model: BaseAlgorithm, names: tuple[str, ...]) -> Boundary:
         """
+        Copy the present state of a model.
+
         :param model: The model
         :param names: The attributes that a meta-iteration changes
-        :return: Copies of its present state
+        :return: The copied state
         """
         attributes = {name: deepcopy(getattr(model, name)) for name in names if hasattr(model, name)}
         parts, _ = model._get_torch_save_params()
@@ -44,9 +46,9 @@ class Boundary:
 
     def restore(self, model: BaseAlgorithm) -> None:
         """
-        Put a model back into this state. A policy whose network was changed since keeps its present parameters.
+        Restore a model to this state. A policy whose network has changed since keeps its current parameters.
 
-        :param model: The model that the state was taken of
+        :param model: The model from which the state was copied
         """
         same_network = _shapes(model.policy.state_dict()) == _shapes(self.state_dicts["policy"])
         for name, value in self.attributes.items():

@@ -24,39 +24,40 @@ from sb3_sgmrl.util.files import replace_when_complete
 from sb3_sgmrl.util.validation import check_positive, check_seed
 from sb3_sgmrl.vec_env.engines import make_task_env
 
-# of the algorithms, for the number of columns while the model is not known
+# the algorithms' default, for the number of columns before the model is known
 _USUAL_EPISODES = 20
 _OTHER_FOLDER = "choose another `log_path` or move the file away"
 
 
 class MetaEvalCallback(EventCallback):
     """
-    Evaluate adaptation every ``eval_freq`` meta-iterations and at the end, always on the same tasks, and keep the model with
-    the best return after the last inner step.
+    Evaluate adaptation on fixed tasks while training, and save the best model.
 
-    It evaluates before a meta-iteration begins, and is therefore passed to ``learn`` itself, alone or in a list: inside an
-    event such as ``EveryNTimesteps(n_steps, ...)`` it would never evaluate, and raises a ValueError. A meta-iteration has
+    It evaluates before every ``eval_freq``-th meta-iteration and at the end of training. The best model has the highest
+    return after the last inner step. Pass the callback to ``learn`` itself, alone or in a list. Inside an event such as
+    ``EveryNTimesteps(n_steps, ...)`` it would never evaluate, and raises a ValueError. A meta-iteration has
     ``meta_batch_size * (n_inner_steps * n_episodes + n_outer_episodes)`` episodes.
 
     ``evaluations.npz`` in ``log_path`` holds ``timesteps`` (n_evaluations,), ``results`` (n_evaluations, n_tasks, n_steps + 1)
-    and ``tasks`` (n_tasks, ...), as JSON where they are not numbers. A training that goes on adds to it. A new one, from
-    timestep 0, replaces ``best_model.zip``, but keeps ``evaluations.npz`` as ``evaluations_1.npz`` and so on. Without
-    ``log_path`` a new callback does not know how good ``best_model.zip`` was, and replaces it at its first evaluation.
+    and ``tasks`` (n_tasks, ...), as JSON when tasks are not numbers. A resumed run appends to it. A new run, from timestep 0,
+    replaces ``best_model.zip`` and renames an existing ``evaluations.npz`` to ``evaluations_1.npz`` and so on. Without
+    ``log_path``, a new callback does not know the return of an existing ``best_model.zip``, and replaces it at the first
+    evaluation.
 
-    :param eval_env: where to evaluate: as for the algorithms, in a VecNormalize when training is
-    :param callback_on_new_best: called when the return after adaptation is better than ever
-    :param callback_after_eval: called after each evaluation
-    :param n_tasks: number of tasks, from the test tasks when the environment keeps some
-    :param n_steps: number of inner steps; as in training when None
-    :param n_episodes: episodes per task and phase; as in training when None
-    :param eval_freq: meta-iterations between two evaluations
-    :param log_path: folder of ``evaluations.npz``; None writes none
-    :param best_model_save_path: folder of ``best_model.zip``; None keeps none
-    :param seed: seed of tasks and episodes
-    :param verbose: 1 prints each evaluation
-    :raises ValueError: for non-positive counts, a negative seed, paths that are no folders, or an environment without tasks or
-        time limit; at the beginning of ``learn`` for an environment that does not go with the model or an ``evaluations.npz``
-        that cannot be continued
+    :param eval_env: The environment to evaluate in, as for the algorithms; wrap it in a VecNormalize if training uses one
+    :param callback_on_new_best: The callback to call when the return after adaptation is the best so far
+    :param callback_after_eval: The callback to call after each evaluation
+    :param n_tasks: The number of tasks; test tasks when the environment has some
+    :param n_steps: The number of inner steps; as in training when None
+    :param n_episodes: The number of episodes per task and phase; as in training when None
+    :param eval_freq: The number of meta-iterations between two evaluations
+    :param log_path: The folder of ``evaluations.npz``; None writes none
+    :param best_model_save_path: The folder of ``best_model.zip``; None keeps none
+    :param seed: The seed of tasks and episodes
+    :param verbose: The verbosity; 1 prints each evaluation
+    :raises ValueError: When a count is not positive, the seed is negative, a path is not a folder, or the environment has no
+        tasks or time limit. ``learn`` raises it when the environment does not match the model, or when it cannot append to
+        ``evaluations.npz``
     """
 
     model: AdaptiveModel
@@ -108,7 +109,7 @@ class MetaEvalCallback(EventCallback):
 
     @property
     def evaluations_timesteps(self) -> list[int]:
-        """When it has evaluated, as in SB3's EvalCallback."""
+        """The timesteps of the evaluations, as in SB3's EvalCallback."""
         return list(self._timesteps)
 
     def _n_steps(self) -> int:
@@ -141,7 +142,7 @@ class MetaEvalCallback(EventCallback):
         kept = [row for row in rows if row[0] <= self.model.num_timesteps]
         if len(kept) == len(rows):
             return
-        # the model is older than the last rows, which become those of another training
+        # the model is older than the last rows, which belong to another run
         self._timesteps, self._results = [timestep for timestep, _ in kept], [result for _, result in kept]
         if self._file is not None:
             _move_aside(self._file)
@@ -159,7 +160,7 @@ class MetaEvalCallback(EventCallback):
         if results.shape != shape or not _are_same(tasks, _task_array(self._tasks)):
             raise ValueError(
                 f"`log_path` holds {file} with other tasks or inner steps than `eval_env`, `n_tasks={self.n_tasks}`, "
-                f"`n_steps={self._n_steps()}` and `seed={self.seed}` give: keep to those of before, or {_OTHER_FOLDER}."
+                f"`n_steps={self._n_steps()}` and `seed={self.seed}` give: use those of before, or {_OTHER_FOLDER}."
             )
         return timesteps, list(results)
 
@@ -172,7 +173,7 @@ class MetaEvalCallback(EventCallback):
         if isinstance(self.parent, EventCallback):
             raise ValueError(
                 f"A MetaEvalCallback inside {type(self.parent).__name__} would never evaluate: pass it to "
-                "`learn(callback=...)` itself, and say by `eval_freq` every how many meta-iterations."
+                "`learn(callback=...)` itself, and set `eval_freq` to a number of meta-iterations."
             )
 
     def _on_rollout_start(self) -> None:
@@ -220,7 +221,7 @@ class MetaEvalCallback(EventCallback):
         training, evaluation = self.model.get_vec_normalize_env(), unwrap_vec_normalize(self.eval_env)
         if training is None or evaluation is None:
             return
-        # SB3's sync_envs_normalization would want the same wrappers around and below
+        # SB3's sync_envs_normalization needs the same wrappers in both environments
         for name in ("obs_rms", "ret_rms"):
             if hasattr(training, name):
                 setattr(evaluation, name, deepcopy(getattr(training, name)))
@@ -228,7 +229,7 @@ class MetaEvalCallback(EventCallback):
 
 @contextmanager
 def _called_eval_env() -> Iterator[None]:
-    """Errors about an environment name the argument of the callback."""
+    """Name the argument of the callback in errors about an environment."""
     try:
         yield
     except ValueError as error:
@@ -236,7 +237,7 @@ def _called_eval_env() -> Iterator[None]:
 
 
 def _task_array(tasks: Sequence[Any]) -> np.ndarray:
-    """Shape (n_tasks, …), or (n_tasks,) of JSON where tasks are not numbers or do not stack."""
+    """Make an array (n_tasks, …), or (n_tasks,) of JSON when tasks are not numbers or do not stack."""
     with suppress(ValueError):
         stacked = np.array(tasks)
         if stacked.dtype.kind in "biuf":
@@ -249,7 +250,7 @@ def _are_same(one: np.ndarray, other: np.ndarray) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    """Arrays in tasks as lists, anything else as text."""
+    """Convert arrays in tasks to lists, and anything else to text."""
     return value.tolist() if isinstance(value, (np.ndarray, np.generic)) else repr(value)
 
 
@@ -265,10 +266,11 @@ def _move_aside(file: pathlib.Path) -> None:
 
 class MetaProgressBarCallback(ProgressBarCallback):
     """
-    SB3's progress bar, with the number of the meta-iteration and its mean returns before and after adaptation. What it shows
-    as time left is for ``total_timesteps``.
+    SB3's progress bar, with the number of the meta-iteration and its mean returns before and after adaptation.
 
-    :raises ImportError: when tqdm or rich is missing
+    The time left refers to ``total_timesteps``.
+
+    :raises ImportError: When tqdm or rich is missing
     """
 
     def _on_training_start(self) -> None:
@@ -277,7 +279,7 @@ class MetaProgressBarCallback(ProgressBarCallback):
         self._timesteps_before = self.model.num_timesteps
 
     def _on_step(self) -> bool:
-        # not the number of workers, some of which may be idle; the last meta-iteration overshoots the total
+        # counts timesteps, because some workers may be idle; the last meta-iteration overshoots the total
         done = min(self.model.num_timesteps - self._timesteps_before, self.pbar.total)
         self.pbar.update(done - self.pbar.n)
         return True
@@ -285,5 +287,5 @@ class MetaProgressBarCallback(ProgressBarCallback):
     def _on_rollout_end(self) -> None:
         self._iteration += 1
         returns = [self.logger.name_to_value[f"rollout/ep_rew_mean_{name}"] for name in ("pre", "post")]
-        # rich, which SB3's bar is drawn by, shows no postfix
+        # rich, which draws SB3's bar, shows no postfix
         self.pbar.set_description("iteration {}, return {:.1f} → {:.1f}".format(self._iteration, *returns))

@@ -1,4 +1,4 @@
-"""What adaptation is worth: returns before and after each inner step, on unseen tasks."""
+"""Evaluation of adaptation: returns before and after each inner step, on unseen tasks."""
 
 from __future__ import annotations
 
@@ -30,16 +30,20 @@ _BOOTSTRAP_SAMPLES = 10_000
 
 def inner_steps(n: int) -> str:
     """
-    :param n: how many
-    :return: in words
+    Write a number of inner steps in words.
+
+    :param n: The number
+    :return: The text
     """
     return f"{n} inner step{'s' * (n != 1)}"
 
 
 def after(k: int) -> str:
     """
-    :param k: number of inner steps
-    :return: in words
+    Write in words after how many inner steps something is measured.
+
+    :param k: The number of inner steps
+    :return: The text
     """
     return "before adaptation" if k == 0 else f"after {inner_steps(k)}"
 
@@ -47,11 +51,11 @@ def after(k: int) -> str:
 @dataclass(frozen=True)
 class AdaptationReport:
     """
-    Undiscounted returns of the meta-policy and of the policies adapted to each task.
+    The undiscounted returns of the meta-policy and of the policies adapted to each task.
 
-    :param tasks: the tasks
-    :param returns: mean over episodes, shape (n_tasks, n_steps + 1); column k is after k inner steps
-    :param measure: what ``returns`` are, for tables
+    :param tasks: The tasks
+    :param returns: The means over episodes, shape (n_tasks, n_steps + 1); column k is after k inner steps
+    :param measure: The name of the measure, for tables
     """
 
     tasks: Sequence[Any]
@@ -60,16 +64,16 @@ class AdaptationReport:
 
     @property
     def mean_returns(self) -> np.ndarray:
-        """Mean over tasks, shape (n_steps + 1,)."""
+        """The mean over tasks, shape (n_steps + 1,)."""
         return self.returns.mean(0)
 
     def confidence_interval(self, level: float = 0.95) -> np.ndarray:
         """
-        Percentile bootstrap over tasks of :attr:`mean_returns`, the same whenever it is asked for.
+        Compute a percentile bootstrap interval of :attr:`mean_returns` over tasks. It is deterministic.
 
-        :param level: coverage, in (0, 1)
-        :return: lower and upper ends, shape (n_steps + 1, 2)
-        :raises ValueError: for a level outside (0, 1)
+        :param level: The coverage, in (0, 1)
+        :return: The lower and upper ends, shape (n_steps + 1, 2)
+        :raises ValueError: When the level is outside (0, 1)
         """
         if not 0 < level < 1:
             raise ValueError(f"`level` must lie between 0 and 1, got {level}.")
@@ -80,10 +84,11 @@ class AdaptationReport:
 
     def to_csv(self, path: str | pathlib.Path) -> None:
         """
-        Write one row per task: the task, then its return after 0, 1, … inner steps. Numbers of a task, in an array or a
-        sequence, stand one after the other.
+        Write one row per task: the task, then its return after 0, 1, … inner steps.
 
-        :param path: the file; an existing one is replaced when everything was written
+        Blanks separate the numbers of a task that is an array or a sequence.
+
+        :param path: The file; an existing one is replaced once everything is written
         """
         text = io.StringIO()
         writer = csv.writer(text)
@@ -98,14 +103,14 @@ class AdaptationReport:
         """
         Read what :meth:`to_csv` wrote.
 
-        :param path: the file
-        :return: the report; tasks are arrays where they were numbers, else text
-        :raises ValueError: for a file that is not such a report
+        :param path: The file
+        :return: The report; tasks of numbers become arrays, other tasks text
+        :raises ValueError: When the file is not such a report
         """
         try:
             with open(path, newline="", encoding="utf-8") as file:
                 header, *rows = [*csv.reader(file)] or [[]]
-        except (UnicodeDecodeError, csv.Error):  # not even a table
+        except (UnicodeDecodeError, csv.Error):  # the file is not a table
             header, rows = [], []
         measure = header[1].removesuffix("_after_0") if len(header) > 1 else ""
         expected = ["task", *(f"{measure}_after_{k}" for k in range(len(header) - 1))]
@@ -115,7 +120,7 @@ class AdaptationReport:
             returns = np.empty(0)
         if header != expected or returns.shape != (len(rows), len(header) - 1) or returns.size == 0:
             raise ValueError(
-                f"{path} is not a report of an AdaptationReport: a row per task, with a return after each inner step."
+                f"{path} is not a report of an AdaptationReport: it must have a row per task, with returns after each step."
             )
         return cls([_read_task(row[0]) for row in rows], returns, measure.replace("_", " "))
 
@@ -130,7 +135,7 @@ def _written_task(task: Any) -> Any:
     if isinstance(task, Sequence) and not isinstance(task, str):
         try:
             numbers = np.asarray(task)
-        except ValueError:  # of parts of different shapes
+        except ValueError:  # the parts have different shapes
             return task
         task = numbers if numbers.dtype.kind in "iuf" else task
     return " ".join(str(x) for x in np.ravel(task)) if isinstance(task, np.ndarray) else task
@@ -145,8 +150,10 @@ def _read_task(text: str) -> Any:
 
 def check_task_list(tasks: Any) -> None:
     """
-    :param tasks: what was given as ``tasks``
-    :raises ValueError: when it is not a list, or is empty
+    Check a list of tasks.
+
+    :param tasks: The value of the argument ``tasks``
+    :raises ValueError: When it is not a list, or is empty
     """
     if isinstance(tasks, str) or not isinstance(tasks, (Sequence, np.ndarray)) or getattr(tasks, "shape", None) == ():
         raise ValueError(f"`tasks` must be a list of tasks, got {tasks!r}.")
@@ -156,10 +163,12 @@ def check_task_list(tasks: Any) -> None:
 
 def draw_test_tasks(env: VecEnv, n_tasks: int, seed: int) -> list[Any]:
     """
-    :param env: workers that take tasks
-    :param n_tasks: how many
-    :param seed: equal seeds give equal tasks
-    :return: test tasks, or training tasks where none are kept for testing
+    Draw test tasks.
+
+    :param env: The workers that take tasks
+    :param n_tasks: The number of tasks
+    :param seed: The seed; equal seeds give equal tasks
+    :return: The test tasks, or training tasks where there are no test tasks
     """
     return ask(env, "sample_tasks", n_tasks, [seed, EVALUATION, 0], "test", indices=0)[0]
 
@@ -174,17 +183,17 @@ def play_inner_steps(
     progress_bar: bool = False,
 ) -> list[PhaseBatch]:
     """
-    Play before and after each inner step; the model stays as it is.
+    Play before and after each inner step. The model does not change.
 
-    :param model: a model
-    :param env: workers, from :func:`env_to_adapt_in`
-    :param tasks: the tasks
-    :param n_steps: number of inner steps
-    :param n_episodes: episodes per task and phase
-    :param entropy: names the random stream
-    :param progress_bar: show how many episodes are over, which needs tqdm
-    :return: the episodes of all tasks, after 0, 1, … inner steps; n_steps + 1 phases
-    :raises ValueError: for a task that does not fit, or workers that :meth:`learn` is playing a phase with
+    :param model: A model
+    :param env: The workers, from :func:`env_to_adapt_in`
+    :param tasks: The tasks
+    :param n_steps: The number of inner steps
+    :param n_episodes: The number of episodes per task and phase
+    :param entropy: The entropy that names the random stream
+    :param progress_bar: Whether to show the number of finished episodes; needs tqdm
+    :return: The episodes of all tasks after 0, 1, … inner steps, n_steps + 1 phases
+    :raises ValueError: When a task does not fit, or :meth:`learn` is using the workers
     """
     check_tasks(env, tasks)
     phases: list[PhaseBatch] = []
@@ -222,18 +231,18 @@ def evaluate_adaptation(
     progress_bar: bool = False,
 ) -> AdaptationReport:
     """
-    Adapt to tasks and measure the return before and after each inner step. Actions are drawn from the policy, as in training.
+    Adapt to tasks and measure the return before and after each inner step. Actions are sampled, as in training.
 
-    :param model: a trained model; it stays as it is
-    :param env: where to play; the model's environment when None
-    :param n_tasks: number of tasks drawn, from the test tasks when the environment keeps some
-    :param n_steps: number of inner steps, also more than in training
-    :param n_episodes: episodes per task, both to adapt with and to measure; as in training when None
-    :param tasks: these tasks instead of drawn ones
-    :param seed: seed of tasks and episodes; equal seeds give equal tasks and paired comparisons
-    :param progress_bar: show how many episodes are over, which needs tqdm
-    :return: the report
-    :raises ValueError: for non-positive counts, no tasks, or an environment that has no tasks or does not go with the model
+    :param model: A trained model, which does not change
+    :param env: The environment to play in; the model's environment when None
+    :param n_tasks: The number of tasks to draw; test tasks when the environment has some
+    :param n_steps: The number of inner steps, which may exceed that of training
+    :param n_episodes: The number of episodes per task, both to adapt and to measure; as in training when None
+    :param tasks: The tasks; None draws them
+    :param seed: The seed of tasks and episodes; equal seeds give equal tasks and paired comparisons
+    :param progress_bar: Whether to show the number of finished episodes; needs tqdm
+    :return: The report
+    :raises ValueError: When a count is not positive, there are no tasks, or the environment does not match the model
     """
     n_episodes = model.n_episodes if n_episodes is None else n_episodes
     check_positive(n_tasks=n_tasks, n_steps=n_steps, n_episodes=n_episodes)

@@ -42,12 +42,14 @@ SelfMetaAlgorithm = TypeVar("SelfMetaAlgorithm", bound="MetaOnPolicyAlgorithm")
 @with_arguments
 class MetaOnPolicyAlgorithm(AdaptiveModel):
     """
-    Base of the gradient-based meta-RL algorithms. A meta-iteration samples tasks, plays ``n_episodes`` episodes of each with
-    the meta-parameters θ, adapts to each task by ``n_inner_steps`` policy-gradient steps with fresh episodes, and moves θ
-    along an estimate of the gradient of the post-adaptation return.
+    The base of the gradient-based meta-RL algorithms.
+
+    A meta-iteration samples tasks, and plays ``n_episodes`` episodes of each task with the meta-parameters θ. It adapts to
+    each task by ``n_inner_steps`` policy-gradient steps with fresh episodes. Then it moves θ along an estimate of the
+    gradient of the post-adaptation return.
     """
 
-    # attributes besides the parameters that a meta-iteration changes
+    # the attributes that a meta-iteration changes, besides the parameters
     changed_by_iterations: ClassVar[tuple[str, ...]] = (
         *("num_timesteps", "_iteration", "_n_updates", "_episode_num", "_current_progress_remaining"),
         *("ep_info_buffer", "ep_success_buffer"),
@@ -60,9 +62,9 @@ class MetaOnPolicyAlgorithm(AdaptiveModel):
         """
         Play all phases of a meta-iteration.
 
-        :param env: workers that take tasks
-        :param callback: called after every step of the workers
-        :return: the data of the iteration; None when the callback asked to stop
+        :param env: The workers that take tasks
+        :param callback: The callback, called after every step of the workers
+        :return: The data of the iteration; None when the callback asked to stop
         """
         callback.update_locals({"env": env})
         callback.on_rollout_start()
@@ -76,7 +78,7 @@ class MetaOnPolicyAlgorithm(AdaptiveModel):
             callback.update_locals(step_locals)
             if not callback.on_step():
                 return False
-            if step_locals["dones"].any():  # only then do infos hold what the buffer wants
+            if step_locals["dones"].any():  # only then do infos hold entries for the buffer
                 self._update_info_buffer(step_locals["infos"], step_locals["dones"])
             return True
 
@@ -109,7 +111,7 @@ class MetaOnPolicyAlgorithm(AdaptiveModel):
 
     @property
     def outer_step(self) -> OuterStep:
-        """How the meta-parameters move; an algorithm with an outer step of its own overrides this."""
+        """The step that moves the meta-parameters. Override it in an algorithm with another outer step."""
         if self.n_epochs == 1:
             return OptimizerStep()
         return ClippedEpochs(self.n_epochs, self.clip_range_now, self.target_kl)
@@ -121,12 +123,12 @@ class MetaOnPolicyAlgorithm(AdaptiveModel):
 
     def outer_problem(self, rollout: MetaRollout, executor: ThreadPoolExecutor | None = None) -> OuterProblem:
         """
-        What the outer step has to go by.
+        Make the problem that the outer step solves.
 
         :param rollout: The data of one meta-iteration
         :param executor: Threads over tasks
         :return: The problem, with the score term prepared
-        :raises ValueError: When the policy is not the one that played
+        :raises ValueError: When the network was changed after the episodes were played
         """
         policy = rollout.policy or self.functional
         policy.check_same_network(self.policy)
@@ -143,7 +145,7 @@ class MetaOnPolicyAlgorithm(AdaptiveModel):
 
     def meta_gradient(self, rollout: MetaRollout) -> MetaGradient:
         """
-        The estimate of ∇V that :meth:`train` follows.
+        Estimate the gradient ∇V that :meth:`train` follows.
 
         :param rollout: The data of one meta-iteration
         :return: The gradient by parameter name, and its parts
@@ -178,9 +180,9 @@ class MetaOnPolicyAlgorithm(AdaptiveModel):
 
     def observe(self, problem: OuterProblem, estimate: MetaGradient) -> None:
         """
-        Learn from a meta-iteration what the estimates of later ones use, and log it.
+        Learn quantities for later estimates from a meta-iteration, and log them.
 
-        :param problem: What the outer step had to go by
+        :param problem: The problem that the outer step solved
         :param estimate: The gradient that was followed
         """
         if problem.score_term is not None:
@@ -201,7 +203,7 @@ class MetaOnPolicyAlgorithm(AdaptiveModel):
 
     @contextmanager
     def _whole_iterations(self) -> Iterator[None]:
-        """A meta-iteration that does not end, for whatever reason, leaves the model as it was before it began."""
+        """Restore the model to the last boundary when a meta-iteration does not finish."""
         self._boundary = self._present()
         try:
             yield
@@ -211,12 +213,12 @@ class MetaOnPolicyAlgorithm(AdaptiveModel):
 
     def save(self, path: SavePath, exclude: Iterable[str] | None = None, include: Iterable[str] | None = None) -> None:
         """
-        Save the model. In the middle of a meta-iteration, as in a callback, it saves the model at the beginning, so that
-        training resumes with the whole iteration.
+        Save the model. During a meta-iteration, as in a callback, it saves the state before that iteration. Training then
+        resumes with the whole iteration.
 
         :param path: The file
-        :param exclude: The attributes left out
-        :param include: The attributes kept although they would be left out
+        :param exclude: The attributes to exclude
+        :param include: The attributes to include although they are excluded by default
         """
         if self._boundary is None:
             return super().save(path, exclude, include)
@@ -238,14 +240,14 @@ class MetaOnPolicyAlgorithm(AdaptiveModel):
         return super()._init_callback(callback)
 
     def _update_current_progress_remaining(self, num_timesteps: int, total_timesteps: int) -> None:
-        # the last meta-iteration overshoots total_timesteps by up to its whole size; a schedule must not go negative
+        # the last meta-iteration overshoots total_timesteps by up to its size, but a schedule must not become negative
         super()._update_current_progress_remaining(min(num_timesteps, total_timesteps), total_timesteps)
 
     def dump_logs(self, iteration: int = 0) -> None:
         """
         Write the log of an iteration.
 
-        :param iteration: number of meta-iterations of this call of :meth:`learn`
+        :param iteration: The number of meta-iterations in this call of :meth:`learn`
         """
         elapsed = max((time.time_ns() - self.start_time) / 1e9, 1e-9)
         if iteration > 0:
@@ -270,17 +272,16 @@ class MetaOnPolicyAlgorithm(AdaptiveModel):
         progress_bar: bool = False,
     ) -> SelfMetaAlgorithm:
         """
-        Play meta-iterations until ``total_timesteps`` samples of all phases were played; an iteration that was begun is
-        finished.
+        Train for at least ``total_timesteps`` samples, counted over all phases. The last meta-iteration is always complete.
 
-        :param total_timesteps: number of samples
+        :param total_timesteps: The number of samples
         :param callback: SB3 callbacks
-        :param log_interval: iterations between two logs; None writes none
-        :param tb_log_name: name of the run in TensorBoard; the class's name when None
-        :param reset_num_timesteps: start counting at zero
-        :param progress_bar: show SB3's progress bar, with the number of the iteration and its returns before and after
-            adaptation; it needs tqdm and rich
-        :return: the trained model
+        :param log_interval: The number of iterations between two logs; None writes none
+        :param tb_log_name: The name of the run in TensorBoard; the class's name when None
+        :param reset_num_timesteps: Whether to count timesteps from zero
+        :param progress_bar: Whether to show SB3's progress bar, with the returns before and after adaptation; needs tqdm and
+            rich
+        :return: The trained model
         """
         if self.env is None:
             raise ValueError("`env` is missing: pass it to `load(path, env=...)` or `set_env(env)` before learning.")
@@ -288,12 +289,13 @@ class MetaOnPolicyAlgorithm(AdaptiveModel):
             raise ValueError(f"`total_timesteps` must not be negative, got {total_timesteps!r}.")
         if log_interval is not None:
             check_positive(log_interval=log_interval)
-        self.check_settings()  # attributes may have been changed
+        self.check_settings()  # attributes may have changed since construction
         tb_log_name = type(self).__name__ if tb_log_name is None else tb_log_name
         iteration = 0
         with tasks_released_afterwards(self.env):
             ask(self.env, "set_schedule", [])
-            with frozen_statistics(self.env), early_resets_allowed(self.env):  # SB3 resets the workers, and nobody plays on
+            # SB3 resets the workers here, and these episodes are not played
+            with frozen_statistics(self.env), early_resets_allowed(self.env):
                 total_timesteps, callback = self._setup_learn(
                     total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar
                 )
@@ -307,7 +309,7 @@ class MetaOnPolicyAlgorithm(AdaptiveModel):
                     self._update_current_progress_remaining(self.num_timesteps, total_timesteps)
                     self.train(rollout)
                     self._boundary = self._present()
-                    # or they would take memory while the next ones are played
+                    # frees the memory of these episodes before the next ones
                     del rollout
                     callback.update_locals({"traces": None})
                     if log_interval is not None and iteration % log_interval == 0:

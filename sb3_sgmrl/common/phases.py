@@ -25,11 +25,11 @@ def task_phases(
     """
     Attach to the episodes of each task their weights and the parameters that played them.
 
-    :param policy: the policy as a function
-    :param settings: how rewards become weights
-    :param phase: the episodes of every task
-    :param parameter_sets: one per task, or a single one for all
-    :return: one per task
+    :param policy: The policy as a function
+    :param settings: The settings that turn rewards into weights
+    :param phase: The episodes of every task
+    :param parameter_sets: The parameter sets, one per task or a single one for all
+    :return: The phases, one per task
     """
     values = critic_values(policy, phase) if settings.predictor.needs_critic else None
     weighted = episode_weights(phase, settings, policy.policy.observation_space, values)
@@ -41,11 +41,11 @@ def task_phases(
 
 def critic_values(policy: FunctionalPolicy, phase: PhaseBatch) -> np.ndarray:
     """
-    The critic's predictions at its current parameters.
+    Compute the critic's predictions at its current parameters.
 
-    :param policy: the policy as a function
-    :param phase: the episodes of every task
-    :return: shape (n_tasks, n_episodes, n_steps), zero where nothing was played
+    :param policy: The policy as a function
+    :param phase: The episodes of every task
+    :return: The values, shape (n_tasks, n_episodes, n_steps), zero where no step was played
     """
     values = np.zeros(phase.mask.shape)
     with th.no_grad():
@@ -63,15 +63,15 @@ def adapt_tasks(
     n_threads: int | None = None,
 ) -> list[Parameters]:
     """
-    One inner step for every task.
+    Adapt the parameters of every task by one inner step.
 
-    :param policy: the policy as a function
-    :param objective: gives the step sizes
-    :param phases: the episodes of each task with their weights
-    :param tasks: the tasks, to name one in an error
-    :param n_threads: threads over tasks
-    :return: adapted parameters of each task
-    :raises ValueError: when adapted parameters are not finite
+    :param policy: The policy as a function
+    :param objective: The objective, which holds the step sizes
+    :param phases: The episodes of each task with their weights
+    :param tasks: The tasks, to name one in an error
+    :param n_threads: The number of threads over tasks
+    :return: The adapted parameters of each task
+    :raises ValueError: When adapted parameters are not finite
     """
 
     def step(phase: TaskPhase) -> Parameters:
@@ -100,16 +100,16 @@ def play_and_adapt(
     """
     Play the tasks with the meta-parameters, adapt to each, play again, and so on.
 
-    :param env: workers that take tasks
-    :param policy: the policy as a function
-    :param objective: the settings of the inner step; the last phase is weighed for the outer surrogate
-    :param tasks: the tasks
-    :param n_episodes: episodes per task in each phase; one inner step between two phases
-    :param entropy: names the run of phases; equal entropy gives equal results
-    :param n_threads: threads over tasks
-    :param on_step: called after each step of the workers; false stops
-    :param on_phase: called with the index and the episodes of each phase
-    :return: the phases of every task; None when ``on_step`` asked to stop
+    :param env: The workers that take tasks
+    :param policy: The policy as a function
+    :param objective: The objective; it weighs the last phase for the outer surrogate
+    :param tasks: The tasks
+    :param n_episodes: The number of episodes per task in each phase; one inner step between two phases
+    :param entropy: The entropy that names the phases; equal entropy gives equal results
+    :param n_threads: The number of threads over tasks
+    :param on_step: The function to call after each step of the workers; false stops
+    :param on_phase: The function to call with the index and the episodes of each phase
+    :return: The phases of every task; None when ``on_step`` asked to stop
     """
     parameter_sets = [policy.parameters()]
     traces: list[list[TaskPhase]] = [[] for _ in tasks]

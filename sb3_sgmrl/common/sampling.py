@@ -18,11 +18,11 @@ from sb3_sgmrl.policies.inference import ParallelPolicies
 from sb3_sgmrl.vec_env.normalization import LearnsFromPlayers
 from sb3_sgmrl.vec_env.task_workers import ask, check_started, early_resets_allowed, find_horizon
 
-# Where no time limit is known: steps that there is room for at first, and steps after which an episode is given up.
+# Without a known time limit: the initial number of steps in the storage, and the number at which sampling stops.
 _FIRST_SIZE = 256
 LONGEST_EPISODE = 10_000
 
-# called after every step with the locals SB3's callbacks read by name and the number of samples; false stops the phase
+# called after every step with the locals that SB3's callbacks read and the number of samples; false stops the phase
 OnStep = Callable[[dict[str, Any], int], bool]
 
 
@@ -36,19 +36,20 @@ def collect_phase(
     on_step: OnStep | None = None,
 ) -> PhaseBatch | None:
     """
-    Play ``n_episodes`` complete episodes of each task. An episode is seeded by its task and trajectory index and the entropy,
-    and so is the noise of its actions: the number and kind of workers make no difference. A VecNormalize learns from the steps
-    of these episodes only.
+    Play ``n_episodes`` complete episodes of each task.
 
-    :param env: workers that take tasks
-    :param policy: the policy as a function
-    :param parameter_sets: one set of parameters per task, or a single one for all
-    :param tasks: the tasks
-    :param n_episodes: episodes of each
-    :param entropy: names the phase, e.g. (seed, iteration, phase)
-    :param on_step: called after each step
-    :return: the episodes, or None when ``on_step`` asked to stop
-    :raises ValueError: when an observation, a reward or an action is not finite; a VecNormalize has not learnt from it
+    The entropy, the index of the task and the index of the trajectory seed an episode and the noise of its actions. Results
+    therefore do not depend on the number and kind of workers. A VecNormalize learns from the steps of these episodes only.
+
+    :param env: The workers that take tasks
+    :param policy: The policy as a function
+    :param parameter_sets: The parameter sets, one per task or a single one for all
+    :param tasks: The tasks
+    :param n_episodes: The number of episodes of each
+    :param entropy: The entropy that names the phase, such as (seed, iteration, phase)
+    :param on_step: The function to call after each step; false stops
+    :return: The episodes, or None when ``on_step`` asked to stop
+    :raises ValueError: When an observation, a reward or an action is not finite; a VecNormalize has not learnt from it
     """
     seats = _Seats(tasks, n_episodes, env.num_envs)
     n_total, n_workers, current = seats.n_total, env.num_envs, seats.current
@@ -60,7 +61,7 @@ def collect_phase(
     lengths, returns = np.zeros(n_total, dtype=int), np.zeros(n_total)
     normalizer = unwrap_vec_normalize(env)
     player = env if normalizer is None else LearnsFromPlayers(env, normalizer, seats.look)
-    # returns are those before normalisation
+    # returns are computed before normalisation
     original_rewards = buffer.rewards if normalizer is None else np.zeros_like(buffer.rewards)
 
     n_scheduled = []
@@ -77,14 +78,14 @@ def collect_phase(
         observations = index_observations(new_obs, workers)
         seats.check_finite("observation", workers, episodes, observations)
         if (latest := int(steps.max())) not in noise:
-            if n_workers >= n_total:  # nobody will be at an earlier step again
+            if n_workers >= n_total:  # no worker returns to an earlier step
                 noise.clear()
             noise[latest] = policy.draw_noise(n_total, np.random.default_rng([*entropy, 1, latest]))
         chosen_noise = noise[steps[0]][episodes] if (steps == steps[0]).all() else _gather(noise, steps, episodes)
         chosen = policies.actions(
             episodes, observations, chosen_noise, partial(seats.check_finite, "action", workers, episodes)
         )
-        # idle workers get some valid action; they do not play it
+        # idle workers receive a valid action, which is not recorded
         actions = np.repeat(chosen[:1], n_workers, axis=0)
         actions[workers] = chosen
         new_obs, rewards, dones, infos = player.step(env_actions(env.action_space, actions))
@@ -112,12 +113,12 @@ def collect_phase(
 
 
 def _make_room(buffer: TaskRolloutBuffer, horizon: int | None) -> None:
-    """Where no time limit is known, the storage grows with the longest episode."""
+    """Extend the storage for a longer episode when no time limit is known."""
     if horizon is not None:
-        raise ValueError(f"An episode went on after the time limit of {horizon} steps known for `env`.")
+        raise ValueError(f"`env` must end every episode at its time limit of {horizon} steps, but an episode is longer.")
     if buffer.buffer_size >= LONGEST_EPISODE:
         raise ValueError(
-            f"An episode went on after {LONGEST_EPISODE} steps, and no time limit is known for `env`: pass "
+            f"`env` has no known time limit, and an episode is longer than {LONGEST_EPISODE} steps: pass "
             "TaskDistEnv(..., horizon=n_steps), or wrap it in gymnasium.wrappers.TimeLimit(env, n_steps)."
         )
     n_steps = min(2 * buffer.buffer_size, LONGEST_EPISODE)
@@ -134,14 +135,14 @@ def _gather(noise: dict[int, np.ndarray], steps: np.ndarray, episodes: np.ndarra
 
 
 def _hide_idle(idle: np.ndarray, dones: np.ndarray, infos: Sequence[dict[str, Any]]) -> None:
-    """A time limit above TaskDistEnv runs on in idle workers: that is the end of no episode."""
+    """Hide the ends of idle workers, in which a time limit above TaskDistEnv keeps counting."""
     for worker in idle[dones[idle]]:
         dones[worker] = False
         infos[worker].clear()
 
 
 class _Seats:
-    """Worker w plays the episodes w, w + n_workers, …; ``current`` has the one each is at, and there are ``n_total``."""
+    """Worker w plays the episodes w, w + n_workers, … of ``n_total``; ``current`` holds the current episode of each."""
 
     def __init__(self, tasks: Sequence[Any], n_episodes: int, n_workers: int) -> None:
         self.tasks, self.n_episodes = tasks, n_episodes
@@ -149,7 +150,7 @@ class _Seats:
         self.current = np.arange(n_workers)
 
     def workers(self) -> np.ndarray:
-        """Those that play, shape (n,)."""
+        """List the workers that play, shape (n,)."""
         return np.nonzero(self.current < self.n_total)[0]
 
     def look(
@@ -159,7 +160,7 @@ class _Seats:
         dones: np.ndarray | None = None,
         infos: Sequence[dict[str, Any]] = (),
     ) -> np.ndarray:
-        """What a VecNormalize is about to learn from must be finite; gives the workers that play on, shape (n,)."""
+        """Check the data that a VecNormalize will learn from, and list the workers that still play, shape (n,)."""
         episodes = self.current
         if rewards is not None and dones is not None:
             self.check_step(rewards, dones, infos)
@@ -169,7 +170,7 @@ class _Seats:
         return playing
 
     def check_step(self, rewards: np.ndarray, dones: np.ndarray, infos: Sequence[dict[str, Any]]) -> None:
-        """The rewards of a step, and the last observations of episodes, which nobody acts on."""
+        """Check the rewards of a step and the last observations of episodes."""
         workers = self.workers()
         self.check_finite("reward", workers, self.current[workers], rewards[workers])
         for worker in workers[dones[workers]][:, None]:
@@ -178,7 +179,7 @@ class _Seats:
                 self.check_finite("last observation", worker, self.current[worker], np.asarray(part)[None])
 
     def check_finite(self, what: str, workers: np.ndarray, episodes: np.ndarray, *values: Observations) -> None:
-        """The first row that is not finite is an error, which names the worker and the task."""
+        """Raise an error that names worker and task of the first row that is not finite."""
         for value in values:
             for array in value.values() if isinstance(value, dict) else (value,):
                 if array.dtype.kind == "f" and not np.isfinite(array).all():

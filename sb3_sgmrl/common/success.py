@@ -1,4 +1,4 @@
-"""How often adapted policies succeed, where the environment says what success is."""
+"""Success rates of adapted policies, for environments that report success."""
 
 from __future__ import annotations
 
@@ -31,22 +31,23 @@ def evaluate_success(
     seed: int = 0,
 ) -> AdaptationReport:
     """
-    Success rates before and after adaptation by Meta-World's protocol: to each test task the policy adapts with ``n_episodes``
-    episodes per inner step, in which actions are drawn; then it plays ``n_eval_episodes`` with the most likely actions. An
-    episode is a success when the environment reports one, ``info["success"]`` or ``info["is_success"]``, at any of its
-    steps.
+    Measure success rates before and after adaptation by Meta-World's protocol.
 
-    :param model: a trained model; it stays as it is
-    :param env: where to play; the model's environment when None
-    :param n_tasks: number of tasks drawn, from the test tasks when the environment keeps some
-    :param n_steps: number of inner steps
-    :param n_episodes: episodes per task to adapt with in each step
-    :param n_eval_episodes: episodes per task to judge each policy by
-    :param tasks: these tasks instead of drawn ones
-    :param seed: seed of tasks and episodes
-    :return: success rates in place of returns
-    :raises ValueError: for non-positive counts, no tasks, or an environment that does not go with the model or reports no
-        success
+    The policy adapts to each test task with ``n_episodes`` episodes of sampled actions per inner step. Then it plays
+    ``n_eval_episodes`` episodes with the most likely actions. An episode succeeds when the environment reports success at
+    any step, as ``info["success"]`` or ``info["is_success"]``.
+
+    :param model: A trained model, which does not change
+    :param env: The environment to play in; the model's environment when None
+    :param n_tasks: The number of tasks to draw; test tasks when the environment has some
+    :param n_steps: The number of inner steps
+    :param n_episodes: The number of episodes per task in each inner step
+    :param n_eval_episodes: The number of episodes per task that measure each policy
+    :param tasks: The tasks; None draws them
+    :param seed: The seed of tasks and episodes
+    :return: The report, with success rates as returns
+    :raises ValueError: When a count is not positive, there are no tasks, or the environment does not match the model or
+        reports no success
     """
     check_positive(n_tasks=n_tasks, n_steps=n_steps, n_episodes=n_episodes, n_eval_episodes=n_eval_episodes)
     check_seed(seed)
@@ -65,7 +66,7 @@ def evaluate_success(
 
 
 def _success_rate(policy: ActorCriticPolicy, env: VecEnv, task: Any, seeds: Sequence[int]) -> float:
-    """The part of episodes with these seeds that succeed; worker w plays the episodes w, w + n_workers, …"""
+    """Return the share of successful episodes with these seeds; worker w plays the episodes w, w + n_workers, …"""
     schedules = [[(task, seed) for seed in seeds[worker :: env.num_envs]] for worker in range(env.num_envs)]
     for worker, schedule in enumerate(schedules):
         ask(env, "set_schedule", schedule, indices=worker)

@@ -1,4 +1,4 @@
-"""What training needs of a policy, compared with what the policy is now."""
+"""Checks that the current policy has everything that training needs."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from sb3_sgmrl.policies.functional import FunctionalPolicy
 
 def check_derivatives(model: Any, policy: FunctionalPolicy) -> None:
     """
+    Check that the policy has the derivatives that training needs.
+
     :param model: The algorithm, with its constructor arguments as attributes
-    :param policy: Its policy as a function
-    :raises ValueError: When it needs second derivatives that the policy does not have
+    :param policy: The policy as a function
+    :raises ValueError: When the algorithm needs second derivatives that the policy does not have
     """
     if policy.not_twice is not None and not (model.first_order and model.score_term is None):
         raise ValueError(
@@ -22,9 +24,11 @@ def check_derivatives(model: Any, policy: FunctionalPolicy) -> None:
 
 def check_trainable(model: Any, policy: FunctionalPolicy) -> None:
     """
+    Check that training reaches every parameter that it needs.
+
     :param model: The algorithm, with its constructor arguments as attributes
-    :param policy: Its policy as a function
-    :raises ValueError: When a parameter that shapes actions, or one of a critic that is needed, could not be trained
+    :param policy: The policy as a function
+    :raises ValueError: When a parameter of the actor, or of a critic that the algorithm uses, cannot be trained
     """
     check_derivatives(model, policy)
     if model.step_sizes is not None:

@@ -1,4 +1,4 @@
-"""Task families. Gymnasium 1.0 and later load no plugins by themselves, so importing this package registers them."""
+"""Task families. Importing this package registers them, because Gymnasium 1.0 and later load no plugins."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sb3_sgmrl.envs.mujoco_registry import register_mujoco
 
 
 def register_envs() -> None:
-    """Register every family with Gymnasium, single and batched form under one id. May be called repeatedly."""
+    """Register every family with Gymnasium, single and batched form under one id. You may call it repeatedly."""
     _register("Navigation2D-v0", "navigation:Navigation2D", 100)
     _register("Navigation2DPaper-v0", "navigation:Navigation2D", 100, action_bound=10.0)
     _register("BernoulliBandit-v0", "bandit:BernoulliBandit", 10)

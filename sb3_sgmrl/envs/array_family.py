@@ -1,8 +1,8 @@
 """
-Task families written as a few functions on arrays; the single and the batched environment follow from them.
+Task families written as a few functions on arrays, which define the single and the batched environment.
 
-Derive from ``ArrayFamily``, then give ``ArrayTaskEnv`` and ``ArrayTaskVectorEnv`` a constructor each:
-``navigation.py`` is an example of the whole.
+Derive from ``ArrayFamily``, then give ``ArrayTaskEnv`` and ``ArrayTaskVectorEnv`` a constructor each.
+``navigation.py`` is a complete example.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from gymnasium import spaces
 from sb3_sgmrl.tasks.family import TaskFamily, TaskMixin
 from sb3_sgmrl.vec_env.task_vector_env import Columns, TaskVectorEnv, take_columns
 
-# Steps of noise drawn at once. Part of the definition of an episode: changing it changes what a seed means.
+# The number of steps of noise drawn at once. Changing it changes the episode of a seed.
 _NOISE_STEPS = 16
 _NO_NOISE = np.empty((0, 0))
 
 
 class ArrayFamily(TaskFamily, ABC):
     """
-    Tasks and dynamics of a family. In all functions k is the number of episodes played side by side.
+    The tasks and dynamics of a family. In all functions, k is the number of parallel episodes.
 
-    :param observation_space: observation space of one episode
-    :param action_space: action space of one episode
-    :param task_space: the space of one task; its bounds are enforced
-    :param default_task: the task of a fresh environment
-    :param initial_state: the state every episode begins in, an array
-    :param noise_size: random numbers needed per step
+    :param observation_space: The observation space of one episode
+    :param action_space: The action space of one episode
+    :param task_space: The space of one task, whose bounds are enforced
+    :param default_task: The task of a fresh environment
+    :param initial_state: The initial state of every episode, an array
+    :param noise_size: The number of random numbers per step
     """
 
     def __init__(
@@ -55,42 +55,46 @@ class ArrayFamily(TaskFamily, ABC):
         self, states: np.ndarray, actions: np.ndarray, tasks: np.ndarray, noise: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """
-        One step. A row of the result may depend on the same row of the arguments only.
+        Compute one step. A row of the result may depend on the same row of the arguments only.
 
-        :param states: shape (k, *initial_state.shape), not to be changed
-        :param actions: shape (k, *action_space.shape)
-        :param tasks: shape (k, *task_space.shape)
-        :param noise: shape (k, noise_size), as drawn by ``draw_noise``; empty if ``noise_size`` is 0
-        :return: next states, rewards (k,) in float64, terminations (k,)
+        :param states: The states, shape (k, *initial_state.shape); do not change them
+        :param actions: The actions, shape (k, *action_space.shape)
+        :param tasks: The tasks, shape (k, *task_space.shape)
+        :param noise: The noise that ``draw_noise`` drew, shape (k, noise_size); empty if ``noise_size`` is 0
+        :return: The next states, rewards (k,) in float64, terminations (k,)
         """
 
     @abstractmethod
     def observe(self, states: np.ndarray) -> np.ndarray:
         """
-        :param states: shape (k, *initial_state.shape)
-        :return: observations, shape (k, *observation_space.shape), in the dtype of ``observation_space``
+        Compute the observations of states.
+
+        :param states: The states, shape (k, *initial_state.shape)
+        :return: The observations, shape (k, *observation_space.shape), in the dtype of ``observation_space``
         """
 
     def draw_noise(self, rng: np.random.Generator, out: np.ndarray) -> None:
         """
-        Draw noise for some steps; uniform on [0, 1) unless overridden.
+        Draw noise for some steps. The default is uniform on [0, 1).
 
-        :param rng: the generator of the episode
-        :param out: the array to be filled, shape (noise_size, number of steps)
+        :param rng: The generator of the episode
+        :param out: The array to fill, shape (noise_size, number of steps)
         """
         rng.random(out=out)
 
     @abstractmethod
     def draw(self, state: np.ndarray, task: np.ndarray) -> np.ndarray:
         """
-        :param state: one state
-        :param task: one task
-        :return: an RGB image, shape (height, width, 3), dtype uint8
+        Draw a picture of a state.
+
+        :param state: One state
+        :param task: One task
+        :return: An RGB image, shape (height, width, 3), dtype uint8
         """
 
 
 class _Noise:
-    """Noise of n episodes, drawn in blocks because a call of a generator costs more than a step of an episode."""
+    """The noise of n episodes, drawn in blocks, because a call of a generator costs more than a step of an episode."""
 
     def __init__(self, family: ArrayFamily, n: int):
         self.family = family
@@ -102,9 +106,11 @@ class _Noise:
 
     def take(self, columns: Columns, rng_of: Callable[[int], np.random.Generator]) -> np.ndarray:
         """
-        :param columns: the columns to be stepped
-        :param rng_of: the generator of a column, given its index
-        :return: noise for one step of each, shape (k, noise_size)
+        Take the noise of one step.
+
+        :param columns: The columns to step
+        :param rng_of: The generator of a column, given its index
+        :return: The noise for one step of each, shape (k, noise_size)
         """
         if self.family.noise_size == 0:
             return _NO_NOISE
@@ -121,8 +127,8 @@ class ArrayTaskEnv(TaskMixin, gym.Env):
     """
     The single environment of an array family.
 
-    :param family: tasks and dynamics
-    :param render_mode: ``None`` or "rgb_array"
+    :param family: The family
+    :param render_mode: The render mode, ``None`` or "rgb_array"
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 20}  # noqa: RUF012
@@ -139,11 +145,11 @@ class ArrayTaskEnv(TaskMixin, gym.Env):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """
-        Begin an episode of the task that is set.
+        Begin an episode of the current task.
 
-        :param seed: seed of the random generator, ``None`` to go on with the one there is
-        :param options: not used
-        :return: first observation and an empty dictionary
+        :param seed: The seed of the random generator; ``None`` keeps the existing generator
+        :param options: The options, which are ignored
+        :return: The first observation and an empty dictionary
         """
         super().reset(seed=seed)
         self._states = self.family.initial_state[None]
@@ -152,8 +158,10 @@ class ArrayTaskEnv(TaskMixin, gym.Env):
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """
-        :param action: an element of the action space
-        :return: observation, reward, terminated, truncated (always false), and an empty dictionary
+        Apply an action.
+
+        :param action: An element of the action space
+        :return: The observation, reward, terminated, truncated (always false), and an empty dictionary
         """
         noise = self._noise.take(slice(None), lambda _: self.np_random)
         self._states, rewards, terminated = self.family.transition(self._states, np.asarray(action)[None], self.tasks, noise)
@@ -161,7 +169,9 @@ class ArrayTaskEnv(TaskMixin, gym.Env):
 
     def render(self) -> np.ndarray | None:  # type: ignore[override]
         """
-        :return: an RGB image, or ``None`` without a render mode
+        Render the state.
+
+        :return: An RGB image, or ``None`` without a render mode
         """
         return None if self.render_mode is None else self.family.draw(self._states[0], self.tasks[0])
 
@@ -170,10 +180,10 @@ class ArrayTaskVectorEnv(TaskVectorEnv):
     """
     The batched environment of an array family.
 
-    :param num_envs: number of columns
-    :param family: tasks and dynamics
-    :param max_episode_steps: steps after which an episode is truncated, ``None`` for never
-    :param render_mode: ``None`` or "rgb_array"
+    :param num_envs: The number of columns
+    :param family: The family
+    :param max_episode_steps: The number of steps after which an episode is truncated; ``None`` for no limit
+    :param render_mode: The render mode, ``None`` or "rgb_array"
     """
 
     family: ArrayFamily
@@ -201,4 +211,4 @@ class ArrayTaskVectorEnv(TaskVectorEnv):
 
 def _check_render_mode(render_mode: str | None) -> None:
     if render_mode not in (None, "rgb_array"):
-        raise ValueError(f"render_mode must be None or 'rgb_array', got {render_mode!r}.")
+        raise ValueError(f"`render_mode` must be None or 'rgb_array', got {render_mode!r}.")

@@ -10,15 +10,17 @@ from sb3_sgmrl.envs.array_family import ArrayFamily, ArrayTaskEnv, ArrayTaskVect
 
 class BernoulliBandit(ArrayFamily):
     """
-    An action pulls one of ``n_arms`` arms, which pays 1 with the arm's probability and else 0. A task is the vector of
-    probabilities, uniform on [0, 1]^n_arms. The observation is the constant 1.
+    Bandits whose arms pay 1 with some probability and else 0.
 
-    :param n_arms: number of arms
+    An action pulls one of ``n_arms`` arms. A task is the vector of their probabilities, uniform on [0, 1]^n_arms. The
+    observation is the constant 1.
+
+    :param n_arms: The number of arms
     """
 
     def __init__(self, n_arms: int = 5):
         if n_arms < 1:
-            raise ValueError(f"n_arms must be at least 1, got {n_arms}.")
+            raise ValueError(f"`n_arms` must be at least 1, got {n_arms}.")
         super().__init__(
             observation_space=spaces.Box(0.0, 1.0, (1,), np.float32),
             action_space=spaces.Discrete(n_arms),
@@ -31,7 +33,7 @@ class BernoulliBandit(ArrayFamily):
     def transition(
         self, states: np.ndarray, actions: np.ndarray, tasks: np.ndarray, noise: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """See ``ArrayFamily``; the state is the arm pulled last, -1 at first, and serves the picture only."""
+        """See ``ArrayFamily``. The state is the last arm, -1 at first; only the picture uses it."""
         rewards = (noise[:, 0] < tasks[np.arange(len(tasks)), actions]).astype(np.float64)
         return actions, rewards, np.zeros(len(tasks), dtype=bool)
 
@@ -40,7 +42,7 @@ class BernoulliBandit(ArrayFamily):
         return np.ones((len(states), 1), dtype=np.float32)
 
     def draw(self, state: np.ndarray, task: np.ndarray) -> np.ndarray:
-        """See ``ArrayFamily``: a bar per arm as high as its probability, the one pulled last in green."""
+        """See ``ArrayFamily``. The height of a bar is the probability of its arm; the last arm is green."""
         image = np.full((100, 20 * len(task), 3), 255, dtype=np.uint8)
         for arm, probability in enumerate(task):
             colour = (60, 160, 60) if arm == state else (120, 120, 120)
@@ -50,10 +52,10 @@ class BernoulliBandit(ArrayFamily):
 
 class BernoulliBanditEnv(ArrayTaskEnv):
     """
-    ``BernoulliBandit`` as a single environment. An episode is as long as ``gym.make(..., max_episode_steps=)`` says.
+    ``BernoulliBandit`` as a single environment. ``gym.make(..., max_episode_steps=)`` sets the length of episodes.
 
-    :param n_arms: number of arms
-    :param render_mode: ``None`` or "rgb_array"
+    :param n_arms: The number of arms
+    :param render_mode: The render mode, ``None`` or "rgb_array"
     """
 
     def __init__(self, n_arms: int = 5, render_mode: str | None = None):
@@ -64,10 +66,10 @@ class BernoulliBanditVectorEnv(ArrayTaskVectorEnv):
     """
     ``BernoulliBandit`` as a batched environment.
 
-    :param num_envs: number of columns
-    :param max_episode_steps: pulls per episode, ``None`` for no limit
-    :param n_arms: number of arms
-    :param render_mode: ``None`` or "rgb_array"
+    :param num_envs: The number of columns
+    :param max_episode_steps: The number of pulls per episode; ``None`` for no limit
+    :param n_arms: The number of arms
+    :param render_mode: The render mode, ``None`` or "rgb_array"
     """
 
     def __init__(self, num_envs: int, max_episode_steps: int | None = 10, n_arms: int = 5, render_mode: str | None = None):

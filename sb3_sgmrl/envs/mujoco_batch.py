@@ -1,4 +1,4 @@
-"""Many environments of a MuJoCo family at a time, on a thread pool."""
+"""The batched environment of a MuJoCo family, on a thread pool."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ class MujocoTaskVectorEnv(TaskVectorEnv):
     The batched environment of a MuJoCo family, stepped by ``mujoco.batch.Batch``. Observations, rewards and terminations
     equal those of the single environment to the bit, whatever the number of threads.
 
-    :param num_envs: number of columns
-    :param family: model, tasks and what is computed from them
-    :param max_episode_steps: steps after which an episode is truncated, ``None`` for never
-    :param n_threads: threads that run the simulator, ``None`` for one per CPU
-    :param render_mode: ``None`` or "rgb_array"
-    :param picture: arguments of the single environment for pictures, such as ``width`` or ``camera_name``
-    :raises ImportError: if MuJoCo is older than 3.17, which brought ``mujoco.batch``
-    :raises ValueError: if an argument is out of range
+    :param num_envs: The number of columns
+    :param family: The family
+    :param max_episode_steps: The number of steps after which an episode is truncated; ``None`` for no limit
+    :param n_threads: The number of threads that run the simulator; ``None`` for one per CPU
+    :param render_mode: The render mode, ``None`` or "rgb_array"
+    :param picture: The arguments of the single environment for rendering, such as ``width`` or ``camera_name``
+    :raises ImportError: When MuJoCo is older than 3.17, the first version with ``mujoco.batch``
+    :raises ValueError: When an argument is out of range
     """
 
     family: MujocoFamily
@@ -41,7 +41,7 @@ class MujocoTaskVectorEnv(TaskVectorEnv):
         **picture: Any,
     ):
         if n_threads is not None and n_threads < 1:
-            raise ValueError(f"n_threads must be at least 1 or None, got {n_threads}.")
+            raise ValueError(f"`n_threads` must be at least 1 or None, got {n_threads}.")
         super().__init__(num_envs, family, family.observation_space, family.action_space, max_episode_steps, render_mode)
         self._n_threads = n_threads
         self._picture = picture
@@ -63,7 +63,7 @@ class MujocoTaskVectorEnv(TaskVectorEnv):
         values = self.family.model_values(self.family.default_task[None])
         self._model_fields = {name: self._batch.expand(name) for name in values}
 
-    # A Batch cannot be pickled, but the rows of its state can.
+    # The rows of a Batch's state can be pickled, but not the Batch itself.
     def __getstate__(self) -> dict[str, Any]:
         made = ("_batch", "_qpos", "_qvel", "_ctrl", "_views", "_model_fields", "_viewer")
         return {
@@ -94,7 +94,7 @@ class MujocoTaskVectorEnv(TaskVectorEnv):
         return self.family.make_state(field)
 
     def _remember(self, columns: Columns, state: MujocoState) -> None:
-        # Kept, because what is computed from a state does not survive pickling.
+        # Stored, because pickling keeps the state but not the values computed from it.
         if (remembered := self.family.remember(state)) is not None:
             if self._before is None:
                 self._before = np.zeros((self.num_envs, *remembered.shape[1:]), remembered.dtype)

@@ -1,4 +1,4 @@
-"""Do the single and the batched form of a MuJoCo family agree?"""
+"""A check that the single and the batched form of a MuJoCo family agree."""
 
 from __future__ import annotations
 
@@ -15,13 +15,16 @@ from sb3_sgmrl.envs.mujoco_single import MujocoTaskEnv
 
 def check_family(family: MujocoFamily, n_steps: int = 100, seed: int = 0) -> None:
     """
-    Play the same tasks, seeds and actions in the single and in the batched form, and compare everything to the bit: models,
-    observations, rewards and ends. Five columns play two short episodes each, but for one that plays one and is idle then.
+    Compare the single and the batched form of a family to the bit.
 
-    :param family: the family
-    :param n_steps: steps to be played
-    :param seed: of tasks, episodes and actions
-    :raises ValueError: if the forms differ or a simulation is unstable; the sentence names what, the column and the step
+    Both play the same tasks, seeds and actions. The check compares models, observations, rewards and ends of episodes. Four
+    columns play two short episodes each; one column plays a single episode and then is idle.
+
+    :param family: The family
+    :param n_steps: The number of steps
+    :param seed: The seed of tasks, episodes and actions
+    :raises ValueError: When the forms differ or a simulation is unstable; the message names the quantity, the column and the
+        step
     """
     if not isinstance(family, MujocoFamily):
         raise ValueError(f"`family` must be a MujocoFamily, got {family!r}.")
@@ -66,7 +69,7 @@ def _check_stable(single: MujocoTaskEnv, column: int, step: int) -> None:
     warnings = (mujoco.mjtWarning.mjWARN_BADQPOS, mujoco.mjtWarning.mjWARN_BADQVEL, mujoco.mjtWarning.mjWARN_BADQACC)
     if any(single.data.warning[kind].number for kind in warnings):
         raise ValueError(
-            f"The simulation of {type(single.family).__name__} is unstable and MuJoCo began it anew, column {column}, step "
+            f"The simulation of {type(single.family).__name__} is unstable and MuJoCo restarted it, column {column}, step "
             f"{step}: use a smaller time step or narrower bounds of the tasks."
         )
 
@@ -93,7 +96,7 @@ def _compare(family: MujocoFamily, name: str, column: int, step: int, single: An
 
 
 def _compare_models(family: MujocoFamily, column: int, single: mujoco.MjModel, batched: mujoco.MjModel) -> None:
-    named = list(family.model_values(family.default_task[None]))  # first, because the others may be derived from them
+    named = list(family.model_values(family.default_task[None]))  # first, because MuJoCo may derive the others from them
     others = [name for name in dir(single) if not name.startswith("_") and isinstance(getattr(single, name), np.ndarray)]
     for name in [*named, *others]:
         ours, theirs = (np.asarray(model_field(model, name)) for model in (single, batched))

@@ -1,4 +1,4 @@
-"""Task families on a MuJoCo model: what they are made of. The single and the batched environment follow from it."""
+"""Task families on a MuJoCo model. A family defines the single and the batched environment."""
 
 from __future__ import annotations
 
@@ -31,34 +31,34 @@ class MujocoFamily(TaskFamily):
     """
     Tasks on a MuJoCo model of your own. Derive from it and write ``reward``; the other methods have defaults.
 
-    The numbers of a task are those of ``task_space`` first, then those of ``factors``, then those of ``values``. Bounds of a
-    field are a pair (low, high) or a ``Box``, for one number, for one per row, or for all numbers of the field. A dictionary
-    from names to bounds selects rows instead: ``{"body_mass": {"payload": (0.1, 2.0)}}``. Inertias follow the masses unless
-    ``body_inertia`` is named, too. Fields are put in force when an episode begins, with all constants that MuJoCo derives
+    A task holds the numbers of ``task_space``, then those of ``factors``, then those of ``values``. The bounds of a field
+    are a pair (low, high) or a ``Box``: for one number, for one per row, or for all numbers of the field. A dictionary
+    from names to bounds selects rows instead: ``{"body_mass": {"payload": (0.1, 2.0)}}``. Inertias follow the masses, except
+    when you name ``body_inertia``, too. Fields take effect when an episode begins, with all constants that MuJoCo derives
     from them.
 
-    In all methods n is the number of episodes played side by side; a row of a result may depend on the same row of the
-    arguments only.
+    In all methods, n is the number of parallel episodes. A row of a result may depend on the same row of the arguments
+    only.
 
-    :param model: an XML file, its text, or an ``MjModel``, which is copied
-    :param frame_skip: steps of the simulator per step of the environment
-    :param task_space: what ``reward`` is about, a ``Box`` of shape (k,) with finite bounds
-    :param factors: model fields that are multiplied by numbers of the task, with the bounds of these numbers
-    :param values: model fields that are numbers of the task, with their bounds
-    :param default_task: the task of a fresh environment; if not given, factors of 1, the model's own values and the middle of
-        ``task_space``
-    :param sensors: names of the sensors that ``observe`` appends
-    :param reset_noise: positions and velocities of a first state are uniform within this distance of the model's
-    :param keyframe: name of the model's keyframe in which episodes begin, instead of ``qpos0`` at rest
-    :param action_bound: if given, the action space is [-action_bound, action_bound] and mapped linearly onto the ranges of
-        the actuators
-    :raises ValueError: if an argument does not fit the model, or there are no tasks
+    :param model: An XML file, its text, or an ``MjModel``, which is copied
+    :param frame_skip: The number of simulator steps per environment step
+    :param task_space: The space of the numbers that ``reward`` uses, a ``Box`` of shape (k,) with finite bounds
+    :param factors: The model fields to multiply by numbers of the task, with the bounds of these numbers
+    :param values: The model fields to set to numbers of the task, with their bounds
+    :param default_task: The task of a fresh environment; the default has factors of 1, the model's own values and the middle
+        of ``task_space``
+    :param sensors: The names of the sensors that ``observe`` appends
+    :param reset_noise: The greatest distance of initial positions and velocities from the model's; they are drawn uniformly
+    :param keyframe: The name of the model's keyframe in which episodes begin; the default is ``qpos0`` at rest
+    :param action_bound: The bound of the action space [-action_bound, action_bound], which is mapped linearly onto the
+        actuator ranges
+    :raises ValueError: When an argument does not fit the model, or there are no tasks
     """
 
     #: Camera of Gymnasium's ``MujocoRenderer``, such as {"distance": 3.0}; ``None`` for MuJoCo's free camera.
     default_camera_config: dict[str, Any] | None = None
-    #: Whether what is computed from positions and velocities, such as ``site_xpos``, is of the state after the step. If not,
-    #: it is one step of the simulator behind, as in Gymnasium's environments. Forces are always those of the last such step.
+    #: Whether fields computed from positions and velocities, such as ``site_xpos``, belong to the state after the step. If
+    #: not, they are one simulator step behind, as in Gymnasium's environments. Forces are always those of the last such step.
     current_fields: ClassVar[bool] = True
 
     def __init__(
@@ -110,45 +110,45 @@ class MujocoFamily(TaskFamily):
         low, high = (np.broadcast_to(np.float32(side), (self.model.nu,)) for side in bounds)
         self.action_space = spaces.Box(low, high, dtype=np.float32)
 
-    # -- to be written by a family ---------------------------------------------------------------------------------
+    # -- methods that a family overrides ---------------------------------------------------------------------------
 
     def reward(self, state: MujocoState, controls: np.ndarray, tasks: np.ndarray) -> np.ndarray:
         """
         Reward a step.
 
-        :param state: the state after the step
-        :param controls: what reached the actuators, shape (n, nu)
-        :param tasks: the tasks in force, shape (n, numbers of a task)
-        :return: rewards, shape (n,), dtype float64
+        :param state: The state after the step
+        :param controls: The controls that reached the actuators, shape (n, nu)
+        :param tasks: The current tasks, shape (n, numbers of a task)
+        :return: The rewards, shape (n,), dtype float64
         """
-        raise NotImplementedError(f"{type(self).__name__} needs a method reward(state, controls, tasks).")
+        raise NotImplementedError(f"{type(self).__name__} must have a method `reward(state, controls, tasks)`.")
 
     def observe(self, state: MujocoState) -> np.ndarray:
         """
-        What the policy sees: positions, velocities and ``sensors``, unless overridden.
+        Compute observations. The default returns positions, velocities and ``sensors``.
 
-        :param state: the state
-        :return: observations, shape (n, size), dtype float64 or float32
+        :param state: The state
+        :return: The observations, shape (n, size), dtype float64 or float32
         """
         return np.concatenate([state.qpos, state.qvel, *map(state.sensor, self.sensors)], axis=1)
 
     def terminated(self, state: MujocoState, tasks: np.ndarray) -> np.ndarray:
         """
-        Which episodes end; none, unless overridden.
+        Decide which episodes end. The default ends none.
 
-        :param state: the state after the step
-        :param tasks: the tasks in force, shape (n, numbers of a task)
-        :return: shape (n,), dtype bool
+        :param state: The state after the step
+        :param tasks: The current tasks, shape (n, numbers of a task)
+        :return: Whether each episode ends, shape (n,), dtype bool
         """
         return np.zeros(len(tasks), dtype=bool)
 
     def draw_state(self, rng: np.random.Generator, task: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """
-        Draw where one episode begins: the model's first state with ``reset_noise``, unless overridden.
+        Draw the initial state of an episode. The default adds ``reset_noise`` to the model's initial state.
 
-        :param rng: the generator of the episode
-        :param task: its task
-        :return: generalised positions (nq,) and velocities (nv,)
+        :param rng: The generator of the episode
+        :param task: The task of the episode
+        :return: The generalised positions (nq,) and velocities (nv,)
         """
         noise = self.reset_noise
         qpos = self.init_qpos + rng.uniform(-noise, noise, self.init_qpos.shape)
@@ -156,34 +156,34 @@ class MujocoFamily(TaskFamily):
 
     def remember(self, state: MujocoState) -> np.ndarray | None:
         """
-        What ``reward`` needs of the state before the step, where it finds it as ``state.before``.
+        Store what ``reward`` needs of the state before the step; ``reward`` reads it as ``state.before``.
 
-        :param state: the state before the step
-        :return: shape (n, ...), or ``None`` for nothing
+        :param state: The state before the step
+        :return: An array of shape (n, ...), or ``None``
         """
         return None
 
     def info(self, state: MujocoState, controls: np.ndarray, tasks: np.ndarray) -> dict[str, np.ndarray]:
         """
-        What the single environment tells of a step beside the reward; nothing, unless overridden.
+        Compute the ``info`` of a step in the single environment. The default is empty.
 
-        :param state: the state after the step
-        :param controls: what reached the actuators, shape (n, nu)
-        :param tasks: the tasks in force, shape (n, numbers of a task)
-        :return: arrays of shape (n, ...) by name
+        :param state: The state after the step
+        :param controls: The controls that reached the actuators, shape (n, nu)
+        :param tasks: The current tasks, shape (n, numbers of a task)
+        :return: The arrays of shape (n, ...) by name
         """
         return {}
 
     def model_values(self, tasks: np.ndarray) -> dict[str, np.ndarray]:
         """
-        What the model is made of, where tasks differ in that.
+        Compute the model fields in which tasks differ.
 
-        :param tasks: tasks, shape (n, numbers of a task)
-        :return: fields of MjModel by name, shape (n, ...)
+        :param tasks: The tasks, shape (n, numbers of a task)
+        :return: The fields of MjModel by name, shape (n, ...)
         """
         return self._fields.arrays(tasks[:, self._n_own :]) if len(self._fields.low) else {}
 
-    # -- what follows from it --------------------------------------------------------------------------------------
+    # -- properties and registration -------------------------------------------------------------------------------
 
     @cached_property
     def dt(self) -> float:
@@ -192,32 +192,32 @@ class MujocoFamily(TaskFamily):
 
     @property
     def task_labels(self) -> list[str]:
-        """What each number of a task is: ``task[0]``, or a field, with the name and the place in it."""
+        """The label of each number of a task: ``task[0]``, or a field with the name and the place in it."""
         return [f"task[{i}]" for i in range(self._n_own)] + self._fields.labels
 
     @cached_property
     def observation_space(self) -> spaces.Box:
-        """The space of what ``observe`` returns, without bounds."""
+        """The space of the observations of ``observe``, without bounds."""
         observations = self._probe[1]
         return spaces.Box(-np.inf, np.inf, observations.shape[1:], observations.dtype.type)
 
     @property
     def fields(self) -> frozenset[str]:
-        """Names of the fields of MjData that the functions read."""
+        """The names of the fields of MjData that the functions read."""
         return self._probe[0]
 
     @cached_property
     def refreshes(self) -> bool:
-        """Whether positions and velocities of bodies, sites and sensors are computed anew after a step."""
+        """Whether positions and velocities of bodies, sites and sensors are recomputed after a step."""
         return self.current_fields and any(map(is_computed, self.fields))
 
     def register(self, env_id: str, max_episode_steps: int) -> None:
         """
         Register the family with Gymnasium, the single and the batched form under one id.
 
-        :param env_id: such as "MyArm-v0"; a family that has it already is replaced
-        :param max_episode_steps: steps after which an episode is truncated
-        :raises ValueError: if something else has this id, or a function of the family returns what does not fit
+        :param env_id: The id, such as "MyArm-v0"; an existing family of this id is replaced
+        :param max_episode_steps: The number of steps after which an episode is truncated
+        :raises ValueError: When the id belongs to something else, or a function of the family returns a wrong shape or dtype
         """
         if (
             isinstance(max_episode_steps, bool)
@@ -228,7 +228,7 @@ class MujocoFamily(TaskFamily):
         spec = gym.registry.get(env_id)
         if spec is not None and not isinstance(spec.kwargs.get("family"), MujocoFamily):
             raise ValueError(f"`env_id` must be one that is not registered for something else, got {env_id!r}.")
-        _ = self.observation_space  # functions that do not fit are found now
+        _ = self.observation_space  # raises errors of the family's functions now
         gym.registry.pop(env_id, None)
         gym.register(
             env_id,
@@ -239,7 +239,7 @@ class MujocoFamily(TaskFamily):
         )
 
     def __deepcopy__(self, memo: dict[int, Any]) -> MujocoFamily:
-        # Gymnasium copies the arguments of an environment many times; a family does not change.
+        # Gymnasium copies the arguments of an environment often, and a family never changes.
         return self
 
     def __repr__(self) -> str:
@@ -249,50 +249,60 @@ class MujocoFamily(TaskFamily):
 
     def make_state(self, field: Callable[[str], np.ndarray]) -> MujocoState:
         """
-        :param field: gives the rows of a field of MjData by its name
-        :return: what the functions read
+        Make the state that the family's functions read.
+
+        :param field: The function that returns the rows of a field of MjData by name
+        :return: The state that the functions read
         """
         return MujocoState(self.model, field, self._ids)
 
     def unread(self, name: str) -> AttributeError:
         """
-        :param name: of a field of MjData that the functions did not read when they were tried
-        :return: the error
+        Make the error for a field that only some states read.
+
+        :param name: The name of a field of MjData that the functions did not read in the probe
+        :return: The error
         """
         return AttributeError(f"{type(self).__name__} must read {name!r} in every state or in none, not in some.")
 
     def controls(self, actions: np.ndarray) -> np.ndarray:
         """
-        :param actions: shape (n, nu)
-        :return: what reaches the actuators, shape (n, nu), dtype float64
-        :raises ValueError: if the actions have another shape
+        Map actions to controls.
+
+        :param actions: The actions, shape (n, nu)
+        :return: The controls that reach the actuators, shape (n, nu), dtype float64
+        :raises ValueError: When the actions have another shape
         """
         controls = np.array(actions, dtype=np.float64)
         if controls.shape[1:] != self._control_low.shape:
-            raise ValueError(f"An action must have the shape {self._control_low.shape}, got {controls.shape[1:]}.")
+            raise ValueError(f"`action` must have the shape {self._control_low.shape}, got {controls.shape[1:]}.")
         if self._action_bound is not None:
             controls += self._action_bound
             controls *= (self._control_high - self._control_low) / (2 * self._action_bound)
             controls += self._control_low
-        np.maximum(controls, self._control_low, out=controls)  # quicker than np.clip
+        np.maximum(controls, self._control_low, out=controls)  # faster than np.clip
         return np.minimum(controls, self._control_high, out=controls)
 
     def observations(self, state: MujocoState, n: int) -> np.ndarray:
         """
-        :param state: the state
-        :param n: number of rows
-        :return: what ``observe`` returns
-        :raises ValueError: if that does not fit
+        Call ``observe`` and check its result.
+
+        :param state: The state
+        :param n: The number of rows
+        :return: The observations, as ``observe`` returns them
+        :raises ValueError: When their shape or dtype is wrong
         """
         _, observations = self._probe
         return self._checked("observe", self.observe(state), (n, observations.shape[1]), observations.dtype)
 
     def first_state(self, rng: np.random.Generator, task: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """
-        :param rng: the generator of the episode
-        :param task: its task
-        :return: what ``draw_state`` returns
-        :raises ValueError: if that does not fit
+        Call ``draw_state`` and check its result.
+
+        :param rng: The generator of the episode
+        :param task: The task of the episode
+        :return: The positions (nq,) and velocities (nv,), as ``draw_state`` returns them
+        :raises ValueError: When their shape or dtype is wrong
         """
         drawn = self.draw_state(rng, frozen(task))
         if not (isinstance(drawn, tuple) and [np.shape(part) for part in drawn] == [(self.model.nq,), (self.model.nv,)]):
@@ -305,11 +315,13 @@ class MujocoFamily(TaskFamily):
 
     def outcome(self, state: MujocoState, controls: np.ndarray, tasks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """
-        :param state: the state after the step
-        :param controls: what reached the actuators, shape (n, nu)
-        :param tasks: the tasks in force, shape (n, numbers of a task)
-        :return: what ``reward`` and ``terminated`` return
-        :raises ValueError: if that does not fit
+        Call ``reward`` and ``terminated`` and check their results.
+
+        :param state: The state after the step
+        :param controls: The controls that reached the actuators, shape (n, nu)
+        :param tasks: The current tasks, shape (n, numbers of a task)
+        :return: The results of ``reward`` and ``terminated``
+        :raises ValueError: When their shape or dtype is wrong
         """
         n = len(tasks)
         rewards = self._checked("reward", self.reward(state, controls, tasks), (n,), _FLOAT)
@@ -317,11 +329,11 @@ class MujocoFamily(TaskFamily):
 
     def put_in_force(self, model: mujoco.MjModel, data: mujoco.MjData, tasks: np.ndarray) -> None:
         """
-        Give a model the fields of a task, and reset its data.
+        Set the model fields of a task, and reset the data.
 
-        :param model: a copy of the family's model
-        :param data: of that model
-        :param tasks: one task, shape (1, numbers of a task)
+        :param model: A copy of the family's model
+        :param data: The data of that model
+        :param tasks: One task, shape (1, numbers of a task)
         """
         if values := self.model_values(tasks):
             for name, value in values.items():
@@ -331,8 +343,8 @@ class MujocoFamily(TaskFamily):
 
     @cached_property
     def _probe(self) -> tuple[frozenset[str], np.ndarray]:
-        """Names of the fields that the functions read, and observations of one state in several rows."""
-        n = self.model.nq + self.model.nv + self.model.nu + len(self.default_task) + 2  # like no other length
+        """The names of the fields that the functions read, and observations of one state in several rows."""
+        n = self.model.nq + self.model.nv + self.model.nu + len(self.default_task) + 2  # different from every other length
         model = deepcopy(self.model)
         data = mujoco.MjData(model)
         read: set[str] = set()

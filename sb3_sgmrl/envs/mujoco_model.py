@@ -1,4 +1,4 @@
-"""The MuJoCo model of a family, and its fields that differ from task to task: as numbers of a task and as arrays."""
+"""The MuJoCo model of a family, and the fields that differ between tasks, as numbers of a task and as arrays."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from gymnasium import spaces
 
 from sb3_sgmrl.util.mujoco_warnings import quiet_compiler
 
-# Fields that MuJoCo reads as they are, or whose derived constants mj_setConst follows. Sizes and places of geoms are not among
-# them: the compiler alone derives masses, inertias and bounding volumes from those, as it derives lengths of tendons from the
-# pose in which springs rest. Nor are limits, which a flag may ignore.
+# Fields that MuJoCo reads directly, or whose derived constants mj_setConst updates. Sizes and places of geoms are excluded,
+# because only the compiler derives masses, inertias and bounding volumes from them. The same holds for lengths of tendons,
+# which it derives from the rest pose of springs. Limits are excluded, because a flag may disable them.
 _POSITIVE = ("body_mass", "body_inertia")
 _NOT_NEGATIVE = (
     "dof_armature",
@@ -46,11 +46,11 @@ _OBJECTS = {
 
 @dataclass(frozen=True)
 class _Part:
-    """Numbers of a task that scale or replace rows of a field; ``low`` and ``high`` have the shape of these numbers."""
+    """Numbers of a task that scale or replace rows of a field. ``low`` and ``high`` have the shape of these numbers."""
 
     label: str
     field: str
-    rows: Any  # what selects the rows; ``...`` for all
+    rows: Any  # the index of the rows; ``...`` for all
     scales: bool
     low: np.ndarray
     high: np.ndarray
@@ -59,9 +59,11 @@ class _Part:
 
 def compile_model(model: Any) -> mujoco.MjModel:
     """
-    :param model: an XML file, its text, or an ``MjModel``
-    :return: the model, or a copy of it
-    :raises ValueError: if it is something else, or does not compile
+    Compile or copy a model.
+
+    :param model: An XML file, its text, or an ``MjModel``
+    :return: The model, or a copy of it
+    :raises ValueError: When it is something else, or does not compile
     """
     if isinstance(model, mujoco.MjModel):
         return deepcopy(model)
@@ -78,16 +80,18 @@ def compile_model(model: Any) -> mujoco.MjModel:
     except ValueError as error:
         name = "the text given" if is_text else repr(os.fspath(model))
         raise ValueError(
-            f"`model` must compile, but MuJoCo says of {name}: {' '.join(str(error).split()).rstrip('.')}."
+            f"`model` must compile, but MuJoCo rejects {name}: {' '.join(str(error).split()).rstrip('.')}."
         ) from None
 
 
 def find_keyframe(model: mujoco.MjModel, name: Any) -> int:
     """
-    :param model: a model
-    :param name: of a keyframe
-    :return: its index
-    :raises ValueError: if there is none
+    Find a keyframe by its name.
+
+    :param model: A model
+    :param name: The name of a keyframe
+    :return: The index of the keyframe
+    :raises ValueError: When the model has no such keyframe
     """
     index = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_KEY, name) if isinstance(name, str) else -1
     if index < 0:
@@ -97,9 +101,11 @@ def find_keyframe(model: mujoco.MjModel, name: Any) -> int:
 
 def control_ranges(model: mujoco.MjModel) -> tuple[np.ndarray, np.ndarray]:
     """
-    :param model: a model
-    :return: lower and upper bounds of the controls, shape (nu,)
-    :raises ValueError: if it has no actuators, or one without a range
+    Read the control ranges of the actuators.
+
+    :param model: A model
+    :return: The lower and upper bounds of the controls, shape (nu,)
+    :raises ValueError: When the model has no actuators, or one without a range
     """
     low, high = model.actuator_ctrlrange.T.copy()
     unlimited = np.flatnonzero(low >= high)
@@ -111,12 +117,12 @@ def control_ranges(model: mujoco.MjModel) -> tuple[np.ndarray, np.ndarray]:
 
 class ModelFields:
     """
-    Model fields as a part of a task. The numbers are those of ``factors`` first, then those of ``values``.
+    Model fields as a part of a task. The numbers of ``factors`` come first, then those of ``values``.
 
-    :param model: the model whose fields differ
-    :param factors: bounds of factors by name of a field, see :class:`~sb3_sgmrl.MujocoFamily`
-    :param values: bounds of values by name of a field
-    :raises ValueError: for a field that tasks cannot change, or bounds that do not fit it
+    :param model: The model whose fields differ
+    :param factors: The bounds of factors by name of a field, see :class:`~sb3_sgmrl.MujocoFamily`
+    :param values: The bounds of values by name of a field
+    :raises ValueError: When tasks cannot change a field, or bounds do not fit it
     """
 
     def __init__(self, model: mujoco.MjModel, factors: Mapping[str, Any] | None, values: Mapping[str, Any] | None):
@@ -141,8 +147,10 @@ class ModelFields:
 
     def arrays(self, numbers: np.ndarray) -> dict[str, np.ndarray]:
         """
-        :param numbers: of tasks, shape (n, number of labels)
-        :return: fields of the model by name, shape (n, ...)
+        Compute the model fields of tasks.
+
+        :param numbers: The numbers of tasks, shape (n, number of labels)
+        :return: The fields of the model by name, shape (n, ...)
         """
         n, start = len(numbers), 0
         arrays = {name: np.repeat(value[None], n, axis=0) for name, value in self._original.items()}
@@ -150,7 +158,7 @@ class ModelFields:
             given = numbers[:, start : start + part.low.size]
             start += part.low.size
             rows = self._original[part.field][part.rows]
-            # a number of a row applies to all of the row
+            # a number of a row applies to the whole row
             given = given.reshape(n, *part.low.shape, *[1] * (rows.ndim - part.low.ndim))
             where = (slice(None), part.rows) if part.rows is not ... else ...
             arrays[part.field][where] = rows * given if part.scales else np.broadcast_to(given, (n, *rows.shape))
@@ -178,7 +186,7 @@ class ModelFields:
         low, high = read_bounds(where, bounds)
         selected = self._original[field][rows]
         has_columns = self._original[field].ndim > (0 if field.startswith("opt.") else 1)
-        if has_columns and not scales and low.shape != selected.shape:  # one value for all columns is hardly ever meant
+        if has_columns and not scales and low.shape != selected.shape:  # one value for all columns is probably a mistake
             raise ValueError(f"{where} must hold bounds for all of {selected.shape}, got the shape {low.shape}.")
         if low.shape != selected.shape[: low.ndim]:
             raise ValueError(
@@ -189,25 +197,29 @@ class ModelFields:
         if (field in _POSITIVE and not (low > 0).all()) or (field in _NOT_NEGATIVE and (low < 0).any()):
             raise ValueError(f"{where} must have lower bounds that are {least}, got {low.tolist()}.")
         if scales and not selected.any():
-            raise ValueError(f"{where} would scale zeros: give the field in `values` instead.")
+            raise ValueError(f"{where} must not scale fields that are zero: use `values` instead of `factors`.")
         own = np.ones(low.shape) if scales else _like(selected, low.shape)
         return _Part(label, field, rows, scales, low, high, np.clip(own, low, high))
 
 
 def model_field(model: mujoco.MjModel, name: str) -> Any:
     """
-    :param model: a model
-    :param name: a field, ``opt.`` before those of the options
-    :return: an array that is a view, or a number
+    Read a field of a model.
+
+    :param model: A model
+    :param name: The name of a field; fields of the options begin with ``opt.``
+    :return: An array that is a view, or a number
     """
     return getattr(model.opt, name[4:]) if name.startswith("opt.") else getattr(model, name)
 
 
 def set_model_field(model: mujoco.MjModel, name: str, value: np.ndarray) -> None:
     """
-    :param model: the model to be changed
-    :param name: a field, ``opt.`` before those of the options
-    :param value: its new value
+    Write a field of a model.
+
+    :param model: The model to change
+    :param name: The name of a field; fields of the options begin with ``opt.``
+    :param value: The new value
     """
     if np.ndim(model_field(model, name)):
         model_field(model, name)[:] = value
@@ -217,10 +229,12 @@ def set_model_field(model: mujoco.MjModel, name: str, value: np.ndarray) -> None
 
 def read_bounds(where: str, bounds: Any) -> tuple[np.ndarray, np.ndarray]:
     """
-    :param where: what to call the bounds in an error
-    :param bounds: a ``Box``, or a pair (low, high) of numbers or arrays
-    :return: lower and upper bounds in float64, of one shape
-    :raises ValueError: if they are something else, not finite, or cross
+    Read and check bounds.
+
+    :param where: The name of the bounds in errors
+    :param bounds: A ``Box``, or a pair (low, high) of numbers or arrays
+    :return: The lower and upper bounds in float64, of one shape
+    :raises ValueError: When they are something else, not finite, or cross
     """
     try:
         low, high = (bounds.low, bounds.high) if isinstance(bounds, spaces.Box) else bounds
@@ -256,9 +270,11 @@ def _rows(model: mujoco.MjModel, where: str, field: str, name: str) -> np.ndarra
 
 def names_of(model: mujoco.MjModel, kind: mujoco.mjtObj) -> list[str]:
     """
-    :param model: a model
-    :param kind: a kind of object
-    :return: the names of the objects that have one
+    List the names of the model's objects of a kind.
+
+    :param model: A model
+    :param kind: A kind of object
+    :return: The names of the objects that have one
     """
     n = {
         mujoco.mjtObj.mjOBJ_ACTUATOR: model.nu,
@@ -274,7 +290,7 @@ def names_of(model: mujoco.MjModel, kind: mujoco.mjtObj) -> list[str]:
 
 
 def _like(rows: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """What the model has, as numbers of a shape: the first where one number stands for several."""
+    """Reduce the model's own values to a shape: the first value where one number stands for several."""
     return rows[(...,) + (0,) * (rows.ndim - len(shape))] if rows.ndim > len(shape) else rows
 
 

@@ -12,7 +12,7 @@ _CHEETAH_DIRECTION = {"task": "direction", "ctrl_cost_weight": 0.05}
 _CHEETAH_VELOCITY = {"task": "velocity", "task_range": (0.0, 3.0), "ctrl_cost_weight": 0.05}
 _SWIMMER_VELOCITY = {"task": "velocity", "task_range": (0.1, 0.2), "ctrl_cost_weight": 1e-4}
 
-# As in ProMP and PEARL: the place of the robot is observed, and nothing ends the episode but the horizon.
+# As in ProMP and PEARL, the robot's position is observed, and only the horizon ends an episode.
 _GOAL = {
     "task": "goal",
     "task_range": (0.0, 3.0),
@@ -23,7 +23,7 @@ _GOAL = {
 }
 
 # Robot and arguments of each family. In the velocity tasks of robots that can fall, ``healthy_reward`` is at least the highest
-# goal velocity: to stand still must never be worse than to fall and end the episode.
+# goal velocity. Standing still is then never worse than falling, which ends the episode.
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "HalfCheetahDir-v0": ("HalfCheetah", _CHEETAH_DIRECTION),
     "HalfCheetahVel-v0": ("HalfCheetah", _CHEETAH_VELOCITY),
@@ -43,7 +43,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "HumanoidDir-v0": ("Humanoid", {"task": "angle"}),
     "HumanoidVel-v0": ("Humanoid", {"task": "velocity", "task_range": (0.0, 2.0), "forward_reward_weight": 1.0}),
     "HumanoidGoal-v0": ("Humanoid", {**_GOAL, "forward_reward_weight": 1.0}),
-    # The settings of the SG-MRL paper's program: policies act in a box of +-10, and the Swimmer's reward has the wrong sign.
+    # The settings of the SG-MRL paper's program: the action bound is 10, and the Swimmer's reward has the wrong sign.
     "HalfCheetahDirPaper-v0": ("HalfCheetah", {**_CHEETAH_DIRECTION, "action_bound": 10.0}),
     "HalfCheetahVelPaper-v0": ("HalfCheetah", {**_CHEETAH_VELOCITY, "action_bound": 10.0}),
     "SwimmerVelPaper-v0": ("Swimmer", {**_SWIMMER_VELOCITY, "task": "velocity_wrong_sign", "action_bound": 10.0}),
@@ -51,7 +51,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def register_mujoco() -> None:
-    """Register the families with Gymnasium, unless they are already. MuJoCo is imported when one of them is made."""
+    """Register the families with Gymnasium, and keep existing entries. Making an environment imports MuJoCo."""
     for env_id, (robot, kwargs) in FAMILIES.items():
         if env_id not in gym.registry:
             gym.register(

@@ -1,4 +1,4 @@
-"""Gymnasium's MuJoCo robots (v5) as families: their dynamics, observations, resets and ends, with rewards of tasks."""
+"""Gymnasium's MuJoCo robots (v5) as families, with rewards that depend on a task."""
 
 from __future__ import annotations
 
@@ -24,30 +24,31 @@ from sb3_sgmrl.util.mujoco_warnings import quiet_compiler
 
 class RobotFamily(MujocoFamily):
     """
-    A robot of Gymnasium (v5) whose reward depends on a task. The reward of a step is
+    A robot of Gymnasium (v5) whose reward depends on a task.
+
+    Dynamics, observations, resets and ends of episodes are Gymnasium's. The reward of a step is
 
         forward_reward_weight * (reward of the task) + healthy_reward * (is healthy) - ctrl_cost_weight * |control|^2
 
-    where the control is the action that reaches the simulator: actions outside of the action space are clipped.
+    where the control is the action after clipping to the action space.
 
-    :param task: "direction", "velocity", "velocity_wrong_sign", "angle", "goal" or "dynamics", see
-        ``sb3_sgmrl.envs.mujoco_tasks``
-    :param task_range: the range of the tasks, see there; ``None`` for the default
-    :param action_bound: if given, the action space is [-action_bound, action_bound] and mapped linearly onto the
-        simulator's, as Gymnasium's ``RescaleAction`` does
-    :param kwargs: arguments of Gymnasium's environment, such as ``ctrl_cost_weight`` or ``healthy_reward``
-    :raises ValueError: if there is no such task, the range is empty or ``action_bound`` is not positive
+    :param task: The kind of task: "direction", "velocity", "velocity_wrong_sign", "angle", "goal" or "dynamics"
+    :param task_range: The range of the tasks, see ``sb3_sgmrl.envs.mujoco_tasks``; ``None`` for the default
+    :param action_bound: The bound of the action space, which is mapped linearly onto the simulator's, as by Gymnasium's
+        ``RescaleAction``
+    :param kwargs: The arguments of Gymnasium's environment, such as ``ctrl_cost_weight`` or ``healthy_reward``
+    :raises ValueError: When there is no such task, the range is empty or ``action_bound`` is not positive
     """
 
     current_fields = False
     gymnasium_class: ClassVar[type[MujocoEnv]]
-    # Arguments of Gymnasium's environment that are not open to choice.
+    # Arguments of Gymnasium's environment that users cannot choose.
     fixed_kwargs: ClassVar[dict[str, Any]] = {}
-    # Gymnasium's resets draw velocities from a normal distribution for some robots, from a uniform one for others.
+    # Whether Gymnasium's resets draw velocities from a normal distribution, as for some robots, or from a uniform one.
     normal_velocity_noise = False
     # Gymnasium clips the observed velocities of some robots.
     velocity_limit = np.inf
-    # World coordinates, the first of qpos, which Gymnasium hides from the policy.
+    # The number of world coordinates, the first of qpos, which Gymnasium hides from the policy.
     n_world_coordinates = 2
 
     def __init__(
@@ -96,18 +97,20 @@ class RobotFamily(MujocoFamily):
 
     def position(self, state: MujocoState) -> np.ndarray:
         """
-        The position from whose change Gymnasium computes the velocity.
+        Compute the position whose change is the velocity in Gymnasium.
 
-        :param state: the state
-        :return: the position in m, x first, shape (n, 1) or (n, 2)
+        :param state: The state
+        :return: The position in m, x first, shape (n, 1) or (n, 2)
         """
         return state.qpos[:, : self.n_world_coordinates]
 
     def healthy(self, qpos: np.ndarray, qvel: np.ndarray) -> np.ndarray:
         """
-        :param qpos: generalised positions, shape (n, nq)
-        :param qvel: generalised velocities, shape (n, nv)
-        :return: whether the robot has not fallen, shape (n,), dtype bool
+        Check which robots have not fallen.
+
+        :param qpos: The generalised positions, shape (n, nq)
+        :param qvel: The generalised velocities, shape (n, nv)
+        :return: Whether each robot has not fallen, shape (n,), dtype bool
         """
         return np.ones(len(qpos), dtype=bool)
 
@@ -138,7 +141,7 @@ class RobotFamily(MujocoFamily):
         return ~state.cache["healthy"] & self._terminate_when_unhealthy
 
     def info(self, state: MujocoState, controls: np.ndarray, tasks: np.ndarray) -> dict[str, np.ndarray]:
-        """The velocity, the position and the summands of the reward."""
+        """See ``MujocoFamily``. The info holds the velocity, the position and the summands of the reward."""
         velocities, positions = state.cache["motion"]
         return {
             **state.cache["info"],
@@ -214,7 +217,7 @@ class Ant(RobotFamily):
 
 
 class Humanoid(RobotFamily):
-    """Gymnasium's humanoid; it observes positions and velocities only, and there is no contact cost."""
+    """Gymnasium's humanoid, which observes positions and velocities only, without contact cost."""
 
     gymnasium_class = HumanoidEnv
     fixed_kwargs: ClassVar[dict[str, Any]] = {
@@ -236,7 +239,7 @@ ROBOTS: dict[str, type[RobotFamily]] = {
     robot.__name__: robot for robot in (HalfCheetah, Swimmer, Hopper, Walker2d, Ant, Humanoid)
 }
 
-# Arguments of both forms that are about pictures and not about the robot.
+# Arguments of both forms that concern rendering, not the robot.
 _PICTURE = ("width", "height", "camera_id", "camera_name", "default_camera_config", "max_geom", "visual_options")
 
 
@@ -244,9 +247,9 @@ class RobotTaskEnv(MujocoTaskEnv):
     """
     One robot of Gymnasium with a task.
 
-    :param robot: a key of ``ROBOTS``
-    :param render_mode: ``None``, "human", "rgb_array", "depth_array" or "rgbd_tuple"
-    :param kwargs: arguments of ``RobotFamily``, and of ``MujocoTaskEnv`` for pictures
+    :param robot: A key of ``ROBOTS``
+    :param render_mode: The render mode, ``None``, "human", "rgb_array", "depth_array" or "rgbd_tuple"
+    :param kwargs: The arguments of ``RobotFamily``, and the rendering arguments of ``MujocoTaskEnv``
     """
 
     def __init__(self, robot: str, render_mode: str | None = None, **kwargs: Any):
@@ -258,12 +261,12 @@ class RobotTaskVectorEnv(MujocoTaskVectorEnv):
     """
     Many robots of Gymnasium, each with its own task.
 
-    :param num_envs: number of columns
-    :param robot: a key of ``ROBOTS``
-    :param max_episode_steps: steps after which an episode is truncated, ``None`` for never
-    :param n_threads: threads that run the simulator, ``None`` for one per CPU
-    :param render_mode: ``None`` or "rgb_array"
-    :param kwargs: arguments of ``RobotFamily``, and of ``MujocoTaskEnv`` for pictures
+    :param num_envs: The number of columns
+    :param robot: A key of ``ROBOTS``
+    :param max_episode_steps: The number of steps after which an episode is truncated; ``None`` for no limit
+    :param n_threads: The number of threads that run the simulator; ``None`` for one per CPU
+    :param render_mode: The render mode, ``None`` or "rgb_array"
+    :param kwargs: The arguments of ``RobotFamily``, and the rendering arguments of ``MujocoTaskEnv``
     """
 
     def __init__(

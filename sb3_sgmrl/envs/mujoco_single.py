@@ -1,4 +1,4 @@
-"""One environment of a MuJoCo family."""
+"""The single environment of a MuJoCo family."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ class MujocoTaskEnv(TaskMixin, gym.Env):
     """
     The single environment of a MuJoCo family, stepped by MuJoCo itself.
 
-    :param family: model, tasks and what is computed from them
-    :param render_mode: ``None``, "human", "rgb_array", "depth_array" or "rgbd_tuple"
-    :param width: of pictures, in pixels
-    :param height: of pictures, in pixels
-    :param camera: further arguments of Gymnasium's ``MujocoRenderer``, such as ``camera_name`` or ``default_camera_config``
+    :param family: The family
+    :param render_mode: The render mode, ``None``, "human", "rgb_array", "depth_array" or "rgbd_tuple"
+    :param width: The width of pictures in pixels
+    :param height: The height of pictures in pixels
+    :param camera: The further arguments of Gymnasium's ``MujocoRenderer``, such as ``camera_name`` or
+        ``default_camera_config``
     """
 
     metadata: dict[str, Any] = {"render_modes": ["human", "rgb_array", "depth_array", "rgbd_tuple"]}  # noqa: RUF012
@@ -49,9 +50,9 @@ class MujocoTaskEnv(TaskMixin, gym.Env):
         self.data = mujoco.MjData(self.model)
         self._views = {name: frozen(getattr(self.data, name)[None]) for name in family.fields - {"time"}}
         self._state = family.make_state(self._field)
-        vars(self._state).update(self._views)  # found without a call
+        vars(self._state).update(self._views)  # attributes are faster than calls
 
-    # A copy is made anew; the task has to go with it.
+    # A copy is constructed again and receives the task.
     def __getstate__(self) -> dict[str, Any]:
         arguments = {"family": self.family, "render_mode": self.render_mode, **self._picture}
         return {"arguments": arguments, "tasks": self.tasks, "spec": self.spec}
@@ -62,21 +63,21 @@ class MujocoTaskEnv(TaskMixin, gym.Env):
 
     @property
     def dt(self) -> float:
-        """Seconds per step."""
+        """The seconds per step."""
         return self.family.dt
 
     @property
     def frame_skip(self) -> int:
-        """Steps of the simulator per step."""
+        """The number of simulator steps per step."""
         return self.family.frame_skip
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
         """
-        Begin an episode of the task that is set.
+        Begin an episode of the current task.
 
-        :param seed: seed of the random generator, ``None`` to continue with the one there is
-        :param options: not used
-        :return: first observation and an empty dictionary
+        :param seed: The seed of the random generator; ``None`` keeps the existing generator
+        :param options: The options, which are ignored
+        :return: The first observation and an empty dictionary
         """
         super().reset(seed=seed)
         self.family.put_in_force(self.model, self.data, self.tasks)
@@ -92,8 +93,8 @@ class MujocoTaskEnv(TaskMixin, gym.Env):
         """
         Apply an action for ``frame_skip`` steps of the simulator.
 
-        :param action: shape (nu,)
-        :return: observation, reward, termination, ``False`` and what the family's ``info`` tells
+        :param action: The action, shape (nu,)
+        :return: The observation, reward, termination, ``False`` and the family's ``info``
         """
         family, state, tasks = self.family, self._state, frozen(self.tasks)
         state.cache.clear()
@@ -112,7 +113,9 @@ class MujocoTaskEnv(TaskMixin, gym.Env):
 
     def render(self) -> Any:
         """
-        :return: a picture as the render mode says, ``None`` without one
+        Render the state.
+
+        :return: The picture, or ``None`` without a render mode
         """
         return None if self.render_mode is None else self.mujoco_renderer.render(self.render_mode)
 
@@ -123,7 +126,7 @@ class MujocoTaskEnv(TaskMixin, gym.Env):
 
     @cached_property
     def mujoco_renderer(self) -> Any:
-        """Gymnasium's renderer, made when it is needed."""
+        """Gymnasium's renderer, made at the first access."""
         from gymnasium.envs.mujoco.mujoco_rendering import MujocoRenderer
 
         picture = dict(self._picture)

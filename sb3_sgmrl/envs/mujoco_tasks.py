@@ -1,4 +1,4 @@
-"""What is asked of a MuJoCo robot: directions, velocities and places, and the reward for each, for many columns at once."""
+"""The tasks of MuJoCo robots: directions, velocities, goals and dynamics, with their rewards for many columns at once."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class MujocoTasks(TaskFamily):
     """
     A family of tasks that differ in the reward for moving, or in the robot itself.
 
-    :param low: lower bounds of a task, shape (k,)
-    :param high: upper bounds of a task, shape (k,)
-    :param default_task: the task of a fresh environment
+    :param low: The lower bounds of a task, shape (k,)
+    :param high: The upper bounds of a task, shape (k,)
+    :param default_task: The task of a fresh environment
     """
 
     def __init__(self, low: Sequence[float], high: Sequence[float], default_task: Sequence[float]):
@@ -28,25 +28,27 @@ class MujocoTasks(TaskFamily):
 
     def reward(self, tasks: np.ndarray, velocities: np.ndarray, positions: np.ndarray) -> np.ndarray:
         """
-        :param tasks: the tasks in force, shape (n, k)
-        :param velocities: mean velocities over the step in m/s, x first, shape (n, 1) or (n, 2)
-        :param positions: positions after the step in m, of the shape of ``velocities``
-        :return: rewards, shape (n,)
+        Reward a step.
+
+        :param tasks: The current tasks, shape (n, k)
+        :param velocities: The mean velocities over the step in m/s, x first, shape (n, 1) or (n, 2)
+        :param positions: The positions after the step in m, of the shape of ``velocities``
+        :return: The rewards, shape (n,)
         """
         raise NotImplementedError
 
     def model_values(self, tasks: np.ndarray) -> dict[str, np.ndarray]:
         """
-        What the robot is made of, where tasks differ in that.
+        Compute the model fields in which tasks differ.
 
-        :param tasks: tasks, shape (n, k)
-        :return: fields of MjModel by name, shape (n, ...); they are put in force when an episode begins
+        :param tasks: The tasks, shape (n, k)
+        :return: The fields of MjModel by name, shape (n, ...); they take effect when an episode begins
         """
         return {}
 
 
 class Direction(MujocoTasks):
-    """Run forward (+1) or backward (-1): the reward is g * v."""
+    """Tasks to run forward (+1) or backward (-1). The reward is g * v."""
 
     def __init__(self) -> None:
         super().__init__([-1.0], [1.0], [1.0])
@@ -58,7 +60,7 @@ class Direction(MujocoTasks):
         checked = super().check_tasks(tasks)
         wrong = np.abs(checked) != 1.0
         if wrong.any():
-            raise ValueError(f"task must be a direction, -1 or +1, got {checked[wrong][0]}.")
+            raise ValueError(f"`task` must be a direction, -1 or +1, got {checked[wrong][0]}.")
         return checked
 
     def reward(self, tasks: np.ndarray, velocities: np.ndarray, positions: np.ndarray) -> np.ndarray:
@@ -67,9 +69,9 @@ class Direction(MujocoTasks):
 
 class Velocity(MujocoTasks):
     """
-    Move forward at a given velocity: the reward is -\\|v - g\\|.
+    Tasks to move forward at a velocity g. The reward is -\\|v - g\\|.
 
-    :param task_range: lowest and highest goal velocity in m/s
+    :param task_range: The lowest and highest goal velocity in m/s
     """
 
     def __init__(self, task_range: Range = (0.0, 3.0)):
@@ -81,7 +83,7 @@ class Velocity(MujocoTasks):
 
 
 class WrongSignVelocity(Velocity):
-    """``Velocity`` with the reward +\\|v - g\\|: the sign error of the published Swimmer program, to reproduce its numbers."""
+    """``Velocity`` with the reward +\\|v - g\\|, the sign error of the published Swimmer program, to reproduce its numbers."""
 
     def reward(self, tasks: np.ndarray, velocities: np.ndarray, positions: np.ndarray) -> np.ndarray:
         return -super().reward(tasks, velocities, positions)
@@ -89,9 +91,9 @@ class WrongSignVelocity(Velocity):
 
 class Angle(MujocoTasks):
     """
-    Run in a direction of the plane, given by its angle to the x axis: the reward is cos(g) * v_x + sin(g) * v_y.
+    Tasks to run in a direction of the plane with angle g to the x axis. The reward is cos(g) * v_x + sin(g) * v_y.
 
-    :param task_range: lowest and highest angle in radians
+    :param task_range: The lowest and highest angle in radians
     """
 
     def __init__(self, task_range: Range = (0.0, 2 * math.pi)):
@@ -107,10 +109,10 @@ class Angle(MujocoTasks):
 
 class Goal(MujocoTasks):
     """
-    Go to a place and stay: the reward is -(\\|x - g_x\\| + \\|y - g_y\\|), as in ProMP and PEARL.
+    Tasks to go to a goal and stay there. The reward is -(\\|x - g_x\\| + \\|y - g_y\\|), as in ProMP and PEARL.
 
-    :param task_range: smallest and greatest distance of a goal from the origin in m; sampled goals are uniform on that disc
-        or ring, and the coordinates of any goal are bounded by the greatest distance
+    :param task_range: The smallest and greatest distance of a goal from the origin in m. Sampled goals are uniform on that
+        disc or ring. The greatest distance bounds the coordinates of any goal
     """
 
     def __init__(self, task_range: Range = (0.0, 3.0)):
@@ -130,12 +132,13 @@ class Goal(MujocoTasks):
 
 class Dynamics(MujocoTasks):
     """
-    Run forward with a body that is not observed: the reward is v. A task holds factors of the masses (with the inertias) of
-    the bodies, of the damping of the joints and of the friction of the geoms, in this order, each log-uniform, as in the
-    parameter randomisation of ProMP and PEARL.
+    Tasks to run forward with unobserved dynamics. The reward is v.
 
-    :param task_range: smallest and greatest factor
-    :param model: the robot
+    A task holds factors of body masses (with inertias), joint damping and geom friction, in this order. Each
+    factor is log-uniform, as in the parameter randomisation of ProMP and PEARL.
+
+    :param task_range: The smallest and greatest factor
+    :param model: The robot
     """
 
     def __init__(self, task_range: Range = (1.5**-3, 1.5**3), *, model: Any):
@@ -155,7 +158,7 @@ class Dynamics(MujocoTasks):
 
     def model_values(self, tasks: np.ndarray) -> dict[str, np.ndarray]:
         masses, dampings, frictions = np.split(tasks, np.cumsum(self._sizes)[:-1], axis=1)
-        masses = np.concatenate([np.ones((len(tasks), 1)), masses], axis=1)  # the world's
+        masses = np.concatenate([np.ones((len(tasks), 1)), masses], axis=1)  # the world body
         return {
             "body_mass": self._original["body_mass"] * masses,
             "body_inertia": self._original["body_inertia"] * masses[..., None],
@@ -176,22 +179,24 @@ TASKS: dict[str, Callable[..., MujocoTasks]] = {
 
 def make_tasks(task: str, task_range: Range | None, model: Any) -> MujocoTasks:
     """
-    :param task: what is asked of the robot, a key of ``TASKS``
-    :param task_range: see the class in ``TASKS``; ``None`` for its default
-    :param model: the robot
-    :return: the family of tasks
-    :raises ValueError: if there is no such task, it has no range, or the range is empty
+    Make a family of tasks by its name.
+
+    :param task: The kind of task, a key of ``TASKS``
+    :param task_range: The range of the tasks, see the class in ``TASKS``; ``None`` for its default
+    :param model: The robot
+    :return: The family of tasks
+    :raises ValueError: When there is no such task, it has no range, or the range is empty
     """
     if task not in TASKS:
-        raise ValueError(f"task must be one of {list(TASKS)}, got {task!r}.")
+        raise ValueError(f"`task` must be one of {list(TASKS)}, got {task!r}.")
     of_robot = {"model": model} if task == "dynamics" else {}
     if task_range is None:
         return TASKS[task](**of_robot)
     if task == "direction":
-        raise ValueError(f"task_range must be None for the task 'direction', got {task_range}.")
+        raise ValueError(f"`task_range` must be None for the task 'direction', got {task_range}.")
     low, high = task_range
     if not low < high:
-        raise ValueError(f"task_range must be (low, high) with low < high, got {task_range}.")
+        raise ValueError(f"`task_range` must be (low, high) with low < high, got {task_range}.")
     if task == "dynamics" and not low > 0:
-        raise ValueError(f"task_range must hold positive factors for the task 'dynamics', got {task_range}.")
+        raise ValueError(f"`task_range` must hold positive factors for the task 'dynamics', got {task_range}.")
     return TASKS[task]((float(low), float(high)), **of_robot)

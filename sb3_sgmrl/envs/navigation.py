@@ -1,4 +1,4 @@
-"""2-D navigation to a goal that is not observed (Finn et al. 2017; Fallah et al. 2021, Table 1)."""
+"""2-D navigation to an unobserved goal (Finn et al. 2017; Fallah et al. 2021, Table 1)."""
 
 from __future__ import annotations
 
@@ -18,18 +18,20 @@ _GREY = (170, 170, 170)
 
 class Navigation2D(ArrayFamily):
     """
-    A point in the square [-0.5, 0.5]² starts at the origin and moves by at most 0.1 per step and coordinate. A task is a
-    goal, uniform on the square. The reward is minus the distance of the new position to the goal.
+    Navigation of a point in the square [-0.5, 0.5]² to a goal that it cannot observe.
 
-    :param squared: use the squared distance, as in the text of the paper; its program used the plain one
-    :param early_end: terminate when both coordinates are within 0.01 of the goal
-    :param action_bound: actions in [-action_bound, action_bound]² are mapped linearly onto moves in [-0.1, 0.1]²; those
-        outside are clipped. The published program has 10, so that a standard deviation of 1 moves 0.01 per step
+    The point starts at the origin and moves by at most 0.1 per step and coordinate. A task is a goal, uniform on the
+    square. The reward is minus the distance of the new position to the goal.
+
+    :param squared: Whether to use the squared distance, as in the text of the paper; the published program has the plain one
+    :param early_end: Whether to terminate when both coordinates are within 0.01 of the goal
+    :param action_bound: The bound of actions; [-action_bound, action_bound]² maps linearly onto moves in [-0.1, 0.1]², and
+        actions outside are clipped. The published program has 10, so that a standard deviation of 1 moves 0.01 per step
     """
 
     def __init__(self, squared: bool = False, early_end: bool = True, action_bound: float = 1.0):
         if not action_bound > 0:
-            raise ValueError(f"action_bound must be positive, got {action_bound}.")
+            raise ValueError(f"`action_bound` must be positive, got {action_bound}.")
         super().__init__(
             observation_space=spaces.Box(-ARENA, ARENA, (2,), np.float32),
             action_space=spaces.Box(-action_bound, action_bound, (2,), np.float32),
@@ -44,7 +46,7 @@ class Navigation2D(ArrayFamily):
     def transition(
         self, states: np.ndarray, actions: np.ndarray, tasks: np.ndarray, noise: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """See ``ArrayFamily``; a state is a position, a task a goal."""
+        """See ``ArrayFamily``. A state is a position, and a task is a goal."""
         moves = _clip_in_place(np.multiply(actions, MAX_STEP / self.action_bound, dtype=np.float64), MAX_STEP)
         positions = _clip_in_place(states + moves, ARENA)
         deltas = positions - tasks
@@ -62,14 +64,16 @@ class Navigation2D(ArrayFamily):
         return states.astype(np.float32)
 
     def draw(self, state: np.ndarray, task: np.ndarray) -> np.ndarray:
-        """See ``ArrayFamily``: the edge of the arena, the goal in green, the point in black."""
+        """See ``ArrayFamily``. The picture shows the edge of the arena, the goal in green and the point in black."""
         return self.draw_path(state[None], task)
 
     def draw_path(self, positions: np.ndarray, goal: np.ndarray) -> np.ndarray:
         """
-        :param positions: since the start of the episode, shape (n, 2)
-        :param goal: shape (2,)
-        :return: an RGB image, with former positions in grey
+        Draw a picture of a path.
+
+        :param positions: The positions since the start of the episode, shape (n, 2)
+        :param goal: The goal, shape (2,)
+        :return: An RGB image, with former positions in grey
         """
         image = np.full((_PIXELS, _PIXELS, 3), 255, dtype=np.uint8)
         image[[0, -1]] = image[:, [0, -1]] = _GREY
@@ -87,10 +91,10 @@ class Navigation2DEnv(ArrayTaskEnv):
     """
     ``Navigation2D`` as a single environment.
 
-    :param squared: see ``Navigation2D``
-    :param early_end: see ``Navigation2D``
-    :param action_bound: see ``Navigation2D``
-    :param render_mode: ``None`` or "rgb_array"
+    :param squared: See ``Navigation2D``
+    :param early_end: See ``Navigation2D``
+    :param action_bound: See ``Navigation2D``
+    :param render_mode: The render mode, ``None`` or "rgb_array"
     """
 
     def __init__(
@@ -116,7 +120,9 @@ class Navigation2DEnv(ArrayTaskEnv):
 
     def render(self) -> np.ndarray | None:  # type: ignore[override]
         """
-        :return: an RGB image with the way so far, or ``None`` without a render mode
+        Render the path so far.
+
+        :return: An RGB image with the way so far, or ``None`` without a render mode
         """
         if self.render_mode is None:
             return None
@@ -128,12 +134,12 @@ class Navigation2DVectorEnv(ArrayTaskVectorEnv):
     """
     ``Navigation2D`` as a batched environment.
 
-    :param num_envs: number of columns
-    :param max_episode_steps: steps after which an episode is truncated, ``None`` for never
-    :param squared: see ``Navigation2D``
-    :param early_end: see ``Navigation2D``
-    :param action_bound: see ``Navigation2D``
-    :param render_mode: ``None`` or "rgb_array"
+    :param num_envs: The number of columns
+    :param max_episode_steps: The number of steps after which an episode is truncated; ``None`` for no limit
+    :param squared: See ``Navigation2D``
+    :param early_end: See ``Navigation2D``
+    :param action_bound: See ``Navigation2D``
+    :param render_mode: The render mode, ``None`` or "rgb_array"
     """
 
     def __init__(

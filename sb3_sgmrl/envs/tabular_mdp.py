@@ -15,23 +15,25 @@ MEAN_REWARDS = ("normal", "uniform")
 
 class TabularMDP(ArrayFamily):
     """
-    A task is an array of shape (n_states, n_actions, n_states + 1): ``task[s, a, :-1]`` are the probabilities of the next
-    state, drawn from a flat Dirichlet distribution, and ``task[s, a, -1]`` is the mean reward. Episodes begin in state 0.
-    The defaults, with episodes of 10 steps, are those of RL².
+    Random Markov decision processes with finitely many states and actions.
 
-    :param n_states: number of states
-    :param n_actions: number of actions
-    :param mean_reward: distribution of the mean rewards, "normal" for N(1, 1) or "uniform" for U(0, 1)
-    :param reward_std: standard deviation of the Gaussian noise on a reward
+    A task is an array of shape (n_states, n_actions, n_states + 1). ``task[s, a, :-1]`` holds the probabilities of the next
+    state, drawn from a flat Dirichlet distribution. ``task[s, a, -1]`` is the mean reward. Episodes begin in state 0. The
+    defaults, with episodes of 10 steps, are those of RL².
+
+    :param n_states: The number of states
+    :param n_actions: The number of actions
+    :param mean_reward: The distribution of the mean rewards, "normal" for N(1, 1) or "uniform" for U(0, 1)
+    :param reward_std: The standard deviation of the Gaussian noise on a reward
     """
 
     def __init__(self, n_states: int = 10, n_actions: int = 5, mean_reward: str = "normal", reward_std: float = 1.0):
         if n_states < 1 or n_actions < 1:
-            raise ValueError(f"n_states and n_actions must be at least 1, got {n_states} and {n_actions}.")
+            raise ValueError(f"`n_states` and `n_actions` must be at least 1, got {n_states} and {n_actions}.")
         if mean_reward not in MEAN_REWARDS:
-            raise ValueError(f"mean_reward must be one of {MEAN_REWARDS}, got {mean_reward!r}.")
+            raise ValueError(f"`mean_reward` must be one of {MEAN_REWARDS}, got {mean_reward!r}.")
         if not reward_std >= 0:
-            raise ValueError(f"reward_std must be at least 0, got {reward_std}.")
+            raise ValueError(f"`reward_std` must be at least 0, got {reward_std}.")
         self.n_states = n_states
         self.n_actions = n_actions
         self.mean_reward = mean_reward
@@ -56,16 +58,16 @@ class TabularMDP(ArrayFamily):
         return list(np.concatenate([transitions, rewards[..., None]], axis=-1))
 
     def check_tasks(self, tasks: Sequence[Any]) -> np.ndarray:
-        """See ``TaskFamily``; probabilities must sum to 1 and mean rewards be finite as well."""
+        """See ``TaskFamily``. Probabilities must also sum to 1, and mean rewards must be finite."""
         stacked = super().check_tasks(tasks)
         if not np.isfinite(stacked[..., -1]).all():
-            raise ValueError("task must have finite mean rewards task[s, a, -1].")
+            raise ValueError("`task` must have finite mean rewards task[s, a, -1].")
         if np.abs(stacked[..., :-1].sum(axis=-1) - 1.0).max() > 1e-6:
-            raise ValueError("task must have probabilities task[s, a, :-1] that sum to 1 for every s and a.")
+            raise ValueError("`task` must have probabilities task[s, a, :-1] that sum to 1 for every s and a.")
         return stacked
 
     def draw_noise(self, rng: np.random.Generator, out: np.ndarray) -> None:
-        """See ``ArrayFamily``: a uniform number for the next state, a normal one for the reward."""
+        """See ``ArrayFamily``. The noise is a uniform number for the next state and a normal one for the reward."""
         rng.random(out=out[0])
         rng.standard_normal(out=out[1])
 
@@ -85,7 +87,7 @@ class TabularMDP(ArrayFamily):
         return states
 
     def draw(self, state: np.ndarray, task: np.ndarray) -> np.ndarray:
-        """See ``ArrayFamily``: a square per state, the present one in green."""
+        """See ``ArrayFamily``. The picture has a square per state; the current state is green."""
         image = np.full((20, 20 * self.n_states, 3), 255, dtype=np.uint8)
         for s in range(self.n_states):
             image[4:16, 20 * s + 4 : 20 * s + 16] = (60, 160, 60) if s == state else (120, 120, 120)
@@ -94,13 +96,13 @@ class TabularMDP(ArrayFamily):
 
 class TabularMDPEnv(ArrayTaskEnv):
     """
-    ``TabularMDP`` as a single environment. An episode is as long as ``gym.make(..., max_episode_steps=)`` says.
+    ``TabularMDP`` as a single environment. ``gym.make(..., max_episode_steps=)`` sets the length of episodes.
 
-    :param n_states: see ``TabularMDP``
-    :param n_actions: see ``TabularMDP``
-    :param mean_reward: see ``TabularMDP``
-    :param reward_std: see ``TabularMDP``
-    :param render_mode: ``None`` or "rgb_array"
+    :param n_states: See ``TabularMDP``
+    :param n_actions: See ``TabularMDP``
+    :param mean_reward: See ``TabularMDP``
+    :param reward_std: See ``TabularMDP``
+    :param render_mode: The render mode, ``None`` or "rgb_array"
     """
 
     def __init__(
@@ -118,13 +120,13 @@ class TabularMDPVectorEnv(ArrayTaskVectorEnv):
     """
     ``TabularMDP`` as a batched environment.
 
-    :param num_envs: number of columns
-    :param max_episode_steps: steps per episode, ``None`` for no limit
-    :param n_states: see ``TabularMDP``
-    :param n_actions: see ``TabularMDP``
-    :param mean_reward: see ``TabularMDP``
-    :param reward_std: see ``TabularMDP``
-    :param render_mode: ``None`` or "rgb_array"
+    :param num_envs: The number of columns
+    :param max_episode_steps: The number of steps per episode; ``None`` for no limit
+    :param n_states: See ``TabularMDP``
+    :param n_actions: See ``TabularMDP``
+    :param mean_reward: See ``TabularMDP``
+    :param reward_std: See ``TabularMDP``
+    :param render_mode: The render mode, ``None`` or "rgb_array"
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Actions from distribution parameters and noise drawn beforehand, so that a result does not depend on who draws when."""
+"""Actions from distribution parameters and noise drawn beforehand. Results do not depend on the order of draws."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from gymnasium import spaces
 
 def draw_noise(space: spaces.Space, n: int, generator: np.random.Generator) -> np.ndarray:
     """
-    The noise n actions need: standard normal for continuous spaces, uniform per dimension otherwise.
+    Draw the noise for n actions: standard normal for continuous spaces, uniform per dimension otherwise.
 
-    :param space: action space
-    :param n: number of actions
-    :param generator: source of randomness
-    :return: shape (n, n_dimensions)
+    :param space: The action space
+    :param n: The number of actions
+    :param generator: The source of randomness
+    :return: An array of shape (n, n_dimensions)
     """
     if isinstance(space, spaces.Box):
         return generator.standard_normal((n, int(np.prod(space.shape))), dtype=np.float32)
@@ -25,10 +25,10 @@ def sample_actions(space: spaces.Space, distribution: tuple[np.ndarray, ...], no
     """
     Draw actions from the distributions of a policy.
 
-    :param space: action space
-    :param distribution: what :meth:`FunctionalPolicy.distributions` returns, shapes (n, ...)
-    :param noise: what :func:`draw_noise` returns, shape (n, n_dimensions)
-    :return: unclipped actions, shape (n, \\*action_shape)
+    :param space: The action space
+    :param distribution: The distributions that :meth:`FunctionalPolicy.distributions` returns, shapes (n, ...)
+    :param noise: The noise that :func:`draw_noise` returns, shape (n, n_dimensions)
+    :return: The unclipped actions, shape (n, \\*action_shape)
     """
     if isinstance(space, spaces.Box):
         mean, std = distribution
@@ -42,11 +42,11 @@ def sample_actions(space: spaces.Space, distribution: tuple[np.ndarray, ...], no
 
 def env_actions(space: spaces.Space, actions: np.ndarray) -> np.ndarray:
     """
-    What the environment gets: continuous actions clipped to the box, as SB3's on-policy algorithms do.
+    Clip continuous actions to the box, as SB3's on-policy algorithms do.
 
-    :param space: action space
-    :param actions: unclipped actions
-    :return: actions inside the space
+    :param space: The action space
+    :param actions: The unclipped actions
+    :return: The actions inside the space
     """
     if isinstance(space, spaces.Box):
         return np.clip(actions, space.low, space.high).astype(space.dtype, copy=False)
@@ -54,8 +54,8 @@ def env_actions(space: spaces.Space, actions: np.ndarray) -> np.ndarray:
 
 
 def _inverse_cdf(logits: np.ndarray, uniform: np.ndarray) -> np.ndarray:
-    """Index of the first category whose cumulative probability exceeds the uniform draw."""
+    """Return the index of the first category whose cumulative probability exceeds the uniform draw."""
     weights = np.exp(logits - logits.max(-1, keepdims=True)).astype(np.float64)
     cumulative = np.cumsum(weights, axis=-1)
-    # the last category takes what rounding leaves
+    # the last category takes the remainder of rounding
     return (uniform[:, None] * cumulative[:, -1:] >= cumulative[:, :-1]).sum(-1)

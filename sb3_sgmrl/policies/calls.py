@@ -1,4 +1,4 @@
-"""The questions that are asked of a policy."""
+"""Calls of a policy's methods."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from torch import nn
 
 class PolicyCall(nn.Module):
     """
-    ``functional_call`` reaches ``forward`` only; this routes it to the methods of the policy.
+    A module that routes ``forward`` to the methods of a policy, because ``functional_call`` reaches ``forward`` only.
 
-    :param policy: the policy
+    :param policy: The policy
     """
 
     def __init__(self, policy: ActorCriticPolicy) -> None:
@@ -26,10 +26,13 @@ class PolicyCall(nn.Module):
 
     def forward(self, method: str, observations: Any, argument: Any = None) -> Any:
         """
-        :param method: ``log_prob``, ``arrays``, ``sample`` or ``values``
-        :param observations: tensors (n, \\*obs_shape)
-        :param argument: the actions of ``log_prob``; what takes the arrays out of torch's distribution for ``arrays``
-        :return: tensors (n, ...)
+        Call a method of the policy.
+
+        :param method: The method: ``log_prob``, ``arrays``, ``sample`` or ``values``
+        :param observations: Tensors of shape (n, \\*obs_shape)
+        :param argument: The actions for ``log_prob``; for ``arrays``, the function that takes the arrays out of torch's
+            distribution
+        :return: Tensors of shape (n, ...)
         """
         if method == "values":
             return self.policy.predict_values(observations).flatten()
@@ -40,15 +43,18 @@ class PolicyCall(nn.Module):
             return distribution.sample()
         actions = argument
         if isinstance(self.policy.action_space, (spaces.Box, spaces.MultiBinary)):
-            actions = actions.reshape(len(actions), -1).to(self.dtype)  # these are compared with the policy's outputs
+            # the distribution compares them with the policy's outputs
+            actions = actions.reshape(len(actions), -1).to(self.dtype)
         return distribution.log_prob(actions)
 
 
 def by_key(function: Callable[[Any], Any], observations: Any) -> Any:
     """
-    :param function: of a tensor or an array
-    :param observations: one, or one per key
-    :return: what becomes of it, or of each
+    Apply a function to a value, or to each value of a dictionary.
+
+    :param function: The function of a tensor or an array
+    :param observations: A tensor or an array, or a dictionary of them
+    :return: The result, or a dictionary of results
     """
     if isinstance(observations, dict):
         return {key: function(value) for key, value in observations.items()}
@@ -58,10 +64,10 @@ def by_key(function: Callable[[Any], Any], observations: Any) -> Any:
 @contextmanager
 def seeded(seed: int, device: th.device) -> Iterator[None]:
     """
-    Torch's generator at a seed, and as it was afterwards.
+    Seed torch's generator inside a ``with`` statement, and restore it afterwards.
 
-    :param seed: for a ``with`` statement
-    :param device: whose generator is used as well
+    :param seed: The seed
+    :param device: The device whose generator is seeded as well
     """
     with th.random.fork_rng([device] if device.type == "cuda" else []):
         th.manual_seed(seed)
@@ -70,7 +76,11 @@ def seeded(seed: int, device: th.device) -> Iterator[None]:
 
 @contextmanager
 def unchecked_distributions() -> Iterator[None]:
-    """Whoever asks for distributions knows whose they are and checks them; torch's own check is slow and names nobody."""
+    """
+    Switch off torch's check of distribution parameters inside a ``with`` statement.
+
+    Torch's check is slow and does not name the task. The caller checks the parameters instead.
+    """
     before = th.distributions.Distribution._validate_args
     th.distributions.Distribution.set_default_validate_args(False)
     try:

@@ -1,4 +1,4 @@
-"""Copies of policies that were just used."""
+"""Copies of policies that keep tensors of their last call."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ T = TypeVar("T")
 
 def detached(root: Any) -> dict[int, Any]:
     """
-    A memo for ``copy.deepcopy`` in which every tensor that has a graph is replaced by its value. A policy keeps such tensors
-    of its last call, and ``copy.deepcopy`` refuses them.
+    Make a memo for ``copy.deepcopy`` that replaces every tensor with a graph by its value.
 
-    :param root: what is to be copied
-    :return: the memo, with the values by the ids of the tensors
+    A policy keeps such tensors of its last call, and ``copy.deepcopy`` refuses them.
+
+    :param root: The object to copy
+    :return: The memo: detached values by the ids of the tensors
     """
     found: dict[int, Any] = {}
     seen: dict[int, Any] = {}
@@ -42,7 +43,9 @@ def detached(root: Any) -> dict[int, Any]:
 
 def detached_copy(policy: T) -> T:
     """
-    :param policy: a policy, used or not
-    :return: a deep copy; tensors that it keeps of its last call are copied without their graph
+    Copy a policy deeply, and copy tensors of its last call without their graph.
+
+    :param policy: A policy, used or not
+    :return: The copy
     """
     return copy.deepcopy(policy, detached(policy))

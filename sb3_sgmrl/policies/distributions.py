@@ -24,12 +24,12 @@ from sb3_sgmrl.policies.actions import sample_actions
 @dataclass(frozen=True)
 class Kind:
     """
-    A distribution of SB3.
+    A kind of SB3 distribution whose actions follow from arrays and noise.
 
-    :param space: the action space it is for
-    :param inner: torch's distribution inside
-    :param arrays: what describes that distribution
-    :param transform: what becomes of an action that was drawn from it; None leaves it as it is
+    :param space: The class of action spaces
+    :param inner: The class of torch's distribution
+    :param arrays: The function that returns the arrays that describe torch's distribution
+    :param transform: The function applied to drawn actions; None keeps them
     """
 
     space: type[spaces.Space]
@@ -39,10 +39,12 @@ class Kind:
 
     def draw(self, space: spaces.Space, arrays: tuple[np.ndarray, ...], noise: np.ndarray) -> np.ndarray:
         """
-        :param space: action space
-        :param arrays: what describes the distributions, shapes (n, ...)
-        :param noise: what :func:`~sb3_sgmrl.policies.actions.draw_noise` returns, shape (n, n_dimensions)
-        :return: unclipped actions, shape (n, \\*action_shape)
+        Draw actions.
+
+        :param space: The action space
+        :param arrays: The arrays that describe the distributions, shapes (n, ...)
+        :param noise: The noise that :func:`~sb3_sgmrl.policies.actions.draw_noise` returns, shape (n, n_dimensions)
+        :return: The unclipped actions, shape (n, \\*action_shape)
         """
         actions = sample_actions(space, arrays, noise)
         return actions if self.transform is None else self.transform(actions)
@@ -63,15 +65,17 @@ _KINDS: dict[type[Distribution], Kind] = {
     MultiCategoricalDistribution: Kind(spaces.MultiDiscrete, th.distributions.Categorical, _logits),
     BernoulliDistribution: Kind(spaces.MultiBinary, th.distributions.Bernoulli, _logits),
 }
-# what decides which action is drawn and how likely it is
+# the methods that decide which action is drawn and how likely it is
 _DECIDING = ("sample", "get_actions", "log_prob")
 
 
 def find_kind(distribution: Distribution, space: spaces.Space) -> Kind | None:
     """
-    :param distribution: what a policy returns
-    :param space: action space
-    :return: None unless it draws and weighs actions as one of SB3's own does
+    Find the kind of a distribution.
+
+    :param distribution: The distribution that a policy returns
+    :param space: The action space
+    :return: The kind; None when it does not draw and weigh actions as one of SB3's own distributions does
     """
     inner: Any = getattr(distribution, "distribution", None)
     for cls, kind in _KINDS.items():

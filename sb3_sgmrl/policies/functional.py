@@ -24,14 +24,17 @@ Parameters = dict[str, th.Tensor]
 
 class FunctionalPolicy:
     """
-    Pure functions of the parameters of a policy. They run on skeleton copies, as many as threads ask at once, so the policy
-    itself is never touched: ``functional_call`` swaps parameters in place while it runs.
+    Pure functions of the parameters of a policy.
 
-    The policy is tried out on a few observations, see :class:`~sb3_sgmrl.policies.probing.Probe`: what it can be asked in one
-    call depends on its features extractor and on its distribution.
+    ``functional_call`` swaps parameters in place while it runs. The functions therefore run on skeleton copies, one per
+    thread, and never change the policy itself.
 
-    :param policy: the policy whose architecture is used
-    :raises ValueError: when it is no function of observation and parameters, or no trainable parameter shapes its actions
+    The constructor probes the policy on a few observations, see :class:`~sb3_sgmrl.policies.probing.Probe`. The features
+    extractor and the distribution decide which calls can be combined.
+
+    :param policy: The policy whose architecture is used
+    :raises ValueError: When the policy is not a function of observation and parameters, or no trainable parameter shapes its
+        actions
     """
 
     def __init__(self, policy: ActorCriticPolicy) -> None:
@@ -40,19 +43,19 @@ class FunctionalPolicy:
         self.device = policy.device
         self.dtype = next(policy.parameters()).dtype
         self._skeletons: list[PolicyCall] = []
-        # what skeletons share with the policy, into which a file may be loaded later
+        # skeletons share these tensors with the policy, so they follow when a file is loaded later
         self._places = _places(policy)
         frozen: Parameters = {name: value for name, value in policy.named_parameters() if not value.requires_grad}
         self._constants = {**self._by_place(frozen), **{f"policy.{name}": value for name, value in policy.named_buffers()}}
         probe = Probe(policy, self._call, self.to_tensor)
         self.kind = probe.kind
         self.adapted_names = probe.adapted_names
-        #: why there are no second derivatives; None where there are
+        #: the reason why there are no second derivatives; None when there are
         self.not_twice = probe.not_twice
         self.mlp = PlainMlp.find(policy)
         if self.mlp is not None and not probe.agrees(self.mlp.arrays):
             self.mlp = None
-        #: whether many parameter sets can be asked in one call
+        #: whether one call can evaluate many parameter sets
         self.vectorized = self.mlp is not None or probe.vectorizes(self._vectorized)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> FunctionalPolicy:
@@ -60,9 +63,11 @@ class FunctionalPolicy:
 
     def followed(self, policy: ActorCriticPolicy) -> FunctionalPolicy:
         """
-        :param policy: the policy as it is now, or another one that was put into its place
-        :return: itself as long as nothing but values of parameters and buffers has changed
-        :raises ValueError: when a features extractor was replaced that the policy does not use
+        Follow changes of the policy.
+
+        :param policy: The current policy, or another one that replaced it
+        :return: The same object while only values of parameters and buffers change, else a new one
+        :raises ValueError: When the replaced features extractor is one that the policy does not use
         """
         structure = Structure(policy)
         if policy is self.policy and structure == self.structure:
@@ -78,8 +83,10 @@ class FunctionalPolicy:
 
     def check_same_network(self, policy: ActorCriticPolicy) -> None:
         """
-        :param policy: the policy as it is now
-        :raises ValueError: when it is another function than the one that played
+        Check that the network is the one that played the episodes.
+
+        :param policy: The current policy
+        :raises ValueError: When the network was changed after the episodes were played
         """
         if policy is not self.policy or Structure(policy).network != self.structure.network:
             raise ValueError(
@@ -102,24 +109,28 @@ class FunctionalPolicy:
             skeleton = self._skeletons.pop()
         except IndexError:
             skeleton = self._skeleton()
-        # an extractor shared by actor and critic is registered under several names: without tie_weights=False adapted
-        # tensors would stay behind in the skeleton
+        # An extractor shared by actor and critic is registered under several names. Without tie_weights=False, adapted
+        # tensors would stay in the skeleton.
         output = th.func.functional_call(skeleton, named, args, tie_weights=False, strict=False)
-        # one that raised is not used again
+        # a skeleton whose call raised an error is not reused
         self._skeletons.append(skeleton)
         return output
 
     def parameters(self) -> Parameters:
         """
-        :return: detached copies of the adapted parameters, by their de-duplicated names
+        Copy the adapted parameters.
+
+        :return: The detached copies of the adapted parameters, by their de-duplicated names
         """
         named = dict(self.policy.named_parameters())
         return {name: named[name].detach().clone() for name in self.adapted_names}
 
     def policy_with(self, parameters: Parameters) -> ActorCriticPolicy:
         """
-        :param parameters: adapted parameters by name
-        :return: a copy of the policy that holds them
+        Copy the policy and set its adapted parameters.
+
+        :param parameters: The adapted parameters by name
+        :return: A copy of the policy that holds them
         """
         policy = detached_copy(self.policy)
         with th.no_grad():
@@ -130,41 +141,43 @@ class FunctionalPolicy:
 
     def to_tensor(self, observations: Observations) -> Any:
         """
-        :param observations: shape (n, \\*obs_shape), or such an array per key
-        :return: copies on the policy's device
+        Copy observations to the policy's device.
+
+        :param observations: An array of shape (n, \\*obs_shape), or such an array per key
+        :return: The copies, on the policy's device
         """
-        # copies, because rounding in a matrix product can depend on the alignment of its factors, which numpy leaves to chance
+        # copies, because rounding in a matrix product can depend on the alignment of its factors, which varies in numpy
         if isinstance(observations, dict):
             return {key: th.tensor(value, device=self.device) for key, value in observations.items()}
         return th.tensor(observations, device=self.device)
 
     def log_prob(self, parameters: Parameters, observations: Any, actions: th.Tensor) -> th.Tensor:
         """
-        log π(a|s; parameters) of each sample.
+        Compute log π(a|s; parameters) of each sample.
 
-        :param parameters: adapted parameters by name
-        :param observations: tensors (n, \\*obs_shape)
-        :param actions: unclipped actions (n, \\*action_shape)
-        :return: shape (n,)
+        :param parameters: The adapted parameters by name
+        :param observations: Tensors of shape (n, \\*obs_shape)
+        :param actions: The unclipped actions (n, \\*action_shape)
+        :return: A tensor of shape (n,)
         """
         return self._call(parameters, "log_prob", observations, actions)
 
     def values(self, observations: Any) -> th.Tensor:
         """
-        The critic's values at its current parameters.
+        Compute the critic's values at its current parameters.
 
-        :param observations: tensors (n, \\*obs_shape)
-        :return: shape (n,)
+        :param observations: Tensors of shape (n, \\*obs_shape)
+        :return: A tensor of shape (n,)
         """
         return self.policy.predict_values(observations).flatten()
 
     def distributions(self, stacked: Parameters, observations: Any) -> tuple[np.ndarray, ...]:
         """
-        Parameters of the action distributions of many parameter sets, each at its own observations.
+        Compute the action distributions of many parameter sets, each at its own observations.
 
-        :param stacked: adapted parameters with the sets in front, (n_sets, \\*shape)
-        :param observations: tensors (n_sets, n, \\*obs_shape)
-        :return: (mean, standard deviation) for continuous actions, one array of logits per action dimension otherwise;
+        :param stacked: The adapted parameters of all sets, shapes (n_sets, \\*shape)
+        :param observations: Tensors of shape (n_sets, n, \\*obs_shape)
+        :return: The mean and standard deviation for continuous actions, one array of logits per action dimension otherwise;
             shapes (n_sets, n, ...)
         """
         with th.no_grad(), unchecked_distributions():
@@ -186,11 +199,11 @@ class FunctionalPolicy:
 
     def draw_noise(self, n: int, generator: np.random.Generator) -> np.ndarray:
         """
-        What makes actions random: the noise of a known kind of distribution, else a seed for each action.
+        Draw the noise of actions: the noise of a known kind of distribution, else a seed for each action.
 
-        :param n: number of actions
-        :param generator: source of randomness
-        :return: shape (n, n_dimensions)
+        :param n: The number of actions
+        :param generator: The source of randomness
+        :return: An array of shape (n, n_dimensions)
         """
         if self.kind is None:
             return generator.integers(2**63, size=(n, 1))
@@ -198,13 +211,13 @@ class FunctionalPolicy:
 
     def sample(self, parameters: Parameters, observation: Any, seed: int) -> np.ndarray:
         """
-        An action by the distribution's own ``sample``, for distributions of no known kind.
+        Draw an action by the distribution's own ``sample``, for distributions of no known kind.
 
-        :param parameters: adapted parameters by name
-        :param observation: tensors (1, \\*obs_shape)
-        :param seed: of torch's generator, which it is left to the caller to restore
-        :return: shape (\\*action_shape,)
-        :raises ValueError: when the distribution cannot be drawn from
+        :param parameters: The adapted parameters by name
+        :param observation: Tensors of shape (1, \\*obs_shape)
+        :param seed: The seed of torch's generator; the caller restores the generator
+        :return: An array of shape (\\*action_shape,)
+        :raises ValueError: When the distribution cannot be drawn from
         """
         th.manual_seed(seed)
         with th.no_grad():
@@ -213,7 +226,7 @@ class FunctionalPolicy:
 
 
 def _places(policy: nn.Module) -> dict[str, list[str]]:
-    """Where each parameter is used, by its de-duplicated name: tied weights have several places."""
+    """List the places of each parameter, by its de-duplicated name. Tied weights have several places."""
     names = {id(parameter): name for name, parameter in policy.named_parameters()}
     found: dict[str, list[str]] = {name: [] for name in names.values()}
     for prefix, module in policy.named_modules():
@@ -224,7 +237,9 @@ def _places(policy: nn.Module) -> dict[str, list[str]]:
 
 def stack_parameters(parameter_sets: list[Parameters]) -> Parameters:
     """
-    :param parameter_sets: parameters by name, one dictionary per set
-    :return: the same with the sets in front, (n_sets, \\*shape)
+    Stack parameter sets along a new first axis.
+
+    :param parameter_sets: The parameters by name, one dictionary per set
+    :return: The stacked parameters by name, shapes (n_sets, \\*shape)
     """
     return {name: th.stack([parameters[name] for parameters in parameter_sets]) for name in parameter_sets[0]}

@@ -1,4 +1,4 @@
-"""Acting with many parameter sets at once."""
+"""Actions of many parameter sets at once."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from sb3_sgmrl.policies.functional import FunctionalPolicy, Parameters, stack_pa
 
 Forward = Callable[[Parameters, Observations], tuple[np.ndarray, ...]]
 
-# parameter sets per vmap, where that is needed
+# the number of parameter sets per vmap, for policies that need it
 _GROUP = 8
 
 
 class ParallelPolicies:
     """
-    Action distributions of many parameter sets, each asked for some of its own rows.
+    Action distributions of many parameter sets, each for some of its own rows.
 
-    Rounding depends on the shape of what is computed together, and on the place in it. So each parameter set is always
-    evaluated on ``n_rows`` rows, in a group of fixed size and always at the same place of it: the result of a row depends
-    neither on which other rows are asked for nor, hence, on the number of workers.
+    Rounding depends on the shape of a batch, and on the place in it. So each parameter set is always evaluated on
+    ``n_rows`` rows, in a group of fixed size, and at the same place in it. The result of a row therefore does not depend on
+    the other rows in the call, nor on the number of workers.
 
-    :param policy: the policy as a function
-    :param parameter_sets: one set per task, or a single one that all tasks share
-    :param n_tasks: number of tasks
-    :param n_rows: rows per task
+    :param policy: The policy as a function
+    :param parameter_sets: The parameter sets, one per task or a single one for all
+    :param n_tasks: The number of tasks
+    :param n_rows: The number of rows per task
     """
 
     def __init__(self, policy: FunctionalPolicy, parameter_sets: list[Parameters], n_tasks: int, n_rows: int) -> None:
         self.policy = policy
-        # matrix products in numpy go through the sets one by one
+        # numpy computes the matrix products of the sets one by one
         self.group = min(_GROUP, n_tasks) if policy.mlp is None and policy.vectorized else 1
         self.forward: Forward = _general_forward(policy, self.group) if policy.mlp is None else policy.mlp.arrays_of_turned
         sets = parameter_sets * n_tasks if len(parameter_sets) == 1 else list(parameter_sets)
@@ -48,16 +48,18 @@ class ParallelPolicies:
         self, rows: np.ndarray, observations: Observations, noise: np.ndarray, check: Callable[..., None]
     ) -> np.ndarray:
         """
-        :param rows: row of each observation, counted through all tasks, shape (n,)
-        :param observations: shape (n, \\*obs_shape), or such an array per key
-        :param noise: of :meth:`FunctionalPolicy.draw_noise`, shape (n, n_dimensions)
-        :param check: called with arrays of which every row must be finite, shapes (n, ...)
-        :return: unclipped actions, shape (n, \\*action_shape)
+        Draw an action for each observation.
+
+        :param rows: The row of each observation, counted through all tasks, shape (n,)
+        :param observations: An array of shape (n, \\*obs_shape), or such an array per key
+        :param noise: The noise from :meth:`FunctionalPolicy.draw_noise`, shape (n, n_dimensions)
+        :param check: A function that checks that every row of some arrays is finite, shapes (n, ...)
+        :return: The unclipped actions, shape (n, \\*action_shape)
         """
         kind, space = self.policy.kind, self.policy.policy.action_space
         if kind is not None:
             arrays = self.distributions(rows, observations)
-            check(*arrays)  # categories would be drawn from logits that are not finite, too
+            check(*arrays)  # categories could be drawn from non-finite logits, too
             return kind.draw(space, arrays, noise)
         parameters = [
             {name: value[i] for name, value in self.stacked.items()} for i in range(len(self._all_rows) // self.n_rows)
@@ -72,14 +74,16 @@ class ParallelPolicies:
 
     def distributions(self, rows: np.ndarray, observations: Observations) -> tuple[np.ndarray, ...]:
         """
-        :param rows: row of each observation, counted through all tasks, shape (n,)
-        :param observations: shape (n, \\*obs_shape), or such an array per key
-        :return: see :meth:`FunctionalPolicy.distributions`; shapes (n, ...)
+        Compute the action distribution for each observation.
+
+        :param rows: The row of each observation, counted through all tasks, shape (n,)
+        :param observations: An array of shape (n, \\*obs_shape), or such an array per key
+        :return: The arrays of :meth:`FunctionalPolicy.distributions`, shapes (n, ...)
         """
         if np.array_equal(rows, self._all_rows):
             grid = _map(lambda x: x.reshape(-1, self.n_rows, *x.shape[1:]), observations)
             return tuple(part.reshape(-1, *part.shape[2:]) for part in self.forward(self.stacked, grid))
-        # the rows of every group that is asked for something
+        # all rows of every group that has a requested row
         size = self.group * self.n_rows
         groups, position = np.unique(rows // size, return_inverse=True)
         place = position * size + rows % size
@@ -103,15 +107,17 @@ def _map(function: Callable[[np.ndarray], np.ndarray], observations: Observation
 
 def _general_forward(policy: FunctionalPolicy, group: int) -> Forward:
     """
-    :param policy: the policy as a function
-    :param group: parameter sets per vmap, of which the number of sets is a multiple
-    :return: the distributions of any policy
+    Make the forward pass for any policy.
+
+    :param policy: The policy as a function
+    :param group: The number of parameter sets per vmap, which divides the number of sets
+    :return: The function from parameters and observations to distributions
     """
 
     def forward(parameters: Parameters, observations: Observations) -> tuple[np.ndarray, ...]:
         parts = []
         for start in range(0, len(next(iter(parameters.values()))), group):
-            # a copy, because rounding can depend on where an array begins as well
+            # a copy, because rounding can also depend on where an array begins
             chunk = {name: value[start : start + group].clone() for name, value in parameters.items()}
             part = index_observations(observations, slice(start, start + group))
             parts.append(policy.distributions(chunk, policy.to_tensor(part)))

@@ -1,4 +1,4 @@
-"""Where the parameters of a policy start."""
+"""The initial parameters of a policy."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from torch import nn
 
 def initialize(policy: ActorCriticPolicy) -> None:
     """
-    Glorot-uniform weights and zero biases for the layers that follow the features extractor, as in the paper's experiments.
+    Initialise the layers after the features extractor with Glorot-uniform weights and zero biases, as in the paper.
 
-    SB3's orthogonal initialisation shrinks the last layer a hundredfold: an inner step of plain gradient ascent would change
-    little but its bias, and adaptation would start from nothing. PyTorch's own has first-layer weights and biases that are
-    large beside observations of small scale.
+    SB3's orthogonal initialisation shrinks the last layer a hundredfold. An inner step of plain gradient ascent would then
+    change little but the bias of that layer. PyTorch's default has first-layer weights and biases that are large compared
+    to observations of small scale.
 
-    :param policy: the policy, changed in place; its features extractor is left alone
+    :param policy: The policy, changed in place except for its features extractor
     """
     for part in (policy.mlp_extractor, policy.action_net, policy.value_net):
         for module in part.modules():

@@ -1,74 +1,87 @@
-"""Log-likelihoods of samples, and those of their derivatives that inner step and meta-gradient are made of."""
+"""Log-likelihoods of samples, and the derivatives that the inner step and the meta-gradient need."""
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch as th
 from gymnasium import spaces
-from torch import nn
 
 from sb3_sgmrl.policies.functional import FunctionalPolicy, Parameters
-from sb3_sgmrl.policies.mlp import PlainMlp
+from sb3_sgmrl.policies.mlp import ACTIVATIONS, PlainMlp
 
 _Arrays = dict[str, np.ndarray]
 
 
 class LogLikelihood(ABC):
-    """log π(a|s; θ) of each sample as a function of θ, near one θ. Gradients and vectors v are parameters by name."""
+    """The log-likelihood log π(a|s; θ) of each sample near one θ. Gradients and vectors v are parameters by name."""
 
     @abstractmethod
     def log_prob(self) -> th.Tensor:
         """
-        :return: log π of each sample, shape (n_samples,)
+        Compute log π of each sample.
+
+        :return: The values of log π, shape (n_samples,)
         """
 
     @abstractmethod
     def gradient(self, weights: th.Tensor) -> Parameters:
         """
-        :param weights: w, shape (n_samples,)
-        :return: Σ w ∇log π
+        Compute the weighted sum of gradients, Σ w ∇log π.
+
+        :param weights: The weights w, shape (n_samples,)
+        :return: The sum Σ w ∇log π
         """
 
     @abstractmethod
     def directional(self, v: Parameters) -> th.Tensor:
         """
-        :param v: a direction
-        :return: ∇log π ᵀv of each sample, shape (n_samples,)
+        Compute the directional derivative of each sample.
+
+        :param v: A direction
+        :return: The derivatives ∇log π ᵀv, shape (n_samples,)
         """
 
     @abstractmethod
     def hessian_product(self, weights: th.Tensor, v: Parameters) -> tuple[Parameters, th.Tensor]:
         """
-        :param weights: w, shape (n_samples,)
-        :param v: a direction
-        :return: ∇²(Σ w log π) v, and :meth:`directional`, which is a by-product
+        Compute the product of the weighted Hessian and a direction.
+
+        :param weights: The weights w, shape (n_samples,)
+        :param v: A direction
+        :return: The product ∇²(Σ w log π) v, and the by-product that :meth:`directional` returns
         """
 
 
 def log_likelihood(policy: FunctionalPolicy, parameters: Parameters, observations: Any, actions: th.Tensor) -> LogLikelihood:
     """
-    :param policy: the policy as a function
-    :param parameters: θ by name
-    :param observations: tensors (n_samples, \\*obs_shape)
-    :param actions: unclipped actions, tensor (n_samples, \\*action_shape)
-    :return: written out for a plain MLP, by automatic differentiation for every other policy
+    Make the log-likelihood of samples.
+
+    :param policy: The policy as a function
+    :param parameters: The parameters θ by name
+    :param observations: Tensors of shape (n_samples, \\*obs_shape)
+    :param actions: The unclipped actions, tensor (n_samples, \\*action_shape)
+    :return: The explicit form for a plain MLP, automatic differentiation for every other policy
     """
     mlp = policy.mlp
-    # all parameters of the layers must be given; some are not where they were frozen while an iteration was played
-    if mlp is not None and type(mlp.activation) in _ACTIVATIONS and parameters.keys() == set(mlp.parameter_names):
+    # the formulas need all parameters of the layers; parameters frozen during an iteration are missing
+    if mlp is not None and type(mlp.activation) in ACTIVATIONS and parameters.keys() == set(mlp.parameter_names):
         return MlpLikelihood(mlp, parameters, observations, actions)
     return AutogradLikelihood(policy, parameters, observations, actions)
 
 
 class AutogradLikelihood(LogLikelihood):
     """
-    That of any policy. Parameters as in :func:`log_likelihood`.
+    The log-likelihood of any policy, by automatic differentiation.
+
+    :param policy: The policy as a function
+    :param parameters: The parameters θ by name
+    :param observations: Tensors of shape (n_samples, \\*obs_shape)
+    :param actions: The unclipped actions, tensor (n_samples, \\*action_shape)
     """
 
     def __init__(self, policy: FunctionalPolicy, parameters: Parameters, observations: Any, actions: th.Tensor) -> None:
@@ -95,66 +108,43 @@ class AutogradLikelihood(LogLikelihood):
         return self._by_name(second), x
 
     def _by_name(self, gradients: Sequence[th.Tensor | None]) -> Parameters:
-        """None belongs to a parameter that these samples do not depend on."""
+        """Name the gradients; None becomes zeros, for a parameter that the samples do not depend on."""
         pairs = zip(self._leaves.items(), gradients, strict=True)
         return {name: th.zeros_like(leaf) if g is None else g for (name, leaf), g in pairs}
 
     def _along(self, weights: th.Tensor, v: Parameters) -> th.Tensor:
-        """(Σ w ∇log π)ᵀv, whose derivative is the Hessian product by θ and the directional derivatives by w."""
+        """Compute (Σ w ∇log π)ᵀv. Its derivatives are the Hessian product (by θ) and the directional derivatives (by w)."""
         total = (weights.requires_grad_() * self._log_prob).sum()
         gradient = th.autograd.grad(total, list(self._leaves.values()), create_graph=True, allow_unused=True)
         pairs = zip(gradient, self._leaves, strict=True)
         return th.stack([(g * v[name]).sum() for g, name in pairs if g is not None]).sum()
 
 
-@dataclass(frozen=True)
-class _Activation:
-    """
-    :param function: in place
-    :param slope: first derivative, as a function of the activation's output
-    :param bend: second derivative divided by the first, as a function of the output; None where it is zero
-    """
-
-    function: Callable[[np.ndarray], np.ndarray]
-    slope: Callable[[np.ndarray], np.ndarray]
-    bend: Callable[[np.ndarray], np.ndarray] | None = None
-
-
-_ACTIVATIONS: dict[type[nn.Module], _Activation] = {
-    nn.Tanh: _Activation(lambda x: np.tanh(x, out=x), lambda h: 1 - h * h, lambda h: -2 * h),
-    nn.ReLU: _Activation(lambda x: np.maximum(x, 0, out=x), lambda h: (h > 0).astype(h.dtype)),
-    nn.Identity: _Activation(lambda x: x, np.ones_like),
-}
-
-
 class MlpLikelihood(LogLikelihood):
     """
-    That of a plain MLP, by back-propagation and its derivative along v (Pearlmutter 1994) in matrix products over all
-    samples. Back-propagation is linear and each sample has its own, so it is done once, without weights: Σ w ∇log π then costs
-    one matrix product per layer, whatever the weights. In numpy, whose tanh and matrix products are the quicker ones on
-    processors.
+    The log-likelihood of a plain MLP, by back-propagation and its derivative along v (Pearlmutter 1994).
 
-    :param mlp: the architecture
-    :param parameters: θ by name
-    :param observations: tensor (n_samples, \\*obs_shape)
-    :param actions: unclipped actions, tensor (n_samples, \\*action_shape)
+    All are matrix products over all samples. Back-propagation is linear and separate for each sample, so it runs once,
+    without weights. For any weights, Σ w ∇log π then costs one matrix product per layer. On CPUs, numpy's tanh and matrix
+    products are faster than torch's.
+
+    :param mlp: The architecture
+    :param parameters: The parameters θ by name
+    :param observations: A tensor of shape (n_samples, \\*obs_shape)
+    :param actions: The unclipped actions, tensor (n_samples, \\*action_shape)
     """
 
     def __init__(self, mlp: PlainMlp, parameters: Parameters, observations: th.Tensor, actions: th.Tensor) -> None:
         self._names = list(parameters)
         self._layers = mlp.layers
-        self._activation = _ACTIVATIONS[type(mlp.activation)]
+        self._activation = ACTIVATIONS[type(mlp.activation)]
         theta = _arrays(parameters)
         self._weights = [theta[f"{layer}.weight"] for layer in mlp.layers]
         biases = [theta[f"{layer}.bias"] for layer in mlp.layers]
+        inputs = mlp.inputs(observations.numpy(), biases[0].dtype)
         # the input of every layer
-        self._inputs = [mlp.inputs(observations.numpy(), biases[0].dtype)]
-        for weight, bias in zip(self._weights[:-1], biases[:-1], strict=True):
-            z = self._inputs[-1] @ weight.T
-            z += bias
-            self._inputs.append(self._activation.function(z))
+        *self._inputs, output = mlp.forward(inputs, [weight.T for weight in self._weights], biases)
         self._slopes = [self._activation.slope(h) for h in self._inputs[1:]]
-        output = self._inputs[-1] @ self._weights[-1].T + biases[-1]
         self._head: _Normal | _Categorical
         if isinstance(mlp.action_space, spaces.Box):
             self._head = _Normal(
@@ -208,7 +198,7 @@ class MlpLikelihood(LogLikelihood):
         return self._tensors(found), th.from_numpy(x)
 
     def _forward(self, v: _Arrays) -> tuple[np.ndarray, list[np.ndarray], list[np.ndarray]]:
-        """Derivatives along v: of the last layer's output, and of what follows and what precedes every activation."""
+        """Compute derivatives along v: of the last output, and of the outputs and inputs of every activation."""
         after: list[np.ndarray] = []
         before: list[np.ndarray] = []
         for i, layer in enumerate(self._layers):
@@ -226,7 +216,7 @@ class MlpLikelihood(LogLikelihood):
 
 
 class _Normal:
-    """log π of actions with normal distribution, a function of the mean and of log σ."""
+    """The log π of normally distributed actions, as a function of the mean and of log σ."""
 
     def __init__(self, mean: np.ndarray, log_std: np.ndarray, actions: np.ndarray) -> None:
         self._std = np.exp(log_std)
@@ -246,14 +236,14 @@ class _Normal:
         return (self.error * mean).sum(1) + self._spread @ v["log_std"]
 
     def hessian_product(self, weights: np.ndarray, mean: np.ndarray, v: _Arrays) -> tuple[np.ndarray, _Arrays]:
-        """Weighted derivatives along v, where the mean changes by ``mean``: of ``error``, and of the gradient by log σ."""
+        """Compute weighted derivatives of ``error`` and of the log σ gradient along v; ``mean`` is the change of the mean."""
         standardised = -mean / self._std - self._standardised * v["log_std"]
         error = weights * (standardised / self._std - self.error * v["log_std"])
         return error, {"log_std": (weights * 2 * self._standardised * standardised).sum(0)}
 
 
 class _Categorical:
-    """log π of categories, a function of the logits."""
+    """The log π of categories, as a function of the logits."""
 
     def __init__(self, logits: np.ndarray, actions: np.ndarray) -> None:
         self._probabilities = np.exp(logits - logits.max(1, keepdims=True))

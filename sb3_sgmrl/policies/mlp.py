@@ -1,8 +1,8 @@
-"""The policies that are plain MLPs, for which there are formulas quicker than what works for every policy."""
+"""Policies that are plain MLPs, which have faster formulas than other policies."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,29 +16,41 @@ from torch import nn
 
 from sb3_sgmrl.data.batch import Observations
 
-# numpy's functions give an element the same value wherever it stands in an array; torch's compute the last few in another way
-_ACTIVATIONS: dict[type[nn.Module], Callable[[np.ndarray], np.ndarray]] = {
-    nn.Tanh: np.tanh,
-    nn.ReLU: lambda x: np.maximum(x, 0),
+
+@dataclass(frozen=True)
+class Activation:
+    """
+    An activation function in numpy. Its derivatives are functions of its output.
+
+    :param function: The function, which works in place
+    :param slope: The first derivative
+    :param bend: The second derivative divided by the first; None where it is zero
+    """
+
+    function: Callable[[np.ndarray], np.ndarray]
+    slope: Callable[[np.ndarray], np.ndarray]
+    bend: Callable[[np.ndarray], np.ndarray] | None = None
+
+
+# in numpy, the value of an element does not depend on its place in the array; torch computes the last few differently
+ACTIVATIONS: dict[type[nn.Module], Activation] = {
+    nn.Tanh: Activation(lambda x: np.tanh(x, out=x), lambda h: 1 - h * h, lambda h: -2 * h),
+    nn.ReLU: Activation(lambda x: np.maximum(x, 0, out=x), lambda h: (h > 0).astype(h.dtype)),
+    nn.Identity: Activation(lambda x: x, np.ones_like),
 }
-
-
-def _activate(module: nn.Module, x: np.ndarray) -> np.ndarray:
-    if type(module) in _ACTIVATIONS:
-        return _ACTIVATIONS[type(module)](x)
-    return np.stack([module(th.tensor(one)).numpy() for one in x])
 
 
 @dataclass(frozen=True)
 class PlainMlp:
     """
-    A policy that is an MLP from a vector or a category to the mean of a normal distribution or to logits, all of whose
-    parameters are trained, on a processor, where numpy reaches them.
+    A policy that is an MLP from a vector or a category to the mean of a normal distribution or to logits.
 
-    :param layers: names of the linear layers, from the observation to the distribution
-    :param activation: what follows each layer but the last
-    :param observation_space: vectors or categories
-    :param action_space: the same
+    All its parameters are trainable and on the CPU, where numpy can read them.
+
+    :param layers: The names of the linear layers, from the observation to the distribution
+    :param activation: The activation after each layer but the last
+    :param observation_space: The space of vectors or of categories
+    :param action_space: The space of vectors or of categories
     """
 
     layers: tuple[str, ...]
@@ -49,8 +61,10 @@ class PlainMlp:
     @classmethod
     def find(cls, policy: ActorCriticPolicy) -> PlainMlp | None:
         """
-        :param policy: the policy whose architecture is looked at
-        :return: None when it has another architecture
+        Find the MLP inside a policy.
+
+        :param policy: The policy
+        :return: The MLP; None when the policy has another architecture
         """
         space, action_space = policy.observation_space, policy.action_space
         if not (
@@ -79,24 +93,24 @@ class PlainMlp:
             return None
         names = (*(f"mlp_extractor.policy_net.{2 * i}" for i in range(len(linear))), "action_net")
         mlp = cls(names, activation, space, action_space)
-        # a weight may be computed from others, or be that of another layer
+        # a weight may be computed from other parameters, or be shared with another layer
         own = {name for name, _ in policy.named_parameters()}
         return mlp if own.issuperset(mlp.parameter_names) else None
 
     @property
     def parameter_names(self) -> list[str]:
-        """What a mean or logits are computed from, and the standard deviation."""
+        """The names of the parameters of the mean or logits, and of the standard deviation."""
         names = [f"{layer}.{kind}" for layer in self.layers for kind in ("weight", "bias")]
         return ["log_std", *names] if isinstance(self.action_space, spaces.Box) else names
 
     @th.no_grad()
     def arrays(self, parameters: dict[str, th.Tensor], observations: Observations) -> tuple[np.ndarray, ...]:
         """
-        Batched matrix products in numpy.
+        Compute the action distributions of many parameter sets by batched matrix products in numpy.
 
-        :param parameters: by name, with the sets in front, (n_sets, \\*shape)
-        :param observations: shape (n_sets, n, \\*obs_shape)
-        :return: mean and standard deviation, or logits; shapes (n_sets, n, n_outputs)
+        :param parameters: The parameters by name, shapes (n_sets, \\*shape)
+        :param observations: An array of shape (n_sets, n, \\*obs_shape)
+        :return: The mean and standard deviation, or logits; shapes (n_sets, n, n_outputs)
         """
         turned = {name: value.transpose(1, 2) if value.dim() == 3 else value for name, value in parameters.items()}
         return self.arrays_of_turned(turned, observations)
@@ -104,31 +118,51 @@ class PlainMlp:
     @th.no_grad()
     def arrays_of_turned(self, parameters: dict[str, th.Tensor], observations: Observations) -> tuple[np.ndarray, ...]:
         """
-        The same of transposed weights: products with factors that are not transposed are up to three times as fast.
+        Compute the distributions from transposed weights, as :meth:`arrays` does but up to three times as fast.
 
-        :param parameters: by name, weights (n_sets, n_inputs, n_outputs)
-        :param observations: shape (n_sets, n, \\*obs_shape)
-        :return: mean and standard deviation, or logits; shapes (n_sets, n, n_outputs)
+        :param parameters: The parameters by name; weights have shape (n_sets, n_inputs, n_outputs)
+        :param observations: An array of shape (n_sets, n, \\*obs_shape)
+        :return: The mean and standard deviation, or logits; shapes (n_sets, n, n_outputs)
         """
         assert isinstance(observations, np.ndarray)
-        x = self.inputs(observations, parameters["action_net.bias"].numpy().dtype)
-        for i, layer in enumerate(self.layers):
-            if i > 0:
-                x = _activate(self.activation, x)
-            x = x @ parameters[f"{layer}.weight"].numpy()
-            x += parameters[f"{layer}.bias"].numpy()[:, None]
+        weights = [parameters[f"{layer}.weight"].numpy() for layer in self.layers]
+        biases = [parameters[f"{layer}.bias"].numpy()[:, None] for layer in self.layers]
+        x = self.forward(self.inputs(observations, biases[-1].dtype), weights, biases)[-1]
         if isinstance(self.action_space, spaces.Box):
             std = np.exp(parameters["log_std"].numpy())[:, None]
             return x, np.broadcast_to(std, x.shape)
         return (x,)
 
+    def forward(self, inputs: np.ndarray, weights: Sequence[np.ndarray], biases: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """
+        Compute all layers.
+
+        :param inputs: The inputs of the first layer, shape (..., n, n_inputs)
+        :param weights: The transposed weights of each layer, shapes (..., n_inputs, n_outputs)
+        :param biases: The biases of each layer, which broadcast to shapes (..., n, n_outputs)
+        :return: The inputs of each layer, then the outputs of the last one
+        """
+        passed = [inputs]
+        for i, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+            if i > 0:
+                passed[i] = self._activate(passed[i])
+            z = passed[i] @ weight
+            z += bias
+            passed.append(z)
+        return passed
+
+    def _activate(self, x: np.ndarray) -> np.ndarray:
+        if type(self.activation) in ACTIVATIONS:
+            return ACTIVATIONS[type(self.activation)].function(x)
+        return np.stack([self.activation(th.tensor(one)).numpy() for one in x])
+
     def inputs(self, observations: np.ndarray, dtype: np.dtype) -> np.ndarray:
         """
-        What the first layer gets.
+        Compute the inputs of the first layer.
 
-        :param observations: shape (..., \\*obs_shape)
-        :param dtype: that of the parameters
-        :return: shape (..., n_inputs), categories as one-hot vectors
+        :param observations: An array of shape (..., \\*obs_shape)
+        :param dtype: The dtype of the parameters
+        :return: An array of shape (..., n_inputs), categories as one-hot vectors
         """
         if isinstance(self.observation_space, spaces.Discrete):
             return np.eye(int(self.observation_space.n), dtype=dtype)[observations]

@@ -1,4 +1,4 @@
-"""What a policy can be asked, found out by asking it: any network and any distribution may be inside."""
+"""Probing of a policy, which may have any network and any distribution, for the calls that it supports."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sb3_sgmrl.policies.calls import PolicyCall, by_key, seeded
 from sb3_sgmrl.policies.copies import detached_copy
 from sb3_sgmrl.policies.distributions import find_kind
 
-# observations that are tried, and parameter sets where several are
+# the numbers of observations and of parameter sets in a probe
 _N_ROWS, _N_SETS = 4, 2
 
 Parameters = dict[str, th.Tensor]
@@ -28,12 +28,12 @@ Arrays = tuple[th.Tensor, ...]
 
 def probe_observations(space: spaces.Space, n: int, generator: np.random.Generator) -> Observations:
     """
-    Observations inside a space, small where its bounds are far away or none.
+    Draw observations inside a space, small where the space has wide bounds or none.
 
-    :param space: observation space
-    :param n: how many
-    :param generator: source of randomness
-    :return: shape (n, \\*obs_shape), or such an array per key
+    :param space: The observation space
+    :param n: The number of observations
+    :param generator: The source of randomness
+    :return: An array of shape (n, \\*obs_shape), or such an array per key
     """
     if isinstance(space, spaces.Dict):
         return {key: probe_observations(part, n, generator) for key, part in space.spaces.items()}  # type: ignore[misc]
@@ -41,7 +41,7 @@ def probe_observations(space: spaces.Space, n: int, generator: np.random.Generat
     if isinstance(space, spaces.Box):
         whole = space.dtype.kind in "iu"
         values = generator.integers(0, 256, shape) if whole else generator.standard_normal(shape)
-        # away from a bound, where a logarithm may be infinite
+        # away from the bounds, where a logarithm may be infinite
         values = np.where(values < space.low, space.low + np.abs(values), values)
         values = np.where(values > space.high, space.high - np.abs(values), values)
         return np.clip(values, space.low, space.high).astype(space.dtype)
@@ -51,13 +51,14 @@ def probe_observations(space: spaces.Space, n: int, generator: np.random.Generat
 
 class Probe:
     """
-    A policy, tried out at parameters near its own: on a copy, and with torch's generator restored afterwards.
+    A probe of a policy at parameters near its own. It uses a copy, and restores torch's generator afterwards.
 
-    :param policy: the policy
-    :param call: the answer of :class:`PolicyCall` at given parameters: (parameters, method, observations, argument)
-    :param to_tensor: of observations
-    :raises ValueError: when the policy is no function of one observation and its parameters, or no trainable parameter shapes
-        its actions
+    :param policy: The policy
+    :param call: The function that evaluates :class:`PolicyCall` at given parameters: (parameters, method, observations,
+        argument)
+    :param to_tensor: The conversion of observations to tensors
+    :raises ValueError: When the policy is not a function of one observation and its parameters, or no trainable parameter
+        shapes its actions
     """
 
     def __init__(self, policy: ActorCriticPolicy, call: Callable[..., Any], to_tensor: Callable[[Observations], Any]) -> None:
@@ -76,7 +77,7 @@ class Probe:
         self.not_twice = self._try_second_derivatives()
 
     def _draw(self, direct: PolicyCall) -> None:
-        """Actions of the policy, and the kind of their distribution."""
+        """Draw actions of the policy, and find the kind of their distribution."""
         with th.no_grad(), _named_errors():
             distribution = direct.policy.get_distribution(self._observations)
             self.kind = find_kind(distribution, self._space)
@@ -112,12 +113,12 @@ class Probe:
             once, again = self._log_prob(self._observations), self._log_prob(self._observations)
         if not _same(once, again):
             raise ValueError(
-                f"`policy` must treat an observation alike in every call, but with {self._extractor} it does not: it "
-                "remembers earlier calls or is random."
+                f"`policy` must treat an observation alike in every call, but with {self._extractor} it does not, because "
+                "it remembers earlier calls or is random."
             )
         with _named_errors():
             functional = self._call(self._parameters, "log_prob", self._observations, self._actions)
-            # a function that was made of a module of the policy goes on reading the parameters of that one
+            # a function made from a module of the policy may still read the parameters of the original module
             original = {f"original {name}": p for name, p in self._original.items()}
             self._acting = _reached(functional, {**self._parameters, **original})
             reached = _reached(self._direct, self._parameters)
@@ -138,8 +139,8 @@ class Probe:
 
     def _find_adapted(self) -> tuple[str, ...]:
         """
-        The trainable parameters that shape actions. One that neither actions nor values reach in the probe can belong to a
-        branch for other observations.
+        Find the trainable parameters that shape actions. A parameter that the probe does not reach may belong to a branch
+        for other observations.
         """
         if not self._acting:
             raise ValueError("`policy` has no trainable parameter that shapes its actions: set requires_grad=True for one.")
@@ -148,13 +149,13 @@ class Probe:
         return tuple(name for name in self._parameters if name in self._acting or name not in valuing)
 
     def _try_second_derivatives(self) -> str | None:
-        """What torch says where it has none."""
+        """Return torch's message when there are no second derivatives, else None."""
         leaves = [self._parameters[name] for name in self.adapted_names]
         log_prob = self._call(self._parameters, "log_prob", self._observations, self._actions)
         try:
             first = th.autograd.grad(log_prob.sum(), leaves, create_graph=True, allow_unused=True)
             total = th.stack([g.sum() for g in first if g is not None]).sum()
-            if total.requires_grad:  # not by grad, which leaves out functions that are marked as differentiable once
+            if total.requires_grad:  # grad would skip functions marked as once differentiable
                 total.backward()
         except RuntimeError as error:
             return _first_line(error)
@@ -162,9 +163,10 @@ class Probe:
 
     def agrees(self, arrays: Callable[[Parameters, Observations], tuple[np.ndarray, ...]]) -> bool:
         """
-        :param arrays: computes what describes the distributions in another way, from parameters and observations with one
-            parameter set in front
-        :return: whether it is that of the policy
+        Compare another computation of the distributions with the policy's own.
+
+        :param arrays: The function to compare, of parameters and observations with a leading axis of one parameter set
+        :return: Whether it computes the same distributions as the policy
         """
         parameters = {name: value.detach()[None] for name, value in self._parameters.items()}
         if self.kind is None:
@@ -176,26 +178,28 @@ class Probe:
 
     def vectorizes(self, arrays: Callable[[Parameters, Any], Arrays]) -> bool:
         """
-        :param arrays: computes what describes the distributions for many parameter sets in one call
-        :return: whether it does
+        Try to compute the distributions of many parameter sets in one call.
+
+        :param arrays: The function that describes the distributions of many parameter sets in one call
+        :return: Whether its result is right and needs no loop over the sets
         """
         if self.kind is None:
             return False
         parameters = {name: th.stack([value.detach()] * _N_SETS) for name, value in self._parameters.items()}
         observations = by_key(lambda x: th.stack([x] * _N_SETS), self._observations)
         try:
-            # torch warns where it would loop over the sets itself, which takes longer
+            # torch warns when it loops over the sets itself, which is slower
             with th.no_grad(), warnings.catch_warnings():
                 warnings.simplefilter("error")
                 found = arrays(parameters, observations)
-        except Exception:  # torch.func raises of many kinds, and so do modules that look at values
+        except Exception:  # torch.func raises many kinds of errors, and so do modules that read values
             return False
         return all(_close(a[-1], b) for a, b in zip(found, self._arrays, strict=True))
 
 
 @contextmanager
 def _named_errors() -> Iterator[None]:
-    """Errors of anybody's network or distribution, which can be of any kind, in one sentence."""
+    """Turn errors of a user's network or distribution, of any kind, into one sentence."""
     try:
         yield
     except Exception as error:
@@ -203,7 +207,7 @@ def _named_errors() -> Iterator[None]:
 
 
 def _moved_copy(policy: ActorCriticPolicy) -> ActorCriticPolicy:
-    """At its own parameters, a function that ignores those it is given would not be noticed."""
+    """Copy a policy and move its parameters, so that a function that ignores given parameters is noticed."""
     moved = detached_copy(policy)
     moved.set_training_mode(False)
     generator = th.Generator().manual_seed(0)
@@ -229,13 +233,13 @@ def _reached(output: th.Tensor, parameters: Parameters) -> set[str]:
 
 
 def _same(one: th.Tensor, other: th.Tensor) -> bool:
-    """Up to the rounding of a computation in the same shape."""
+    """Compare up to the rounding of a computation in the same shape."""
     rounding = 100 * th.finfo(one.dtype).eps
     return th.allclose(one, other, rtol=rounding, atol=rounding, equal_nan=True)
 
 
 def _close(one: th.Tensor, other: th.Tensor) -> bool:
-    """Up to the rounding of computations in different ways."""
+    """Compare up to the rounding of different computations."""
     return th.allclose(one.detach(), other.detach().to(one.dtype), rtol=1e-3, atol=1e-3, equal_nan=True)
 
 

@@ -1,4 +1,4 @@
-"""What a policy is made of, to notice when somebody changes it."""
+"""The structure of a policy, to detect changes of it."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ _PLAIN = (bool, int, float, complex, str, bytes, type(None))
 
 class Structure:
     """
-    The modules and tensors of a policy and the plain attributes of its modules, but no values of parameters and buffers.
+    The modules, tensors and plain attributes of a policy, without the values of parameters and buffers.
 
-    :param policy: the policy
+    :param policy: The policy
     """
 
     def __init__(self, policy: nn.Module) -> None:
-        # objects are compared by their ids, which stay theirs as long as they live
+        # objects are compared by their ids, which are unique while the objects live
         self._alive: list[Any] = []
         modules = list(policy.named_modules(remove_duplicate=False))
         parameters = list(policy.named_parameters(remove_duplicate=False))
         tensors = [*parameters, *policy.named_buffers(remove_duplicate=False)]
-        #: what the function is made of
+        #: the modules and tensors of the network
         self.network = [
             *((name, self._id(module), self._id(type(module)), self._hooks(module)) for name, module in modules),
             *((name, self._id(tensor), tensor.shape, tensor.dtype, tensor.device) for name, tensor in tensors),
         ]
-        #: which of a policy's extractors are its ``features_extractor``
+        #: the names of the extractors that are the policy's ``features_extractor``
         own = getattr(policy, "features_extractor", None)
         self.shared = [name for name in _EXTRACTORS if own is not None and getattr(policy, name, None) is own]
-        #: which parameters may change
+        #: whether each parameter is trainable
         self.trainable = [parameter.requires_grad for _, parameter in parameters]
-        #: what modules keep beside tensors and modules
+        #: the attributes of modules other than tensors and modules
         self.attributes = [
             (name, key, self._value(value))
             for name, module in modules
@@ -61,7 +61,7 @@ class Structure:
         return [self._id(hook) for hooks in (module._forward_pre_hooks, module._forward_hooks) for hook in hooks.values()]
 
     def _value(self, value: Any) -> Any:
-        """Something that compares equal as long as the value does not change."""
+        """Return an object that compares equal while the value does not change."""
         if isinstance(value, _PLAIN):
             return repr(value)  # NaN is equal to itself
         if isinstance(value, th.Tensor):
@@ -72,7 +72,7 @@ class Structure:
             return [(repr(key), self._value(part)) for key, part in value.items()]
         if isinstance(value, (list, tuple)):
             return [self._value(part) for part in value]
-        if isinstance(value, Distribution):  # which is given other parameters in every call of the policy
+        if isinstance(value, Distribution):  # every call of the policy sets other parameters
             settings = [(key, repr(part)) for key, part in vars(value).items() if isinstance(part, _PLAIN)]
             return self._id(value), self._id(type(value)), [setting for setting in settings if setting[1] != "None"]
         return self._id(value)
@@ -80,7 +80,9 @@ class Structure:
 
 def layers(policy: nn.Module) -> list[str]:
     """
-    :param policy: the policy
-    :return: name and class of every module, ``name: Class``; two policies that differ in it are different functions
+    List the name and class of every module.
+
+    :param policy: The policy
+    :return: The entries ``name: Class``; policies whose entries differ are different functions
     """
     return [f"{name}: {type(module).__name__}" for name, module in policy.named_modules() if name]

@@ -104,7 +104,7 @@ def returns(folder, algorithm, seed):
         ("--timesteps 1 2 --set learning_rate=lin_1e-3", "--timesteps must be one number with a learning_rate that decays"),
         (
             "--set learning_rate=lin_x",
-            "`learning_rate` must be a finite number that is not negative, or a function, got 'lin_x'.",
+            "`learning_rate` must be a finite number of at least 0, or a function, got 'lin_x'.",
         ),
         ("--n-tasks 0", "`n_tasks` must be a positive integer, got 0."),
         ("--seeds 0 -1", "Seed must be between 0 and 2**32 - 1"),

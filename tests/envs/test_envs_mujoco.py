@@ -174,7 +174,7 @@ def test_dynamics_observations_and_ends_are_gymnasiums(robot, tmp_path, monkeypa
 
 @needs_batch
 def test_invalid_number_of_threads_is_refused():
-    with pytest.raises(ValueError, match="n_threads must be at least 1"):
+    with pytest.raises(ValueError, match="`n_threads` must be at least 1"):
         gym.make_vec("HalfCheetahDir-v0", num_envs=2, n_threads=0)
 
 

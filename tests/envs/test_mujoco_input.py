@@ -18,9 +18,9 @@ from sb3_sgmrl.envs.mujoco_single import MujocoTaskEnv
     [
         (
             {"model": "<mujoco><worldbody><body><joint/></body></worldbody></mujoco>"},
-            "`model` must compile, but MuJoCo says .*mass",
+            "`model` must compile, but MuJoCo rejects .*mass",
         ),
-        ({"model": "<mujoco><worl"}, "`model` must compile, but MuJoCo says of the text given: .*worl"),
+        ({"model": "<mujoco><worl"}, "`model` must compile, but MuJoCo rejects the text given: .*worl"),
         ({"model": "nowhere.xml"}, "but there is no file 'nowhere.xml'"),
         ({"model": 3}, "`model` must be an XML file, its text, or an MjModel, got 3"),
         ({"model": "<mujoco/>"}, "`model` must have actuators with a control range, but it has no actuators"),
@@ -57,7 +57,7 @@ from sb3_sgmrl.envs.mujoco_single import MujocoTaskEnv
         ({"factors": {"body_mass": {"hand": (1, 2)}}}, r"must name a body of the model, one of .*'fore'.*, got 'hand'"),
         ({"factors": {"dof_damping": {"wrist": (1, 2)}}}, r"must name a joint of the model, one of .*'elbow'.*, got 'wrist'"),
         ({"factors": {"opt.gravity": {"z": (1, 2)}}}, "opt.gravity has no rows with names"),
-        ({"factors": {"actuator_biasprm": {"slow": (1, 2)}}}, "would scale zeros: give the field in `values` instead"),
+        ({"factors": {"actuator_biasprm": {"slow": (1, 2)}}}, "must not scale fields that are zero: use `values` instead"),
     ],
 )
 def test_arguments_that_do_not_fit_are_refused(kwargs, message):
@@ -128,5 +128,5 @@ def test_a_field_read_in_some_states_only_is_refused():
 def test_actions_of_another_shape_are_refused():
     env = MujocoTaskEnv(arm())
     env.reset()
-    with pytest.raises(ValueError, match=r"An action must have the shape \(2,\), got \(1,\)"):
+    with pytest.raises(ValueError, match=r"`action` must have the shape \(2,\), got \(1,\)"):
         env.step(np.zeros(1))

@@ -151,9 +151,9 @@ def test_sampled_tasks_are_valid_and_cover_the_range(env_id):
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"task": "fly"}, "task must be one of"),
+        ({"task": "fly"}, "`task` must be one of"),
         ({"task": "velocity", "task_range": (1.0, 1.0)}, "low < high"),
-        ({"task_range": (0.0, 1.0)}, "task_range must be None"),
+        ({"task_range": (0.0, 1.0)}, "`task_range` must be None"),
         ({"action_bound": 0.0}, "`action_bound` must be positive"),
     ],
 )
