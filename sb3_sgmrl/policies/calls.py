@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from threading import Lock
 from typing import Any
 
 import torch as th
@@ -74,16 +75,29 @@ def seeded(seed: int, device: th.device) -> Iterator[None]:
         yield
 
 
+_UNCHECKED = Lock()
+_n_unchecked = 0
+_checked_before = True
+
+
 @contextmanager
 def unchecked_distributions() -> Iterator[None]:
     """
-    Switch off torch's check of distribution parameters inside a ``with`` statement.
+    Switch off torch's check of distribution parameters inside a ``with`` statement, for all threads.
 
-    Torch's check is slow and does not name the task. The caller checks the parameters instead.
+    Torch's check is slow and does not name the task. The caller checks the parameters instead. The last thread that leaves
+    switches the check on again.
     """
-    before = th.distributions.Distribution._validate_args
-    th.distributions.Distribution.set_default_validate_args(False)
+    global _n_unchecked, _checked_before
+    with _UNCHECKED:
+        if _n_unchecked == 0:
+            _checked_before = th.distributions.Distribution._validate_args
+            th.distributions.Distribution.set_default_validate_args(False)
+        _n_unchecked += 1
     try:
         yield
     finally:
-        th.distributions.Distribution.set_default_validate_args(before)
+        with _UNCHECKED:
+            _n_unchecked -= 1
+            if _n_unchecked == 0:
+                th.distributions.Distribution.set_default_validate_args(_checked_before)

@@ -142,6 +142,7 @@ COMPOSITE = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:.set_task. may have no effect")
 @pytest.mark.parametrize("kind", COMPOSITE)
 def test_tasks_of_any_kind_are_written_and_continued(kind, tmp_path):
     def env():

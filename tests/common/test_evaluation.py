@@ -149,14 +149,13 @@ def test_workers_are_as_many_as_are_needed_and_closed_if_made_for_it(made):
     assert len(found) == len(closed) == 6
     # also after an error
     refuses("observation_space", evaluate_adaptation, model, point())
-    refuses("no time limit", evaluate_adaptation, model, point(horizon=None))
-    assert len(found) == len(closed) == 8
+    assert len(found) == len(closed) == 7
     # those that were there stay open
     evaluate_adaptation(other, n_tasks=2)
     evaluate_adaptation(other, point_vec(2), n_tasks=2)
     assert meta_eval(navigation(), n_tasks=3).eval_env.num_envs == 6
     assert meta_eval(navigation(), n_tasks=3, n_episodes=None).eval_env.num_envs < 100
-    assert len(closed) == 8
+    assert len(closed) == 7
 
 
 def workers_without_tasks():
@@ -166,7 +165,6 @@ def workers_without_tasks():
 UNFIT = {
     "observation": (lambda: point(observation="discrete"), "must have the observation_space of the model, .*Box.*Discrete"),
     "action": (lambda: point(action="discrete"), "must have the action_space of the model, .*Box.*Discrete"),
-    "endless": (lambda: point(horizon=None), "has no time limit"),
     "no tasks": (workers_without_tasks, "must be a TaskDistEnv, or a VecEnv"),
 }
 
@@ -177,7 +175,7 @@ def test_environments_that_do_not_go_with_the_model(kind):
     model = small()
     refuses(f"`env` {match}", evaluate_adaptation, model, make(), n_tasks=2)
     refuses(f"`env` {match}", navigation_trajectories, model, make(), tasks=[[0.1, 0.1]])
-    if kind in ("endless", "no tasks"):
+    if kind == "no tasks":
         refuses(f"`eval_env` {match}", meta_eval, make())
     else:
         refuses_to_learn(f"`eval_env` {match}", model, meta_eval(make()))

@@ -8,7 +8,7 @@ from sb3_sgmrl.data.batch import TaskBatch
 
 
 def test_a_batch_whose_shapes_disagree():
-    with pytest.raises(ValueError, match=r"rewards \(2, 3\).*mask \(2, 4\)"):
+    with pytest.raises(ValueError, match=r"got shapes \(2, 3\), \(2, 3, 1\) and \(2, 4\)"):
         TaskBatch(np.zeros((2, 3, 1)), np.zeros((2, 3, 1)), np.zeros((2, 3)), np.ones((2, 4), bool))
 
 
