@@ -1,4 +1,4 @@
-"""Baselines of the advantages: what is predicted of the rewards-to-go, and what changes without each episode in turn."""
+"""Baselines of the advantages: predictions of the rewards-to-go, and the same predictions without each episode in turn."""
 
 from __future__ import annotations
 
@@ -17,15 +17,17 @@ BaselineName = Literal["linear", "critic", "none"]
 
 RIDGE = 1e-5
 
-# From so many features on, a task that has fewer steps gets as many features as it has steps, with the same predictions.
+# Above this number of features, a task with fewer steps gets as many features as steps, with the same predictions.
 MANY_FEATURES = 512
-# columns at a time, of observations that may be images
+# The number of columns per block of the observations, which may be images.
 _BLOCK = 4096
 
 
 def flatten_observations(space: spaces.Space, observations: Observations) -> np.ndarray | None:
     """
-    Observations as vectors, for the linear baseline: one-hot for discrete spaces, without images.
+    Flatten observations into vectors for the linear baseline.
+
+    Discrete spaces become one-hot vectors. Images are excluded.
 
     :param space: The observation space
     :param observations: The observations, shape (..., \\*obs_shape), or such an array per key
@@ -49,9 +51,10 @@ def flatten_observations(space: spaces.Space, observations: Observations) -> np.
 
 def baseline_features(space: spaces.Space, batch: TaskBatch | PhaseBatch) -> np.ndarray:
     """
-    Features of the linear baseline: clip(obs, ±10), obs², t/100, (t/100)², (t/100)³, 1 (Duan et al. 2016). Images contribute
-    no feature. Where there are more than 512 and more than steps of a task, they are rotated: a ridge regression depends on
-    the features X by X Xᵀ only, which as many features as steps can have.
+    Compute the features of the linear baseline: clip(obs, ±10), obs², t/100, (t/100)², (t/100)³, 1 (Duan et al. 2016).
+
+    Images contribute no feature. The features are rotated when their number exceeds both 512 and the number of steps of a
+    task. A ridge regression depends on the features X by X Xᵀ only, which as many features as steps can have.
 
     :param space: The observation space
     :param batch: The episodes of one or many tasks
@@ -76,6 +79,8 @@ def _plain_features(space: spaces.Space, batch: TaskBatch | PhaseBatch) -> np.nd
 
 def n_baseline_features(space: spaces.Space) -> int:
     """
+    Return an upper bound on the number of features per step.
+
     :param space: The observation space
     :return: The number of features that :func:`baseline_features` computes for a step, at most
     """
@@ -94,7 +99,9 @@ def _are_rotated(space: spaces.Space, batch: TaskBatch | PhaseBatch) -> bool:
 
 
 def _rotated(space: spaces.Space, *batches: TaskBatch) -> list[np.ndarray]:
-    """For each batch, features Z, (n_episodes, n_steps, n_steps of all), with Z Zᵀ = X Xᵀ over all steps of all batches."""
+    """
+    Compute features Z of each batch, (n_episodes, n_steps, n_steps of all), with Z Zᵀ = X Xᵀ over all steps of all batches.
+    """
     kernel: np.ndarray | float = 0.0
     for blocks in zip(*(_feature_blocks(space, batch) for batch in batches), strict=True):
         rows = np.concatenate(blocks)
@@ -109,7 +116,7 @@ def _rotated(space: spaces.Space, *batches: TaskBatch) -> list[np.ndarray]:
 
 
 def _feature_blocks(space: spaces.Space, batch: TaskBatch) -> Iterator[np.ndarray]:
-    """The columns of the features of a task, some at a time, shape (n_episodes * n_steps, n)."""
+    """Yield the columns of the features of a task in blocks, shape (n_episodes * n_steps, n)."""
     mask = batch.mask.reshape(-1, 1)
     time = np.tile(np.arange(batch.mask.shape[-1]) / 100.0, len(batch.mask))[:, None]
     yield np.concatenate([time, time**2, time**3, np.ones_like(time)], axis=1) * mask
@@ -125,7 +132,7 @@ def _feature_blocks(space: spaces.Space, batch: TaskBatch) -> Iterator[np.ndarra
 
 def ridge_fit(gram: np.ndarray, moment: np.ndarray) -> np.ndarray:
     """
-    Coefficients of a ridge regression.
+    Compute the coefficients of a ridge regression.
 
     :param gram: The Gram matrices of the features, shape (..., n_features, n_features)
     :param moment: The features times the targets, shape (..., n_features)
@@ -136,7 +143,7 @@ def ridge_fit(gram: np.ndarray, moment: np.ndarray) -> np.ndarray:
 
 def episode_gram(features: np.ndarray) -> np.ndarray:
     """
-    Gram matrix of each episode.
+    Compute the Gram matrix of each episode.
 
     :param features: The features, shape (..., n_steps, n_features)
     :return: The matrices, shape (..., n_features, n_features)
@@ -146,7 +153,7 @@ def episode_gram(features: np.ndarray) -> np.ndarray:
 
 def episode_moment(features: np.ndarray, batch: TaskBatch | PhaseBatch, gamma: float) -> np.ndarray:
     """
-    Features times the discounted reward-to-go of each episode.
+    Compute the features times the discounted reward-to-go of each episode.
 
     :param features: The features, shape (..., n_steps, n_features)
     :param batch: The episodes
@@ -159,10 +166,10 @@ def episode_moment(features: np.ndarray, batch: TaskBatch | PhaseBatch, gamma: f
 
 def predict_from(fitted: TaskBatch, batch: TaskBatch, space: spaces.Space, gamma: float) -> np.ndarray:
     """
-    The linear baseline, fitted on other episodes than those it predicts.
+    Fit the linear baseline on some episodes and predict others.
 
-    :param fitted: The episodes it is fitted on
-    :param batch: The episodes it predicts
+    :param fitted: The episodes that the baseline is fitted on
+    :param batch: The episodes that the baseline predicts
     :param space: The observation space
     :param gamma: The discount factor
     :return: The predicted rewards-to-go, shape (n_episodes, n_steps), zero where nothing was played
@@ -177,10 +184,11 @@ def predict_from(fitted: TaskBatch, batch: TaskBatch, space: spaces.Space, gamma
 
 class Baseline(ABC):
     """
-    What is subtracted from the rewards-to-go. An object per name stands in :data:`BASELINES`.
+    The prediction that is subtracted from the rewards-to-go. :data:`BASELINES` holds one object per name.
 
-    ``needs_critic``: the predictions are those of the policy's value net, which are handed in as ``values``.
-    ``is_fitted``: the predictions are fitted on the episodes they predict, so each episode changes those of all others.
+    ``needs_critic``: the predictions come from the policy's value net and are passed as ``values``.
+    ``is_fitted``: the predictions are fitted on the episodes they predict, so each episode changes the predictions of all
+    others.
     """
 
     needs_critic: ClassVar[bool] = False
@@ -188,8 +196,10 @@ class Baseline(ABC):
 
     def n_features(self, space: spaces.Space) -> int:
         """
+        Return how many numbers a step takes while predictions are made.
+
         :param space: The observation space
-        :return: How many numbers a step takes while predictions are made
+        :return: The number of numbers per step
         """
         return 1
 
@@ -198,6 +208,8 @@ class Baseline(ABC):
         self, batch: TaskBatch | PhaseBatch, gamma: float, space: spaces.Space, values: np.ndarray | None
     ) -> np.ndarray:
         """
+        Predict the rewards-to-go.
+
         :param batch: The episodes of one or many tasks
         :param gamma: The discount factor
         :param space: The observation space
@@ -209,15 +221,15 @@ class Baseline(ABC):
         self, batch: TaskBatch, features: np.ndarray, gamma: float, space: spaces.Space, values: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray]:
         """
-        Predictions from all episodes of a task, and from all but each in turn.
+        Predict the rewards-to-go from all episodes of a task, and from all but each in turn.
 
         :param batch: The episodes of one task
-        :param features: Their :func:`baseline_features`
+        :param features: The :func:`baseline_features` of the episodes
         :param gamma: The discount factor
         :param space: The observation space
         :param values: The critic's predictions, shape (n_episodes, n_steps)
-        :return: The predictions, shape (n_episodes, n_steps), and those without each episode, shape
-            (n_episodes left out, n_episodes, n_steps)
+        :return: The predictions, shape (n_episodes, n_steps), and those without each episode, shape (n_episodes left out,
+            n_episodes, n_steps)
         """
         predicted = self.predict(batch, gamma, space, values)
         return predicted, np.broadcast_to(predicted, (batch.n_episodes, *predicted.shape))
@@ -241,7 +253,9 @@ class LinearBaseline(Baseline):
     def leave_one_out(
         self, batch: TaskBatch, features: np.ndarray, gamma: float, space: spaces.Space, values: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """As :meth:`Baseline.leave_one_out`: one Gram matrix per episode is made once, and leaving j out subtracts its own."""
+        """
+        Predict as :meth:`Baseline.leave_one_out`. Each episode's Gram matrix is computed once and subtracted to leave it out.
+        """
         grams, moments = episode_gram(features), episode_moment(features, batch, gamma)
         predicted = features @ ridge_fit(grams.sum(0), moments.sum(0))
         coefficients = ridge_fit(grams.sum(0) - grams, moments.sum(0) - moments)
@@ -261,7 +275,7 @@ class CriticBaseline(Baseline):
 
 
 class NoBaseline(Baseline):
-    """Zero."""
+    """A baseline that is zero everywhere."""
 
     def predict(
         self, batch: TaskBatch | PhaseBatch, gamma: float, space: spaces.Space, values: np.ndarray | None

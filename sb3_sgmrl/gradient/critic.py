@@ -13,14 +13,15 @@ from sb3_sgmrl.policies.functional import FunctionalPolicy
 
 def fit_critic(policy: FunctionalPolicy, phases: Sequence[TaskPhase], gamma: float, n_epochs: int) -> float:
     """
-    Regress the value net on the discounted reward-to-go of every played step, with the policy's optimiser. Only parameters
-    that the actor does not use are moved: a features extractor that both share belongs to the meta-gradient.
+    Regress the value net on the discounted reward-to-go of every played step, with the policy's optimiser.
 
-    :param policy: the policy as a function
-    :param phases: the phases of every task
-    :param gamma: discount factor
-    :param n_epochs: number of full-batch steps
-    :return: mean squared error before the first step
+    Only parameters that the actor does not use are moved. A features extractor that both share belongs to the meta-gradient.
+
+    :param policy: The policy as a function
+    :param phases: The phases of every task
+    :param gamma: The discount factor
+    :param n_epochs: The number of full-batch steps
+    :return: The mean squared error before the first step
     """
     module = policy.policy
     own = [p for name, p in module.named_parameters() if name not in policy.adapted_names and p.requires_grad]

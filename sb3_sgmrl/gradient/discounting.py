@@ -7,13 +7,13 @@ import numpy as np
 
 def accumulated(x: np.ndarray, factor: float) -> np.ndarray:
     """
-    Σ_{k≤t} factor^{t−k} x_k for every t.
+    Compute Σ_{k≤t} factor^{t−k} x_k for every t.
 
     :param x: The numbers, shape (..., n_steps)
     :param factor: The factor per step
     :return: The sums, shape (..., n_steps)
     """
-    # a loop over the steps of all episodes at once is as fast as scipy's filter, whose import takes longer than that of SB3
+    # A loop over the steps of all episodes at once is as fast as scipy's filter, which takes longer to import than SB3.
     sums = np.array(np.moveaxis(x, -1, 0), dtype=np.float64, order="C")
     for t in range(1, len(sums)):
         sums[t] += factor * sums[t - 1]
@@ -22,7 +22,7 @@ def accumulated(x: np.ndarray, factor: float) -> np.ndarray:
 
 def discounted_sum(x: np.ndarray, discount: float) -> np.ndarray:
     """
-    Σ_{k≥t} discount^{k−t} x_k for every t.
+    Compute Σ_{k≥t} discount^{k−t} x_k for every t.
 
     :param x: The numbers, shape (..., n_steps)
     :param discount: The factor per step

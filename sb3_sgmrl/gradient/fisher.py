@@ -1,10 +1,12 @@
 """
 Products with the Fisher information of adapted policies as functions of θ, through the inner steps.
 
-Near θ_old the KL divergence of the adapted policy from the one that played the outer episodes is ½ dᵀ (Mᵀ F M) d with
-d = θ − θ_old, M = M_ζ … M_1 the Jacobian of the inner steps, and F the Fisher information at ψ. F is sampled: the mean of
-∇log π ∇log πᵀ over the outer samples, without bias because the adapted policy itself has played them. It is the second
-derivative of the divergence that :mod:`~sb3_sgmrl.gradient.local_gradient` estimates from the same samples.
+Consider the KL divergence of the adapted policy from the one that played the outer episodes. Near θ_old it is ½ dᵀ (Mᵀ F M) d.
+Here d = θ − θ_old, M = M_ζ … M_1 is the Jacobian of the inner steps, and F is the Fisher information at ψ.
+
+F is sampled: the mean of ∇log π ∇log πᵀ over the outer samples. The mean has no bias because the adapted policy itself played
+these samples. It is the second derivative of the divergence that :mod:`~sb3_sgmrl.gradient.local_gradient` estimates from the
+same samples.
 """
 
 from __future__ import annotations
@@ -22,13 +24,13 @@ def task_fisher_product(
     policy: FunctionalPolicy, objective: MetaObjective, played: Sequence[PlayedPhase], v: Parameters
 ) -> Parameters:
     """
-    The Fisher information of one task times a vector, at the parameters that played.
+    Compute the Fisher information of one task times a vector, at the parameters that played.
 
     :param policy: The policy as a function
-    :param objective: The inner step; with ``first_order`` its Jacobian is 1
+    :param objective: The objective, which gives the inner step; with ``first_order`` its Jacobian is 1
     :param played: The ζ + 1 phases of the task
     :param v: A direction in the space of θ, by name
-    :return: Mᵀ F M v by name
+    :return: The product Mᵀ F M v, by name
     """
     at = [
         log_likelihood(policy, phase.parameters, phase.samples.observations, phase.samples.actions)

@@ -1,4 +1,4 @@
-"""The inner step ψ = U(θ, D), and what its transpose does to a gradient at ψ."""
+"""The inner step ψ = U(θ, D), and the product of its transposed Jacobian with a gradient at ψ."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class WeightedSamples:
     """
     The played steps of a task with the weights of the surrogate Σ w log π.
 
-    :param observations: tensors, (n_samples, \\*obs_shape)
-    :param actions: tensor, (n_samples, \\*action_shape)
-    :param weights: tensor, (n_samples,)
-    :param episode_index: episode of each sample in ascending order, tensor (n_samples,)
-    :param n_episodes: number of episodes
+    :param observations: The observations as tensors, (n_samples, \\*obs_shape)
+    :param actions: The actions as a tensor, (n_samples, \\*action_shape)
+    :param weights: The weights w as a tensor, (n_samples,)
+    :param episode_index: The episode of each sample in ascending order, tensor (n_samples,)
+    :param n_episodes: The number of episodes
     """
 
     observations: Any
@@ -37,10 +37,12 @@ class WeightedSamples:
     @classmethod
     def make(cls, policy: FunctionalPolicy, batch: TaskBatch, weights: np.ndarray) -> WeightedSamples:
         """
-        :param policy: gives device and dtype
-        :param batch: the episodes of a task
-        :param weights: shape (n_episodes, n_steps)
-        :return: the played steps with their weights
+        Collect the played steps of a batch with their weights.
+
+        :param policy: The policy, which gives device and dtype
+        :param batch: The episodes of a task
+        :param weights: The weights, shape (n_episodes, n_steps)
+        :return: The played steps with their weights
         """
         observations, actions = batch.samples()
         return cls(
@@ -53,29 +55,37 @@ class WeightedSamples:
 
     def reweighted(self, weights: th.Tensor) -> WeightedSamples:
         """
-        :param weights: Other weights, shape (n_samples,)
-        :return: The same samples with them
+        Return the same samples with other weights.
+
+        :param weights: The new weights, shape (n_samples,)
+        :return: The same samples with the new weights
         """
         return replace(self, weights=weights)
 
     def per_sample(self, per_episode: th.Tensor) -> th.Tensor:
         """
-        :param per_episode: shape (n_episodes,)
-        :return: the value of each sample's episode, shape (n_samples,)
+        Repeat the value of each episode for its samples.
+
+        :param per_episode: The value of each episode, shape (n_episodes,)
+        :return: The value of each sample's episode, shape (n_samples,)
         """
         return per_episode[self.episode_index]
 
     def per_episode(self, per_sample: th.Tensor) -> th.Tensor:
         """
-        :param per_sample: shape (n_samples,)
-        :return: its sum over each episode, shape (n_episodes,)
+        Sum over the samples of each episode.
+
+        :param per_sample: The value of each sample, shape (n_samples,)
+        :return: The sum over each episode, shape (n_episodes,)
         """
         return per_sample.new_zeros(self.n_episodes).index_add(0, self.episode_index, per_sample)
 
     def sum_before(self, per_sample: th.Tensor) -> th.Tensor:
         """
-        :param per_sample: shape (n_samples,)
-        :return: its sum over the earlier steps of the same episode, shape (n_samples,)
+        Sum over the earlier steps of the same episode.
+
+        :param per_sample: The value of each sample, shape (n_samples,)
+        :return: The sum over the earlier steps of the same episode, shape (n_samples,)
         """
         totals = self.per_episode(per_sample)
         return per_sample.cumsum(0) - per_sample - self.per_sample(totals.cumsum(0) - totals)
@@ -83,32 +93,36 @@ class WeightedSamples:
 
 def policy_gradient(policy: FunctionalPolicy, parameters: Parameters, samples: WeightedSamples) -> Parameters:
     """
-    Σ w ∇ log π at the parameters: ∇̃J in the units of the weights.
+    Compute Σ w ∇ log π at the parameters: ∇̃J in the units of the weights.
 
-    :param policy: the policy as a function
-    :param parameters: where, by name
-    :param samples: the episodes
-    :return: gradient by name
+    :param policy: The policy as a function
+    :param parameters: The parameters at which the gradient is computed, by name
+    :param samples: The episodes
+    :return: The gradient by name
     """
     return log_likelihood(policy, parameters, samples.observations, samples.actions).gradient(samples.weights)
 
 
 def scaled(values: Parameters, relative_lr: Parameters | None) -> Parameters:
     """
-    :param values: by name
-    :param relative_lr: r, a factor for each name; None for 1
-    :return: r ⊙ values
+    Multiply values by the relative step sizes.
+
+    :param values: The values by name
+    :param relative_lr: The factor r of each name; None for 1
+    :return: The products r ⊙ values, by name
     """
     return values if relative_lr is None else {name: relative_lr[name] * value for name, value in values.items()}
 
 
 def ascend(parameters: Parameters, gradient: Parameters, inner_lr: float, relative_lr: Parameters | None = None) -> Parameters:
     """
-    :param parameters: θ by name
-    :param gradient: ∇̃J(θ, D) by name
-    :param inner_lr: α
-    :param relative_lr: r, the step sizes of the parameters in units of α; None for 1
-    :return: ψ = θ + α r ⊙ ∇̃J by name
+    Move the parameters along a gradient.
+
+    :param parameters: The parameters θ, by name
+    :param gradient: The gradient ∇̃J(θ, D), by name
+    :param inner_lr: The step size α
+    :param relative_lr: The step sizes r of the parameters in units of α; None for 1
+    :return: The adapted parameters ψ = θ + α r ⊙ ∇̃J, by name
     """
     step = scaled(gradient, relative_lr)
     return {name: value + inner_lr * step[name] for name, value in parameters.items()}
@@ -122,14 +136,14 @@ def adapt(
     relative_lr: Parameters | None = None,
 ) -> Parameters:
     """
-    One inner step: U(θ, D) = θ + α r ⊙ Σ w ∇ log π.
+    Take one inner step: U(θ, D) = θ + α r ⊙ Σ w ∇ log π.
 
-    :param policy: the policy as a function
-    :param parameters: θ by name
-    :param samples: D with its weights
-    :param inner_lr: α
-    :param relative_lr: r, the step sizes of the parameters in units of α; None for 1
-    :return: ψ by name
+    :param policy: The policy as a function
+    :param parameters: The parameters θ, by name
+    :param samples: The episodes D with their weights
+    :param inner_lr: The step size α
+    :param relative_lr: The step sizes r of the parameters in units of α; None for 1
+    :return: The adapted parameters ψ, by name
     """
     return ascend(parameters, policy_gradient(policy, parameters, samples), inner_lr, relative_lr)
 
@@ -137,13 +151,15 @@ def adapt(
 @dataclass(frozen=True)
 class InnerSurrogate:
     """
-    What is differentiated twice in an inner step. All surrogates have the gradient Σ w ∇log π, and differ in the second
-    derivative.
+    A surrogate that an inner step differentiates twice.
 
-    :param curvature_weights: What the second derivative along v has beside ∇²(Σ w log π) v, as weights u of Σ u ∇log π: a
-        function of the samples and of x = ∇log π ᵀv of each, shape (n_samples,), that returns u, shape (n_samples,), or None
-        for zero
-    :param counts_sampling: Whether it holds the derivative of the sampling distribution, which a score term counts too
+    All surrogates have the gradient Σ w ∇log π. They differ in the second derivative.
+
+    :param curvature_weights: A function that returns what the second derivative along v has beside ∇²(Σ w log π) v. It takes
+        the samples and x = ∇log π ᵀv of each, shape (n_samples,). It returns the weights u of Σ u ∇log π, shape (n_samples,),
+        or None for zero
+    :param counts_sampling: Whether the surrogate holds the derivative of the sampling distribution, which a score term counts
+        too
     :param has_local_form: Whether likelihood ratios of single samples carry it over to other parameters, for several epochs
     """
 
@@ -154,35 +170,40 @@ class InnerSurrogate:
 
 def pathwise_curvature(samples: WeightedSamples, x: th.Tensor) -> None:
     """
-    Σ w log π, whose Jacobian is that of formula (A), with the samples held fixed: nothing is added.
+    Return no curvature weights: the surrogate is Σ w log π.
+
+    Its Jacobian is that of formula (A), with the samples held fixed, so nothing is added.
 
     :param samples: The samples
-    :param x: ∇log π ᵀv of each, shape (n_samples,)
-    :return: None
+    :param x: The product ∇log π ᵀv of each sample, shape (n_samples,)
+    :return: None, which means zero
     """
 
 
 def lvc_curvature(samples: WeightedSamples, x: th.Tensor) -> th.Tensor:
     """
-    Σ w π/⊥π, the likelihood ratio of single steps (low-variance curvature, Rothfuss et al. 2019): its second derivative is
-    Σ w (∇²log π + ∇log π ∇log πᵀ), so u = w x.
+    Compute the curvature weights of low-variance curvature (Rothfuss et al. 2019).
+
+    The surrogate is Σ w π/⊥π, with the likelihood ratio of single steps. Its second derivative is Σ w (∇²log π + ∇log π ∇log
+    πᵀ), so u = w x.
 
     :param samples: The samples
-    :param x: ∇log π ᵀv of each, shape (n_samples,)
-    :return: u, shape (n_samples,)
+    :param x: The product ∇log π ᵀv of each sample, shape (n_samples,)
+    :return: The weights u, shape (n_samples,)
     """
     return samples.weights * x
 
 
 def dice_curvature(samples: WeightedSamples, x: th.Tensor) -> th.Tensor:
     """
-    Σ_t w_t (ρ_t − ρ_{t−1}), ρ_t the likelihood ratio of the episode up to step t (Loaded DiCE, Farquhar et al. 2019): beside
-    ∇²log π, the second derivative of ρ_t along v is X_t Σ_{k≤t} ∇log π_k with X_t = Σ_{k≤t} x_k, so
-    u_k = w_k X_k + Σ_{t>k} w_t x_t.
+    Compute the curvature weights of Loaded DiCE (Farquhar et al. 2019).
+
+    The surrogate is Σ_t w_t (ρ_t − ρ_{t−1}), where ρ_t is the likelihood ratio of the episode up to step t. Beside ∇²log π,
+    the second derivative of ρ_t along v is X_t Σ_{k≤t} ∇log π_k. Here X_t = Σ_{k≤t} x_k, so u_k = w_k X_k + Σ_{t>k} w_t x_t.
 
     :param samples: The samples
-    :param x: ∇log π ᵀv of each, shape (n_samples,)
-    :return: u, shape (n_samples,)
+    :param x: The product ∇log π ᵀv of each sample, shape (n_samples,)
+    :return: The weights u, shape (n_samples,)
     """
     weighted = samples.weights * x
     before = samples.sum_before(x)
@@ -202,8 +223,8 @@ class PullBack:
     """
     A gradient v at ψ = U(θ, D), brought back to θ.
 
-    :param pathwise: Mᵀv, M = ∂U/∂θ with the samples held fixed, by name
-    :param score_term: Σ c ∇ log π over the samples, by name; None without a score term
+    :param pathwise: The product Mᵀv, by name, with M = ∂U/∂θ and the samples held fixed
+    :param score_term: The sum Σ c ∇ log π over the samples, by name; None without a score term
     """
 
     pathwise: Parameters
@@ -219,15 +240,17 @@ def jacobian(
     kind: InnerSurrogateName,
 ) -> Parameters:
     """
-    The product of the Jacobian M of an inner step with a vector: where ψ moves to when θ moves along it.
+    Compute the product of the Jacobian M of an inner step with a vector.
+
+    The product is the direction in which ψ moves when θ moves along the vector.
 
     :param likelihood: The log-likelihoods of the samples at θ
-    :param samples: D with its weights
+    :param samples: The episodes D with their weights
     :param v: A direction in the space of θ, by name
     :param inner_lr: The step size α
-    :param relative_lr: r, the step sizes of the parameters in units of α; None for 1
+    :param relative_lr: The step sizes r of the parameters in units of α; None for 1
     :param kind: The inner surrogate
-    :return: M v = v + α r ⊙ ∇²(inner surrogate) v, by name
+    :return: The product M v = v + α r ⊙ ∇²(inner surrogate) v, by name
     """
     parts, _ = _second_derivative(likelihood, samples, v, kind)
     for part in parts:
@@ -239,7 +262,7 @@ def jacobian(
 def _second_derivative(
     likelihood: LogLikelihood, samples: WeightedSamples, v: Parameters, kind: InnerSurrogateName
 ) -> tuple[list[Parameters], th.Tensor]:
-    """The parts of ∇²(inner surrogate) v, and ∇log π ᵀv of each sample."""
+    """Compute the parts of ∇²(inner surrogate) v, and ∇log π ᵀv of each sample."""
     second, x = likelihood.hessian_product(samples.weights, v)
     scores = INNER_SURROGATES[kind].curvature_weights(samples, x)
     return [second] if scores is None else [second, likelihood.gradient(scores)], x
@@ -254,15 +277,15 @@ def transposed_jacobian(
     kind: InnerSurrogateName,
 ) -> tuple[Parameters, th.Tensor]:
     """
-    The product of the transposed Jacobian of an inner step with a vector.
+    Compute the product of the transposed Jacobian of an inner step with a vector.
 
     :param likelihood: The log-likelihoods of the samples at θ
-    :param samples: D with its weights
-    :param v: The gradient at ψ by name
+    :param samples: The episodes D with their weights
+    :param v: The gradient at ψ, by name
     :param inner_lr: The step size α
-    :param relative_lr: r, the step sizes of the parameters in units of α; None for 1
+    :param relative_lr: The step sizes r of the parameters in units of α; None for 1
     :param kind: The inner surrogate
-    :return: Mᵀv by name, and ∇log π ᵀ(r ⊙ v) of each sample, shape (n_samples,)
+    :return: The product Mᵀv by name, and ∇log π ᵀ(r ⊙ v) of each sample, shape (n_samples,)
     """
     parts, x = _second_derivative(likelihood, samples, scaled(v, relative_lr), kind)
     return {name: value + inner_lr * sum(part[name] for part in parts) for name, value in v.items()}, x
@@ -281,23 +304,24 @@ def pull_back(
     score_coefficients: Any = None,
 ) -> PullBack:
     """
-    One step of the backward recursion (B): v ← Mᵀv + Σ c ∇log π, the sum over samples. Where c is the same for all samples of
-    an episode, the second term is Σ_j c_j s_j.
+    Take one step of the backward recursion (B): v ← Mᵀv + Σ c ∇log π, the sum over samples.
 
-    The second-order part of Mᵀv is the derivative of α∇(Σ w log π)ᵀ(r ⊙ v) by θ; its derivative by the weights,
-    α ∇log π ᵀ(r ⊙ v) of each sample, is all that formula (C) needs of the network.
+    Where c is the same for all samples of an episode, the second term is Σ_j c_j s_j.
 
-    :param policy: the policy as a function
-    :param parameters: θ by name
-    :param samples: D with its weights
-    :param v: gradient at ψ by name
-    :param inner_lr: α
-    :param relative_lr: r, the step sizes of the parameters in units of α; None for 1
-    :param kind: inner surrogate
-    :param first_order: take M = I
-    :param score_coefficients: function of α ∇log π ᵀ(r ⊙ v) (n_samples,) that returns the coefficients c (n_samples,); None
+    The second-order part of Mᵀv is the derivative of α∇(Σ w log π)ᵀ(r ⊙ v) by θ. Its derivative by the weights is α ∇log π ᵀ(r
+    ⊙ v) of each sample. Formula (C) needs nothing else of the network.
+
+    :param policy: The policy as a function
+    :param parameters: The parameters θ, by name
+    :param samples: The episodes D with their weights
+    :param v: The gradient at ψ, by name
+    :param inner_lr: The step size α
+    :param relative_lr: The step sizes r of the parameters in units of α; None for 1
+    :param kind: The inner surrogate
+    :param first_order: Whether to take M = I
+    :param score_coefficients: A function of α ∇log π ᵀ(r ⊙ v) (n_samples,) that returns the coefficients c (n_samples,); None
         leaves the score term out
-    :return: both parts
+    :return: The pathwise part and the score term
     """
     if first_order and score_coefficients is None:
         return PullBack({name: v[name] for name in parameters})

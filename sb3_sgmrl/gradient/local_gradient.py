@@ -1,11 +1,12 @@
 """
-The gradient of a local surrogate of V near the parameters that played a meta-iteration: for several steps on its episodes.
+The gradient of a local surrogate of V near the parameters that played a meta-iteration, for several steps on its episodes.
 
-At the parameters θ_old that played, it is the estimate of formula (B). At other θ the episodes stay, and likelihood ratios say
-how much more likely θ would have played them. Inner steps are recomputed from θ with the same episodes. The outer samples are
-weighted by the clipped ratio at the re-adapted parameters, as in PPO (Schulman et al. 2017). The score term keeps its
-coefficients at θ_old, times the clipped ratio of the inner samples. A penalty on the KL divergence of the policies that play
-the inner episodes can be subtracted, as in ProMP (Rothfuss et al. 2019).
+At the parameters θ_old that played, it is the estimate of formula (B). At other θ the episodes stay. Likelihood ratios say how
+much more likely θ would have played them. Inner steps are recomputed from θ with the same episodes.
+
+The outer samples are weighted by the clipped ratio at the re-adapted parameters, as in PPO (Schulman et al. 2017). The score
+term keeps its coefficients at θ_old, times the clipped ratio of the inner samples. A penalty on the KL divergence of the
+policies that play the inner episodes can be subtracted, as in ProMP (Rothfuss et al. 2019).
 
 Divergences are estimates of KL(π_old ‖ π) from the samples of π_old, mean(ρ − 1 − log ρ) with ρ = π / π_old. The estimate is
 not negative, has no bias, and its gradient mean((ρ − 1) ∇log π) is zero at θ_old.
@@ -31,9 +32,9 @@ class PlayedPhase:
     """
     A phase of one task, with the log-likelihoods under the parameters that played it.
 
-    :param parameters: The parameters that played it, by name
+    :param parameters: The parameters that played the phase, by name
     :param samples: The episodes with their weights
-    :param log_prob: log π(a|s) of each sample, shape (n_samples,)
+    :param log_prob: The log-likelihood log π(a|s) of each sample, shape (n_samples,)
     """
 
     parameters: Parameters
@@ -43,9 +44,11 @@ class PlayedPhase:
     @classmethod
     def make(cls, policy: FunctionalPolicy, phase: TaskPhase) -> PlayedPhase:
         """
+        Compute the log-likelihoods of a phase.
+
         :param policy: The policy as a function
         :param phase: A phase of one task
-        :return: The same with log-likelihoods
+        :return: The same phase with log-likelihoods
         """
         samples = WeightedSamples.make(policy, phase.batch, phase.weighted.weights)
         likelihood = log_likelihood(policy, phase.parameters, samples.observations, samples.actions)
@@ -60,7 +63,7 @@ class LocalGradient:
     :param gradient: The gradient by θ, by name
     :param clip_fraction: The part of the outer samples whose ratio is outside the clip range
     :param approx_kl: The estimated KL divergence of the adapted policy from the one that played the outer episodes
-    :param inner_approx_kl: The same of θ from the parameters that played the first inner episodes
+    :param inner_approx_kl: The estimated KL divergence of θ from the parameters that played the first inner episodes
     """
 
     gradient: Parameters
@@ -71,12 +74,12 @@ class LocalGradient:
 
 def clipped_weights(weights: th.Tensor, ratio: th.Tensor, clip_range: float) -> th.Tensor:
     """
-    Derivative of Σ min(w ρ, w clip(ρ, 1 − ε, 1 + ε)) by log π, the surrogate of PPO.
+    Compute the derivative of Σ min(w ρ, w clip(ρ, 1 − ε, 1 + ε)) by log π, the surrogate of PPO.
 
-    :param weights: w, shape (n_samples,)
-    :param ratio: ρ, shape (n_samples,)
-    :param clip_range: ε
-    :return: w ρ where the minimum depends on ρ, and zero elsewhere, shape (n_samples,)
+    :param weights: The weights w, shape (n_samples,)
+    :param ratio: The likelihood ratios ρ, shape (n_samples,)
+    :param clip_range: The clip range ε
+    :return: The products w ρ where the minimum depends on ρ, and zero elsewhere, shape (n_samples,)
     """
     is_clipped = th.where(weights > 0, ratio > 1 + clip_range, ratio < 1 - clip_range)
     return th.where(is_clipped, th.zeros_like(weights), weights * ratio)
@@ -87,9 +90,9 @@ class LocalValue:
     """
     The local surrogate of one task without clipping, and how far the policies have moved.
 
-    :param value: Σ w ρ of the outer samples plus λ Σ c ρ of the inner ones
+    :param value: The sum Σ w ρ of the outer samples plus λ Σ c ρ of the inner ones
     :param approx_kl: The estimated KL divergence of the adapted policy from the one that played the outer episodes
-    :param inner_approx_kls: The same of the policy that plays the episodes of each inner step
+    :param inner_approx_kls: The estimated KL divergence of the policy that plays the episodes of each inner step
     """
 
     value: float
@@ -99,7 +102,7 @@ class LocalValue:
 
 @dataclass(frozen=True)
 class _Replayed:
-    """A phase at the parameters that θ leads to; samples have the weights of the surrogate at these parameters."""
+    """A phase at the parameters that θ leads to. Its samples have the weights of the surrogate at these parameters."""
 
     likelihood: LogLikelihood
     samples: WeightedSamples
@@ -133,15 +136,16 @@ def local_task_value(
     coefficients: Sequence[th.Tensor] | None = None,
 ) -> LocalValue:
     """
-    The local surrogate of one task without clipping.
+    Compute the local surrogate of one task without clipping.
 
     :param policy: The policy as a function
-    :param objective: Which surrogate
-    :param theta: θ by name
+    :param objective: The objective, which names the surrogate
+    :param theta: The parameters θ, by name
     :param played: The ζ + 1 phases of the task
     :param coefficients: The score coefficients at θ_old of each inner step, shape (n_samples,) each; None leaves the term out
     :return: The value
-    :raises ValueError: With score coefficients, when their weight λ differs between parameters: no function has this gradient
+    :raises ValueError: When score coefficients are passed and their weight λ differs between parameters. No function has this
+        gradient
     """
     *inner, outer = _replay(policy, objective, theta, played)
     value = float((outer.samples.weights * outer.ratio).sum())
@@ -163,14 +167,14 @@ def local_task_gradient(
     inner_kl_coefs: Sequence[float] | None = None,
 ) -> LocalGradient:
     """
-    The gradient of the local surrogate of one task.
+    Compute the gradient of the local surrogate of one task.
 
     :param policy: The policy as a function
-    :param objective: Which gradient
-    :param theta: θ by name
+    :param objective: The objective, which names the gradient
+    :param theta: The parameters θ, by name
     :param played: The ζ + 1 phases of the task
     :param coefficients: The score coefficients at θ_old of each inner step, shape (n_samples,) each; None leaves the term out
-    :param clip_range: ε
+    :param clip_range: The clip range ε
     :param inner_kl_coefs: The weight of the KL penalty of each inner step; None leaves the penalties out
     :return: The gradient
     """
@@ -194,5 +198,5 @@ def local_task_gradient(
 
 
 def _approx_kl(ratio: th.Tensor) -> float:
-    """Schulman's estimate mean(ρ − 1 − log ρ), which is not negative, as in SB3's PPO."""
+    """Compute Schulman's estimate mean(ρ − 1 − log ρ), which is not negative, as in SB3's PPO."""
     return float(np.mean((ratio - 1 - ratio.log()).double().numpy(force=True)))

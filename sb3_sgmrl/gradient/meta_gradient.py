@@ -1,4 +1,4 @@
-"""The gradient of V(θ) = E_i E_D J_i(U(θ, D)) by the backward recursion (B), a task at a time."""
+"""The gradient of V(θ) = E_i E_D J_i(U(θ, D)) by the backward recursion (B), one task at a time."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ from sb3_sgmrl.policies.functional import FunctionalPolicy, Parameters
 @dataclass(frozen=True)
 class MetaGradient:
     """
-    Mean over tasks.
+    The meta-gradient and its parts, each a mean over tasks.
 
-    :param gradient: ∇̃V by name
-    :param score_term: the part of it that the scores of the first inner step contribute, by name; None without a score term
-    :param unweighted: the score term of each inner step before it was weighted by λ and carried back through the steps before
-        it, by name; empty without a score term
-    :param relative_lr: the derivative by the relative step sizes r, shaped as r; empty where r is None
+    :param gradient: The gradient ∇̃V, by name
+    :param score_term: The part of the gradient that the scores of the first inner step contribute, by name; None without a
+        score term
+    :param unweighted: The score term of each inner step, by name; empty without a score term. The terms are not yet weighted
+        by λ, nor carried back through the steps before their own
+    :param relative_lr: The derivative by the relative step sizes r, shaped as r; empty where r is None
     """
 
     gradient: Parameters
@@ -34,10 +35,12 @@ class MetaGradient:
 
     def norms(self) -> dict[str, float]:
         """
-        Norms of the gradient and of its parts, the cosine between them, and the weight of the score term (the norm of the
-        weighted term as a part of that of the unweighted one), as they are logged.
+        Compute the norms that are logged.
 
-        :return: by name
+        These are the norms of the gradient and of its parts, and the cosine between the parts. The weight of the score term is
+        the norm of the weighted term divided by that of the unweighted one.
+
+        :return: The numbers by name
         """
         values = {"grad_norm": _norm(self.gradient)}
         if self.score_term is not None:
@@ -49,9 +52,9 @@ class MetaGradient:
         return values
 
 
-# ∇̃V of a task, the score term of each inner step before it is weighted, and the derivative by the relative step sizes
+# ∇̃V of a task, the score term of each inner step before it is weighted, and the derivative by the relative step sizes.
 _TaskResult = tuple[Parameters, list[Parameters], Parameters]
-# tasks that threads may be ahead of the sum
+# The number of tasks that threads may be ahead of the sum.
 _AHEAD = 16
 
 
@@ -63,15 +66,17 @@ def task_gradient(
     trace: Sequence[TaskPhase],
 ) -> _TaskResult:
     """
-    Formula (B) for one task. The step sizes decide where a step leads and not which episodes it is made of, so the derivative
-    by those of step t is α v ⊙ ∇̃J(θᵗ, D), summed over the entries that share one, with the v that has come back to θᵗ⁺¹.
+    Compute formula (B) for one task.
 
-    :param policy: the policy as a function
-    :param objective: which gradient
-    :param score_coefficients: coefficients of the scores; None leaves the score term out (MAML)
-    :param task: index of the task
-    :param trace: its ζ + 1 phases
-    :return: ∇̃V of this task by name, the score term of each inner step before it is weighted, and the derivative by the
+    The step sizes decide where a step leads and not which episodes it is made of. So the derivative by those of step t is α v
+    ⊙ ∇̃J(θᵗ, D), summed over the entries that share one. Here v is the gradient that has come back to θᵗ⁺¹.
+
+    :param policy: The policy as a function
+    :param objective: The objective, which names the gradient
+    :param score_coefficients: The coefficients of the scores; None leaves the score term out (MAML)
+    :param task: The index of the task
+    :param trace: The ζ + 1 phases of the task
+    :return: The gradient ∇̃V of this task by name, the unweighted score term of each inner step, and the derivative by the
         relative step sizes
     """
     outer = trace[-1]
@@ -111,7 +116,7 @@ def task_gradient(
 
 
 def _summed_as(step_size: th.Tensor, product: th.Tensor) -> th.Tensor:
-    """The derivative by a step size of each entry, or by one that all entries share."""
+    """Return the derivative by a step size of each entry, or by one that all entries share."""
     return product if step_size.shape == product.shape else product.sum()
 
 
@@ -123,10 +128,12 @@ def _choose(
 
 def weighted_term(objective: MetaObjective, stage: int, score_term: Parameters) -> Parameters:
     """
-    :param objective: Gives the weights λ
-    :param stage: Which inner step
-    :param score_term: Its score term, by name
-    :return: λ times the score term, by name
+    Multiply the score term of an inner step by its weight λ.
+
+    :param objective: The objective, which gives the weights λ
+    :param stage: The index of the inner step
+    :param score_term: The score term of this step, by name
+    :return: The product of λ and the score term, by name
     """
     coef = objective.score_coef
     return {
@@ -142,14 +149,16 @@ def meta_gradient(
     executor: ThreadPoolExecutor | None = None,
 ) -> MetaGradient:
     """
-    Mean of :func:`task_gradient` over tasks. The tasks are summed in their order, whoever computed them.
+    Compute the mean of :func:`task_gradient` over tasks.
 
-    :param policy: the policy as a function
-    :param objective: which gradient
-    :param score_coefficients: coefficients of the scores; None leaves the score term out (MAML)
-    :param traces: ζ + 1 phases of every task
-    :param executor: threads over tasks; None computes them one after another
-    :return: the gradient and its parts
+    The tasks are summed in their order, with or without threads.
+
+    :param policy: The policy as a function
+    :param objective: The objective, which names the gradient
+    :param score_coefficients: The coefficients of the scores; None leaves the score term out (MAML)
+    :param traces: The ζ + 1 phases of every task
+    :param executor: The threads over tasks; None computes the tasks one after another
+    :return: The gradient and its parts
     """
     work = partial(task_gradient, policy, objective, score_coefficients)
     results = _in_order(executor, work, traces) if executor else map(work, range(len(traces)), traces)
@@ -170,7 +179,7 @@ def meta_gradient(
 def _in_order(
     executor: ThreadPoolExecutor, work: Callable[..., _TaskResult], traces: Sequence[Sequence[TaskPhase]]
 ) -> Iterator[_TaskResult]:
-    """The map of an executor that is never more than a few results ahead, so that memory does not grow with the tasks."""
+    """Map tasks to results in order. The executor stays few results ahead, so memory does not grow with the tasks."""
     waiting: deque[Future[_TaskResult]] = deque()
     for task, trace in enumerate(traces):
         waiting.append(executor.submit(work, task, trace))

@@ -1,4 +1,4 @@
-"""What the modules of the meta-gradient hand to each other."""
+"""Data classes that the modules of the meta-gradient exchange."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from sb3_sgmrl.policies.functional import FunctionalPolicy, Parameters
 @dataclass(frozen=True)
 class TaskPhase:
     """
-    What one task saw in one phase.
+    The data of one task in one phase.
 
-    :param parameters: the parameters that played it, θᵗ by name
-    :param batch: the episodes
-    :param weighted: their weights in the surrogate
-    :param values: the critic's predictions (n_episodes, n_steps); None without a critic
+    :param parameters: The parameters θᵗ that played the phase, by name
+    :param batch: The episodes
+    :param weighted: The weights of the episodes in the surrogate
+    :param values: The critic's predictions (n_episodes, n_steps); None without a critic
     """
 
     parameters: Parameters
@@ -37,16 +37,16 @@ class TaskPhase:
 @dataclass(frozen=True)
 class InnerStep:
     """
-    An inner step seen from behind, when the score coefficients are chosen.
+    An inner step in the backward pass, when the score coefficients are chosen.
 
-    :param task: index of the task
-    :param stage: index of the inner step, 0 … ζ − 1
-    :param phase: the episodes D and the parameters θ they were played with
-    :param adapted: ψ = U(θ, D)
-    :param samples: D with its weights
-    :param settings: how rewards became these weights
-    :param observation_space: of the policy
-    :param sensitivity: x = α ∇log π ᵀ (r ⊙ v) of each sample, v the gradient at ψ, shape (n_samples,)
+    :param task: The index of the task
+    :param stage: The index of the inner step, 0 … ζ − 1
+    :param phase: The episodes D and the parameters θ that played them
+    :param adapted: The adapted parameters ψ = U(θ, D)
+    :param samples: The episodes D with their weights
+    :param settings: The settings that turned rewards into these weights
+    :param observation_space: The observation space of the policy
+    :param sensitivity: The sensitivity x = α ∇log π ᵀ (r ⊙ v) of each sample, v the gradient at ψ, shape (n_samples,)
     """
 
     task: int
@@ -64,9 +64,10 @@ class MetaRollout:
     """
     The data of one meta-iteration.
 
-    :param tasks: the tasks
-    :param traces: ζ + 1 phases of every task
-    :param task_features: numbers that describe each task, shape (n_tasks, n_features); None where no score term asks for them
+    :param tasks: The tasks
+    :param traces: The ζ + 1 phases of every task
+    :param task_features: The numbers that describe each task, shape (n_tasks, n_features); None where no score term asks for
+        them
     :param policy: The policy that played, as a function; None where it cannot have changed since
     """
 
@@ -76,24 +77,26 @@ class MetaRollout:
     policy: FunctionalPolicy | None = None
 
 
-# what weighs ∇log π of each sample, (n_samples,), in the units of the outer surrogate; a form that weighs the scores of whole
-# episodes gives all samples of an episode the same
+# The coefficient of ∇log π of each sample, (n_samples,), in the units of the outer surrogate. A form that weighs the scores of
+# whole episodes gives all samples of an episode the same coefficient.
 ScoreCoefficients = Callable[[InnerStep], th.Tensor]
 
 
 @dataclass(frozen=True)
 class MetaObjective:
     """
-    Which gradient is computed.
+    The choice of the gradient that is computed.
 
-    :param inner: weights of the inner surrogate
-    :param outer: weights of the outer surrogate
-    :param inner_lr: α
-    :param relative_lr: r, the step sizes of the parameters in units of α, by name: a scalar for all entries of a
-        parameter, or one of its shape; zero where it is not adapted; None for 1
-    :param inner_surrogate: ``pathwise``, ``lvc`` or ``dice``, see :func:`~sb3_sgmrl.gradient.inner.curvature_weights`
-    :param first_order: leave the second derivative out
-    :param score_coef: weight λ of the score term; 1 is SG-MRL, 0 is MAML. Or a weight for each inner step and parameter
+    :param inner: The settings of the weights of the inner surrogate
+    :param outer: The settings of the weights of the outer surrogate
+    :param inner_lr: The step size α
+    :param relative_lr: The step sizes r of the parameters in units of α, by name; None for 1. Each is a scalar for all entries
+        of a parameter, or a tensor of its shape. It is zero where the parameter is not adapted
+    :param inner_surrogate: The inner surrogate ``pathwise``, ``lvc`` or ``dice``, see
+        :func:`~sb3_sgmrl.gradient.inner.curvature_weights`
+    :param first_order: Whether to leave the second derivative out
+    :param score_coef: The weight λ of the score term; 1 is SG-MRL, 0 is MAML. Alternatively, a weight for each inner step and
+        parameter
     """
 
     inner: AdvantageSettings
@@ -106,10 +109,10 @@ class MetaObjective:
 
     @property
     def surrogate(self) -> InnerSurrogate:
-        """What ``inner_surrogate`` names."""
+        """The surrogate that ``inner_surrogate`` names."""
         return INNER_SURROGATES[self.inner_surrogate]
 
     @property
     def needs_critic(self) -> bool:
-        """Whether the value net is a baseline, and so has to be trained."""
+        """Whether the value net is a baseline, and so must be trained."""
         return self.inner.predictor.needs_critic or self.outer.predictor.needs_critic

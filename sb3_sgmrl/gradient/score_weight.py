@@ -1,4 +1,4 @@
-"""How much of a noisy score term to use, from its own past."""
+"""The weight of a noisy score term, chosen from its own past."""
 
 from __future__ import annotations
 
@@ -10,61 +10,66 @@ import torch as th
 
 from sb3_sgmrl.policies.functional import Parameters
 
-# per inner step and parameter; zero for what is not there
+# The weights per inner step and parameter; zero for missing names.
 ScoreWeights = Sequence[dict[str, float]]
 
 
 @dataclass
 class SignalWeight:
     """
-    The weight λ of a score term c that minimises the expected squared error E‖λ c̄ − E c‖² of a running mean c̄ of it, as a
-    Wiener filter does:
+    The weight λ of a score term c, chosen as in a Wiener filter.
 
-        λ = S / (S + w N),    S = ‖E c‖²,    N = E‖c − E c‖²,
+    λ minimises the expected squared error E‖λ c̄ − E c‖² of a running mean c̄ of the score term:
 
-    w = (1 − β) / (1 + β) the noise that is left in a running mean with factor β. An optimiser averages its gradients, so what
-    counts is the noise after averaging, not that of an iteration.
+        λ = S / (S + w N),    S = ‖E c‖²,    N = E‖c − E c‖².
 
-    S is estimated by the running mean of the products c_t · m_t, m_t the running mean of the terms *before* iteration t, whose
-    noise is independent of that of c_t; where that is negative λ is zero. λ follows from *earlier* iterations: given the past
-    it is a constant, and λ c points where E c points. With larger batches N falls and λ tends to 1, the exact gradient; where
-    no signal stands out from the noise it is small or 0, which is MAML.
+    Here w = (1 − β) / (1 + β) is the noise that is left in a running mean with factor β. An optimiser averages its gradients,
+    so the noise after averaging counts, not the noise of one iteration.
 
-    :param decay: β, per iteration
+    S is estimated by the running mean of the products c_t · m_t. Here m_t is the running mean of the terms *before* iteration
+    t, so its noise is independent of that of c_t. λ is zero where the estimate is negative.
+
+    λ follows from *earlier* iterations. Given the past it is a constant, and λ c points where E c points. With larger batches
+    N falls and λ tends to 1, the exact gradient. Where no signal stands out from the noise, λ is small or 0, which is MAML.
+
+    :param decay: The decay β per iteration
     """
 
     decay: float = 0.95
     _mean: Parameters = field(default_factory=dict)
-    # Σ β^{T−t} of ‖c_t‖² and of c_t · m_t
+    # The sums Σ β^{T−t} of ‖c_t‖² and of c_t · m_t.
     _square: float = 0.0
     _product: float = 0.0
     _n: int = 0
 
     def weights(self) -> dict[str, float]:
         """
-        :return: λ, the same for every parameter that was observed; zero before the second observation
+        Compute the weight of every observed parameter.
+
+        :return: The weight λ, the same for every parameter that was observed; zero before the second observation
         """
         return dict.fromkeys(self._mean, self._weight())
 
     def _weight(self) -> float:
         if self._product <= 0:
             return 0.0
-        # the first iteration has no past to be multiplied with
+        # The first iteration has no past, so it adds no product.
         signal = self._product / _total(self.decay, self._n - 1)
         noise = max(self._square / _total(self.decay, self._n) - signal, 0.0)
         return signal / (signal + (1 - self.decay) / (1 + self.decay) * noise)
 
     def observe(self, score_term: Parameters) -> None:
         """
-        Learn from an iteration, after its gradient was computed. Begin anew when its parameters are others than before. Skip a
-        term whose products are not finite.
+        Learn from an iteration, after its gradient was computed.
 
-        :param score_term: c by name, before it was weighted
+        The estimate restarts when the parameters differ from those before. A term whose products are not finite is skipped.
+
+        :param score_term: The score term c by name, before it was weighted
         """
-        if _shapes(score_term) != _shapes(self._mean):  # a parameter was frozen, or the network was changed
+        if _shapes(score_term) != _shapes(self._mean):  # A parameter was frozen, or the network has changed.
             self._mean, self._square, self._product, self._n = {}, 0.0, 0.0, 0
         square, past = _dot(score_term, score_term), _dot(score_term, self._mean) if self._n > 0 else 0.0
-        if not (math.isfinite(square) and math.isfinite(past)):  # it would be remembered for ever
+        if not (math.isfinite(square) and math.isfinite(past)):  # The running means would never forget it.
             return
         if self._n > 0:
             self._product = self.decay * self._product + past / _total(self.decay, self._n)
@@ -75,7 +80,7 @@ class SignalWeight:
 
 
 def _total(decay: float, n: int) -> float:
-    """Σ_{k<n} β^k."""
+    """Compute Σ_{k<n} β^k."""
     return (1 - decay**n) / (1 - decay)
 
 
@@ -90,17 +95,21 @@ def _dot(one: Parameters, other: Parameters) -> float:
 @dataclass
 class SignalWeights:
     """
-    A :class:`SignalWeight` for each inner step and each of two groups of parameters, whose signals and noises are of different
-    size: those of the network, and the free ones, such as log σ. A weight for each weight matrix and bias would follow chance:
-    the fewer entries, the more often some noise looks like a signal.
+    A :class:`SignalWeight` for each inner step and each of two groups of parameters.
+
+    The groups are the parameters of the network, and the free ones, such as log σ. Their signals and noises differ in size. A
+    weight for each weight matrix and bias would follow chance. The fewer entries a group has, the more often some noise looks
+    like a signal.
     """
 
     _weights: dict[tuple[int, bool], SignalWeight] = field(default_factory=dict)
 
     def weights(self, n_inner_steps: int) -> ScoreWeights:
         """
-        :param n_inner_steps: ζ
-        :return: λ of each parameter that was observed
+        Compute the weights of each inner step.
+
+        :param n_inner_steps: The number ζ of inner steps
+        :return: The weight λ of each parameter that was observed
         """
         found: list[dict[str, float]] = [{} for _ in range(n_inner_steps)]
         for (stage, _), of_group in self._weights.items():
@@ -110,7 +119,9 @@ class SignalWeights:
 
     def observe(self, score_terms: Sequence[Parameters]) -> None:
         """
-        :param score_terms: of each inner step, by name, before they were weighted
+        Learn from an iteration, after its gradient was computed.
+
+        :param score_terms: The score term of each inner step, by name, before it was weighted
         """
         for stage, score_term in enumerate(score_terms):
             for in_network in (False, True):
@@ -120,5 +131,5 @@ class SignalWeights:
 
 
 def _in_network(name: str) -> bool:
-    # parameters of modules have a dot in their names
+    # Parameters of modules have a dot in their names.
     return "." in name

@@ -12,16 +12,18 @@ from torch import nn
 
 from sb3_sgmrl.policies.functional import Parameters
 
-# what has a step size of its own
+# The unit that has its own step size.
 StepSizeOwner = Literal["tensor", "entry"]
 
 
 def matching(names: Sequence[str], patterns: str | Sequence[str] | None) -> tuple[str, ...]:
     """
-    :param names: Names of parameters
+    Return the names that match any of the patterns.
+
+    :param names: The names of parameters
     :param patterns: One or more patterns with ``*`` and ``?``; None for all
     :return: The names that match any of the patterns
-    :raises ValueError: For a pattern that no name matches
+    :raises ValueError: When a pattern matches no name
     """
     if patterns is None:
         return tuple(names)
@@ -34,12 +36,14 @@ def matching(names: Sequence[str], patterns: str | Sequence[str] | None) -> tupl
 
 class StepSizes(nn.Module):
     """
-    r in U(θ, D) = θ + α r ⊙ ∇̃J(θ, D): a step size in units of α for each adapted parameter tensor, or for each entry of them
-    as in Meta-SGD (Li, Zhou, Chen, Li 2017); the same in every inner step.
+    The step sizes r in U(θ, D) = θ + α r ⊙ ∇̃J(θ, D), the same in every inner step.
 
-    :param names: of the adapted parameters
-    :param learning_rate: of Adam, which moves a step size by about this part of α per meta-iteration
-    :param device: of the policy
+    There is a step size in units of α for each adapted parameter tensor. Alternatively, each entry of a tensor has a step
+    size, as in Meta-SGD (Li, Zhou, Chen, Li 2017).
+
+    :param names: The names of the adapted parameters
+    :param learning_rate: The learning rate of Adam, which moves a step size by about this part of α per meta-iteration
+    :param device: The device of the policy
     :param shapes: The shapes of the parameters by name, for a step size per entry; None for one per tensor
     """
 
@@ -59,24 +63,28 @@ class StepSizes(nn.Module):
 
     @property
     def learning_rate(self) -> float:
-        """That of Adam."""
+        """The learning rate of Adam."""
         return self.optimizer.param_groups[0]["lr"]
 
     def by_name(self) -> Parameters:
         """
-        :return: copies of r, a scalar for each parameter or a tensor of its shape
+        Return a copy of the step sizes by parameter name.
+
+        :return: The copies of r, a scalar for each parameter or a tensor of its shape
         """
         parts = self.relative.detach().clone().split(list(map(math.prod, self._shapes)))
         return {name: part.view(shape) for name, part, shape in zip(self.names, parts, self._shapes, strict=True)}
 
     def ascend(self, gradient: Parameters) -> int:
         """
-        One step of Adam. A step against the gradient of the return is never wanted: step sizes that would become negative
-        become zero, from where a later gradient can raise them.
+        Take one step of Adam along a gradient.
 
-        :param gradient: of V by r, a tensor for each parameter, shaped as in :meth:`by_name`; the step sizes of one that is
-            not adapted now stay as they are
-        :return: how many would have become negative
+        A step against the gradient of the return is never wanted. Step sizes that would become negative become zero, and a
+        later gradient can raise them again.
+
+        :param gradient: The gradient of V by r, a tensor for each parameter, shaped as in :meth:`by_name`. The step sizes of a
+            parameter that is not adapted now stay as they are
+        :return: The number of step sizes that would have become negative
         """
         before = self.by_name()
         derivative = {name: gradient.get(name, th.zeros_like(value)) for name, value in before.items()}

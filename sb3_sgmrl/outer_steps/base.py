@@ -19,16 +19,16 @@ from sb3_sgmrl.score_terms.base import ScoreTerm
 @dataclass(frozen=True)
 class OuterProblem:
     """
-    What an outer step has to go by.
+    The inputs of an outer step.
 
     :param policy: The policy with its optimiser; its parameters θ have played the iteration
     :param functional: The policy as a function
     :param objective: The gradient that is estimated
     :param rollout: The data of the iteration
     :param score_term: The score term, prepared for this iteration; None leaves it out
-    :param max_grad_norm: The norm the meta-gradient is clipped at; None leaves it alone
-    :param executor: Threads over tasks; None computes them one after another
-    :param record: Takes the names and values of numbers for the log
+    :param max_grad_norm: The norm at which the meta-gradient is clipped; None does not clip
+    :param executor: The threads over tasks; None computes the tasks one after another
+    :param record: A function that takes the name and the value of a number for the log
     """
 
     policy: ActorCriticPolicy
@@ -42,7 +42,9 @@ class OuterProblem:
 
     def gradient(self, score_term: ScoreTerm | None = None) -> MetaGradient:
         """
-        :param score_term: A term to use in place of the problem's own; None uses its own
+        Estimate the meta-gradient at the parameters that have played the iteration.
+
+        :param score_term: A term that replaces the problem's own; None uses the problem's own
         :return: The estimate of ∇V at the parameters that have played the iteration, formula (B)
         """
         score_term = self.score_term if score_term is None else score_term
@@ -55,9 +57,9 @@ class OuterStep(ABC):
 
     def estimate(self, problem: OuterProblem) -> MetaGradient:
         """
-        What the parameters move along first.
+        Estimate the direction along which the parameters move first.
 
-        :param problem: The iteration
+        :param problem: The inputs of the outer step
         :return: The estimate of ∇V at the parameters that have played
         """
         return problem.gradient()
@@ -67,7 +69,7 @@ class OuterStep(ABC):
         """
         Move the parameters of ``problem.policy``.
 
-        :param problem: The iteration
+        :param problem: The inputs of the outer step
         :return: The estimate of ∇V at the parameters that have played, for the log, learned step sizes and the score term
         :raises ValueError: When the meta-gradient is not finite; the parameters are unchanged then
         """
@@ -85,8 +87,10 @@ class OptimizerStep(OuterStep):
 
 def check_finite(estimate: MetaGradient) -> None:
     """
+    Check that the meta-gradient is finite.
+
     :param estimate: The meta-gradient
-    :raises ValueError: When it is not finite
+    :raises ValueError: When the meta-gradient is not finite
     """
     if not all(th.isfinite(value).all() for value in (*estimate.gradient.values(), *estimate.relative_lr.values())):
         raise ValueError("The meta-gradient is NaN or infinite; a smaller `inner_lr` or `learning_rate` may help.")
@@ -94,7 +98,9 @@ def check_finite(estimate: MetaGradient) -> None:
 
 def put(policy: ActorCriticPolicy, parameters: Parameters) -> None:
     """
-    Give a policy other values of its parameters. Those that were frozen since they played stay as they are.
+    Assign new values to the parameters of a policy.
+
+    Parameters that were frozen since they played stay as they are.
 
     :param policy: The policy
     :param parameters: The values by name
@@ -108,11 +114,13 @@ def put(policy: ActorCriticPolicy, parameters: Parameters) -> None:
 
 def ascend(policy: ActorCriticPolicy, gradient: Parameters, max_grad_norm: float | None = None) -> None:
     """
-    One step of the policy's optimiser. Parameters that were frozen since they played stay as they are.
+    Take one step of the policy's optimiser.
+
+    Parameters that were frozen since they played stay as they are.
 
     :param policy: The policy with its optimiser
     :param gradient: The direction of ascent, by name of the parameter
-    :param max_grad_norm: The norm the gradient is clipped at; None leaves it alone
+    :param max_grad_norm: The norm at which the gradient is clipped; None does not clip
     """
     named = {name: parameter for name, parameter in policy.named_parameters() if parameter.requires_grad and name in gradient}
     policy.optimizer.zero_grad()

@@ -15,13 +15,15 @@ from sb3_sgmrl.outer_steps.local_surrogate import LOGGED, LocalSurrogate
 @dataclass(frozen=True)
 class ClippedEpochs(OuterStep):
     """
-    Several steps of the policy's optimiser on the episodes of one meta-iteration, along the gradient of the local surrogate of
-    :mod:`~sb3_sgmrl.gradient.local_gradient`. The first epoch follows the estimate of ∇V itself, to the bit.
+    Several steps of the policy's optimiser on the episodes of one meta-iteration.
+
+    The steps follow the gradient of the local surrogate of :mod:`~sb3_sgmrl.gradient.local_gradient`. The first epoch follows
+    the estimate of ∇V itself, to the bit.
 
     :param n_epochs: The number of epochs; each is one step on all tasks
-    :param clip_range: ε, how far the likelihood ratio of a sample may move from 1 before it stops counting
-    :param target_kl: End the epochs where the estimated KL divergence of the adapted policies exceeds 1.5 times this value, as
-        in SB3's PPO; None never ends them early
+    :param clip_range: The clip range ε: how far the likelihood ratio of a sample may move from 1 before it stops counting
+    :param target_kl: The target KL divergence. The epochs end where the estimated KL divergence of the adapted policies
+        exceeds 1.5 times this value, as in SB3's PPO; None never ends them early
     :param inner_kl_penalty: The penalty on the KL divergences of the inner steps; None adds none
     """
 

@@ -10,8 +10,10 @@ from sb3_sgmrl.outer_steps.base import OuterProblem, OuterStep, check_finite, pu
 
 class Interpolation(OuterStep):
     """
-    θ ← θ + ε mean(ψ − θ) over tasks, ψ the parameters after the last inner step (Nichol, Achiam, Schulman 2018). ε is the
-    learning rate of the policy's optimiser, which is not used otherwise.
+    The step θ ← θ + ε mean(ψ − θ) over tasks (Nichol, Achiam, Schulman 2018).
+
+    ψ are the parameters after the last inner step. ε is the learning rate of the policy's optimiser, which is not used
+    otherwise.
     """
 
     def estimate(self, problem: OuterProblem) -> MetaGradient:

@@ -1,4 +1,4 @@
-"""The local surrogate of all tasks of a meta-iteration, for outer steps that look at several parameters."""
+"""The local surrogate of all tasks of a meta-iteration, for outer steps that evaluate several parameters."""
 
 from __future__ import annotations
 
@@ -41,10 +41,11 @@ class _Recorded(ScoreTerm):
 
 class LocalSurrogate:
     """
-    Mean over tasks of the surrogate of :mod:`~sb3_sgmrl.gradient.local_gradient`. Its gradient at the parameters that played
-    is the estimate of ∇V, which is computed first.
+    The mean over tasks of the surrogate of :mod:`~sb3_sgmrl.gradient.local_gradient`.
 
-    :param problem: The iteration
+    Its gradient at the parameters that played is the estimate of ∇V, which is computed first.
+
+    :param problem: The inputs of the outer step
     :raises ValueError: When the estimate of ∇V is not finite
     """
 
@@ -62,18 +63,22 @@ class LocalSurrogate:
 
     def over(self, work: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
         """
-        :param work: What is done with each item
+        Map a function over items in the threads of the iteration.
+
+        :param work: The function of one item
         :param items: The tasks, or something for each of them
-        :return: The results in the order of the items, computed in the threads of the iteration
+        :return: The results in the order of the items
         """
         executor = self._problem.executor
         return list(map(work, items) if executor is None else executor.map(work, items))
 
     def gradient(self, clip_range: float, inner_kl_coefs: Sequence[float] | None = None) -> LocalGradient:
         """
-        :param clip_range: ε
+        Compute the gradient of the surrogate at the present parameters of the policy.
+
+        :param clip_range: The clip range ε
         :param inner_kl_coefs: The weight of the KL penalty of each inner step; None leaves the penalties out
-        :return: Mean over tasks at the present parameters of the policy; the tasks are summed in their order
+        :return: The mean over tasks at the present parameters of the policy; the tasks are summed in their order
         """
         policy, objective = self._problem.functional, self._problem.objective
         theta = policy.parameters()
@@ -88,8 +93,10 @@ class LocalSurrogate:
 
     def fisher_product(self, v: Parameters) -> Parameters:
         """
+        Compute the Fisher information times a vector, at the parameters that played.
+
         :param v: A direction in the space of θ, by name
-        :return: Mean over tasks of the Fisher information of the adapted policies times v, at the parameters that played
+        :return: The mean over tasks of the Fisher information of the adapted policies times v, at the parameters that played
         """
         policy, objective = self._problem.functional, self._problem.objective
         products = self.over(lambda played: task_fisher_product(policy, objective, played, v), self.played)
@@ -97,7 +104,9 @@ class LocalSurrogate:
 
     def value(self) -> LocalValue:
         """
-        :return: Mean over tasks at the present parameters of the policy
+        Compute the surrogate without clipping at the present parameters of the policy.
+
+        :return: The mean over tasks at the present parameters of the policy
         """
         policy, objective = self._problem.functional, self._problem.objective
         theta = policy.parameters()
@@ -119,5 +128,5 @@ class LocalSurrogate:
         return [self._recorded.given[task, stage] for stage in range(len(self.played[task]) - 1)]
 
 
-# of a local gradient
+# The fields of a local gradient that are logged.
 LOGGED = ("clip_fraction", "approx_kl", "inner_approx_kl")

@@ -18,17 +18,20 @@ from sb3_sgmrl.policies.functional import Parameters
 @dataclass(frozen=True)
 class TrustRegion(OuterStep):
     """
-    The longest step along the natural gradient of V that a line search accepts. The metric is the mean Fisher information of
-    the adapted policies as functions of θ, see :mod:`~sb3_sgmrl.gradient.fisher`. Conjugate gradients solve for the direction.
+    The longest step along the natural gradient of V that a line search accepts.
 
-    The line search looks at the local surrogate, which must rise, and at the estimated KL divergence of the adapted policies
-    from those that played, which must not exceed ``target_kl``. When it finds nothing, the parameters stay as they are.
+    The metric is the mean Fisher information of the adapted policies as functions of θ, see :mod:`~sb3_sgmrl.gradient.fisher`.
+    Conjugate gradients solve for the direction.
+
+    The line search accepts a step on two conditions. The local surrogate must rise. The estimated KL divergence of the adapted
+    policies from those that played must not exceed ``target_kl``. When no step length is accepted, the parameters stay as they
+    are.
 
     :param target_kl: The bound of the KL divergence, mean over tasks
     :param cg_max_steps: The number of conjugate gradient steps
-    :param cg_damping: What is added to the diagonal of the Fisher information
+    :param cg_damping: The number that is added to the diagonal of the Fisher information
     :param line_search_max_iter: The number of step lengths that are tried
-    :param line_search_shrinking_factor: What a step length is multiplied with when it is rejected
+    :param line_search_shrinking_factor: The factor that multiplies a step length when it is rejected
     """
 
     target_kl: float = 0.01
@@ -49,7 +52,7 @@ class TrustRegion(OuterStep):
     def _search(
         self, problem: OuterProblem, surrogate: LocalSurrogate, before: LocalValue, step: Parameters
     ) -> LocalValue | None:
-        """The surrogate where the policy has moved to; None where it stays."""
+        """Search along the step. Return the surrogate where the policy has moved to; None where it stays."""
         theta, length = problem.functional.parameters(), 1.0
         for _ in range(self.line_search_max_iter):
             put(problem.policy, {name: value + length * step[name] for name, value in theta.items()})
@@ -62,7 +65,7 @@ class TrustRegion(OuterStep):
 
     def full_step(self, surrogate: LocalSurrogate) -> Parameters | None:
         """
-        The step that a quadratic model of the KL divergence allows.
+        Compute the step that a quadratic model of the KL divergence allows.
 
         :param surrogate: The local surrogate at the parameters that played
         :return: The step by name; None where the gradient is zero
@@ -77,8 +80,8 @@ class TrustRegion(OuterStep):
             of_v = surrogate.fisher_product(_by_name(v, gradient))
             return th.nn.utils.parameters_to_vector(of_v.values()) + self.cg_damping * v
 
-        # The solver stops at an absolute residual, so its right side has length 1. It starts at random, which must neither
-        # depend on what was drawn before nor change what is drawn afterwards.
+        # The solver stops at an absolute residual, so its right side has length 1. Its random start must neither depend on
+        # earlier draws nor change later ones.
         with th.random.fork_rng(devices=[]):
             th.manual_seed(0)
             direction = conjugate_gradient_solver(product, flat / norm, max_iter=self.cg_max_steps)
