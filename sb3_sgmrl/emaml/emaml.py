@@ -13,8 +13,9 @@ from sb3_sgmrl.score_terms.base import ScoreTerm, TermContext
 
 class MeanReward(ScoreTerm):
     """
-    The mean reward after adaptation times the mean log-likelihood of the first inner batch. The rewards of all steps of all
-    tasks are standardised together, and each task has the mean of its own.
+    Mean reward after adaptation times the mean log-likelihood of the first inner batch.
+
+    The rewards of all steps of all tasks are standardised together. Each task uses the mean of its own standardised rewards.
     """
 
     def prepare(self, rollout: MetaRollout, context: TermContext) -> ScoreTerm:
@@ -28,7 +29,7 @@ class MeanReward(ScoreTerm):
 
 @dataclass(frozen=True)
 class _OfIteration(ScoreTerm):
-    """:class:`MeanReward` with the standardised mean reward of each task of an iteration."""
+    """A :class:`MeanReward` with the standardised mean reward of each task of an iteration."""
 
     mean_rewards: list[float]
 
@@ -43,10 +44,14 @@ class EMAML(MetaOnPolicyAlgorithm):
     """
     E-MAML: MAML with a heuristic score term for exploration, in the form the SG-MRL paper compares with.
 
-    To MAML's surrogate it adds, for each task, the mean reward after adaptation, standardised over all tasks, times the mean
-    log-likelihood of the first batch of episodes. A mean stands where the exact gradient has a sum, so the term is small and
-    fades with the number of samples; see :class:`~sb3_sgmrl.SGMRL` for the exact one. Paper:
-    https://arxiv.org/abs/1803.01118 (Stadie et al. 2018).
+    For each task, E-MAML adds to MAML's surrogate a product of two factors:
+
+    - the mean reward after adaptation, standardised over all tasks;
+    - the mean log-likelihood of the first batch of episodes.
+
+    The term has a mean where the exact gradient has a sum. So it is small and fades with the number of samples.
+    See :class:`~sb3_sgmrl.SGMRL` for the exact term.
+    Paper: https://arxiv.org/abs/1803.01118 (Stadie et al. 2018).
     """
 
     @property

@@ -46,10 +46,12 @@ KL_ARGUMENTS: dict[str, Argument] = {
 @with_arguments
 class ProMP(MetaOnPolicyAlgorithm):
     """
-    Proximal Meta-Policy Search (ProMP): MAML with the low-variance curvature of the likelihood ratio, several epochs of a
-    clipped outer surrogate, and a penalty on the KL divergence of the policies that play the inner episodes.
+    Proximal Meta-Policy Search (ProMP): MAML with a clipped outer surrogate and a penalty on the inner KL divergence.
 
-    The first epoch of a meta-iteration is a step of ``MAML(inner_surrogate="lvc")``; the penalty has no gradient there.
+    ProMP uses the low-variance curvature of the likelihood ratio and several epochs of the clipped outer surrogate.
+    The penalty is on the KL divergence of the policies that play the inner episodes.
+
+    The first epoch of a meta-iteration is a step of ``MAML(inner_surrogate="lvc")``. The penalty has no gradient there.
     Paper: https://arxiv.org/abs/1810.06784 (Rothfuss, Lee, Clavera, Asfour, Abbeel 2019).
     """
 

@@ -1,4 +1,4 @@
-"""The interface of a score term: what multiplies ∇log π of the samples of an inner batch in formula (B)."""
+"""Interface of a score term: the factors of ∇log π of the samples of an inner batch in formula (B)."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from sb3_sgmrl.policies.functional import FunctionalPolicy
 @dataclass(frozen=True)
 class TermContext:
     """
-    What a score term may use of the model.
+    The parts of the model that a score term may use.
 
     :param policy: The policy as a function
     :param objective: The gradient that is estimated
-    :param executor: Threads over tasks; None computes them one after another
+    :param executor: The threads over tasks; None computes the tasks one after another
     """
 
     policy: FunctionalPolicy
@@ -32,22 +32,26 @@ class TermContext:
 
 class ScoreTerm(ABC):
     """
-    The score term of an algorithm. One object serves all iterations.
+    Base class of the score term of an algorithm. One object serves all iterations.
 
-    In each iteration :meth:`prepare` is called with all tasks, then :meth:`coefficients` of what it returned for every inner
-    step of every task, and :meth:`observe` of the same object after the gradient was followed. A term that looks at single
-    inner steps only overrides :meth:`coefficients` and nothing else.
+    Each iteration makes three kinds of calls:
+
+    1. :meth:`prepare`, with all tasks, returns the term of the iteration.
+    2. :meth:`coefficients` of the returned term, for every inner step of every task.
+    3. :meth:`observe` of the returned term, after the gradient was followed.
+
+    A term that looks at single inner steps only overrides :meth:`coefficients` and nothing else.
     """
 
-    # whether ``rollout.task_features`` are read
+    # whether the term reads ``rollout.task_features``
     needs_task_features = False
 
     def check(self, settings: Any) -> None:
         """
-        Check that the term goes with an algorithm's arguments; called at construction and before training.
+        Check that the term goes with the arguments of an algorithm. Called at construction and before training.
 
         :param settings: The algorithm, with its constructor arguments as attributes
-        :raises ValueError: For an argument that does not go with the term
+        :raises ValueError: When an argument does not go with the term
         """
         check_counted_once(settings.inner_surrogate)
 
@@ -64,27 +68,29 @@ class ScoreTerm(ABC):
     @abstractmethod
     def coefficients(self, step: InnerStep) -> th.Tensor:
         """
-        Coefficients of the scores ∇log π of an inner step.
+        Compute the coefficients of the scores ∇log π of an inner step.
 
         :param step: The inner step of one task
-        :return: c of each sample in the units of the outer surrogate, shape (n_samples,)
+        :return: The c of each sample in the units of the outer surrogate, shape (n_samples,)
         """
 
     def observe(self, rollout: MetaRollout, estimate: MetaGradient) -> dict[str, float]:
         """
-        Learn from the iteration what later ones use; called after its gradient was followed.
+        Learn from the iteration for later iterations. Called after the gradient of the iteration was followed.
 
         :param rollout: The data of the iteration
         :param estimate: The gradient that was followed
-        :return: Numbers for the log, by name; they are recorded under ``train/``
+        :return: The numbers for the log, by name; they are recorded under ``train/``
         """
         return {}
 
 
 def check_counted_once(inner_surrogate: str) -> None:
     """
+    Check that only the score term counts the derivative of the sampling distribution.
+
     :param inner_surrogate: The inner surrogate of an algorithm with a score term
-    :raises ValueError: When it counts what the score term counts
+    :raises ValueError: When the inner surrogate already counts this derivative
     """
     if INNER_SURROGATES[inner_surrogate].counts_sampling:
         raise ValueError(
@@ -96,8 +102,10 @@ def check_counted_once(inner_surrogate: str) -> None:
 
 def check_leaves_one_out(settings: Any) -> None:
     """
+    Check that each task has enough episodes to leave one out.
+
     :param settings: The algorithm, with its constructor arguments as attributes
-    :raises ValueError: When there is no second episode, so that none can be left out
+    :raises ValueError: When there is no second episode
     """
     if settings.n_episodes < 2:
         raise ValueError(

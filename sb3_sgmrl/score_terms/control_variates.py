@@ -1,9 +1,11 @@
 """
-What is subtracted from the return J̃ that multiplies a score, formula (A): Σ_j (J̃ − b_j) s_j.
+Control variates b_j, subtracted from the return J̃ that multiplies a score in formula (A): Σ_j (J̃ − b_j) s_j.
 
 The expectation stays exact as long as b_j is independent of episode τ_j given θ, because E s_j = 0. Each function states
-why that holds for it. Shapes: ``outer_returns`` (n_tasks,) is J̃, the mean discounted return of each task's outer episodes;
-``inner_returns`` (n_tasks, n_episodes) are the discounted returns of the episodes whose scores are weighted.
+why its b_j is independent. Shapes:
+
+- ``outer_returns`` (n_tasks,) is J̃, the mean discounted return of each task's outer episodes;
+- ``inner_returns`` (n_tasks, n_episodes) are the discounted returns of the episodes whose scores are weighted.
 """
 
 from __future__ import annotations
@@ -18,42 +20,45 @@ ControlVariate = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 def none(outer_returns: np.ndarray, inner_returns: np.ndarray) -> np.ndarray:
     """
-    b_j = 0, the paper's eq. (13) literally.
+    Return b_j = 0, the paper's eq. (13) literally.
 
-    :param outer_returns: shape (n_tasks,)
-    :param inner_returns: shape (n_tasks, n_episodes)
-    :return: b, shape (n_tasks, n_episodes)
+    :param outer_returns: The J̃ of each task, shape (n_tasks,)
+    :param inner_returns: The returns of the inner episodes, shape (n_tasks, n_episodes)
+    :return: The control variates b, shape (n_tasks, n_episodes)
     """
     return np.zeros_like(inner_returns)
 
 
 def others_mean(x: np.ndarray) -> np.ndarray:
     """
-    :param x: one number per task, shape (n_tasks,)
-    :return: the mean over the other tasks of each; zero when there is no other
+    Compute the mean over the other tasks, for each task.
+
+    :param x: A number for each task, shape (n_tasks,)
+    :return: The mean over the other tasks of each, shape (n_tasks,); zero when there is no other
     """
     return (x.sum() - x) / max(len(x) - 1, 1)
 
 
 def leave_one_task_out(outer_returns: np.ndarray, inner_returns: np.ndarray) -> np.ndarray:
     """
-    b_j = mean of J̃ over the other tasks, which share no episode with this one.
+    Return b_j = mean of J̃ over the other tasks, which share no episode with this task.
 
-    :param outer_returns: shape (n_tasks,)
-    :param inner_returns: shape (n_tasks, n_episodes)
-    :return: b, shape (n_tasks, n_episodes)
+    :param outer_returns: The J̃ of each task, shape (n_tasks,)
+    :param inner_returns: The returns of the inner episodes, shape (n_tasks, n_episodes)
+    :return: The control variates b, shape (n_tasks, n_episodes)
     """
     return np.broadcast_to(others_mean(outer_returns)[:, None], inner_returns.shape)
 
 
 def leave_one_out_return(outer_returns: np.ndarray, inner_returns: np.ndarray) -> np.ndarray:
     """
-    b_j = mean return of the other episodes of D plus the mean improvement J̃ − mean(inner returns) of the other tasks; neither
-    contains τ_j.
+    Return b_j = mean return of the other episodes of D + mean improvement of the other tasks.
 
-    :param outer_returns: shape (n_tasks,)
-    :param inner_returns: shape (n_tasks, n_episodes), at least two episodes
-    :return: b, shape (n_tasks, n_episodes)
+    The improvement of a task is J̃ − mean(inner returns). Neither summand contains τ_j.
+
+    :param outer_returns: The J̃ of each task, shape (n_tasks,)
+    :param inner_returns: The returns of the inner episodes, shape (n_tasks, n_episodes), at least two episodes
+    :return: The control variates b, shape (n_tasks, n_episodes)
     """
     n = inner_returns.shape[1]
     others = (inner_returns.sum(1, keepdims=True) - inner_returns) / (n - 1)
@@ -63,10 +68,11 @@ def leave_one_out_return(outer_returns: np.ndarray, inner_returns: np.ndarray) -
 @dataclass
 class TaskRegression:
     """
-    b_j = prediction of J̃ from the parameters of the task by a ridge regression on (1, f, f²), fitted on earlier iterations
-    only: it has never seen an episode of this one.
+    Ridge regression that predicts J̃ from the parameters of the task; b_j is the prediction.
 
-    :param memory: how many past tasks are remembered
+    The regression on (1, f, f²) is fitted on earlier iterations only. It has never seen an episode of the present iteration.
+
+    :param memory: The number of past tasks to remember
     """
 
     memory: int = 400
@@ -75,8 +81,10 @@ class TaskRegression:
 
     def predict(self, features: np.ndarray) -> np.ndarray:
         """
-        :param features: of each task, shape (n_tasks, n_features)
-        :return: predicted J̃, shape (n_tasks,); zero before anything was observed
+        Predict J̃ of each task.
+
+        :param features: The features of each task, shape (n_tasks, n_features)
+        :return: The predicted J̃, shape (n_tasks,); zero before the first call of :meth:`observe`
         """
         if not self._targets:
             return np.zeros(len(features))
@@ -89,8 +97,8 @@ class TaskRegression:
         """
         Remember the tasks of an iteration, after its gradient was computed.
 
-        :param features: shape (n_tasks, n_features)
-        :param outer_returns: shape (n_tasks,)
+        :param features: The features of each task, shape (n_tasks, n_features)
+        :param outer_returns: The J̃ of each task, shape (n_tasks,)
         """
         self._features = [*self._features, *np.asarray(features, dtype=np.float64)][-self.memory :]
         self._targets = [*self._targets, *map(float, outer_returns)][-self.memory :]
@@ -103,12 +111,13 @@ class TaskRegression:
 @dataclass
 class VariateScaling:
     """
-    Any b_j, scaled: η₀ + η₁ b_j with the η that would have minimised Σ (J̃ − η₀ − η₁ b_j)² over earlier iterations, a linear
-    regression in which each iteration counts for less than the next. As E[Σ_j (J̃ − b_j)² ‖s_j‖²] is what the noise of the
-    score term is made of, this is the best scaling as far as scores are of equal length. η comes from earlier iterations only,
-    so b_j stays independent of τ_j. The cost is that of a few sums.
+    Linear regression that scales any b_j to η₀ + η₁ b_j.
 
-    :param decay: weight of an iteration relative to the next
+    The η would have minimised Σ (J̃ − η₀ − η₁ b_j)² over earlier iterations. Each iteration counts for less than the next.
+    The noise of the score term consists of E[Σ_j (J̃ − b_j)² ‖s_j‖²]. So this scaling is the best one as far as scores are of
+    equal length. η comes from earlier iterations only, so b_j stays independent of τ_j. The cost is that of a few sums.
+
+    :param decay: The weight of an iteration relative to the next
     """
 
     decay: float = 0.9
@@ -117,20 +126,24 @@ class VariateScaling:
 
     def factors(self) -> tuple[float, float]:
         """
-        :return: η₀ and η₁; 0 and 1 before anything was observed
+        Compute the factors of the scaling.
+
+        :return: The η₀ and η₁; 0 and 1 before the first call of :meth:`observe`
         """
         if self._sums[0] == 0:
             return 0.0, 1.0
         b, outer, square, product = self._sums[1:] / self._sums[0]
         variance = square - b**2
-        # where b does not vary there is no slope to be seen
+        # a constant b has no slope to estimate
         slope = (product - b * outer) / variance if variance > 1e-9 * square else 1.0
         return float(outer - slope * b), float(slope)
 
     def scale(self, baselines: Sequence[np.ndarray]) -> list[np.ndarray]:
         """
-        :param baselines: b of each inner step, shape (n_tasks, n_episodes)
-        :return: the same, scaled
+        Scale control variates.
+
+        :param baselines: The b of each inner step, shape (n_tasks, n_episodes)
+        :return: The scaled b of each inner step, shape (n_tasks, n_episodes)
         """
         shift, slope = self.factors()
         return [shift + slope * b for b in baselines]
@@ -139,8 +152,8 @@ class VariateScaling:
         """
         Learn from an iteration, after its gradient was computed.
 
-        :param outer_returns: J̃ of each task, shape (n_tasks,)
-        :param baselines: b of each inner step as they are before scaling, shape (n_tasks, n_episodes)
+        :param outer_returns: The J̃ of each task, shape (n_tasks,)
+        :param baselines: The b of each inner step before scaling, shape (n_tasks, n_episodes)
         """
         b = np.stack(baselines)
         outer = np.broadcast_to(outer_returns[:, None], b.shape)

@@ -1,8 +1,8 @@
 """
-The return that adaptation would have reached without each inner episode in turn, estimated on the episodes that were played.
+Estimates of the return that adaptation would have reached without each inner episode, from the episodes that were played.
 
-It is the quietest b_j for Σ_j (J̃ − b_j) s_j: J̃ and b_j are means over the same outer episodes, so that most of their noise
-cancels, and what is left is the difference that one inner episode makes.
+This b_j has the least noise in Σ_j (J̃ − b_j) s_j. J̃ and b_j are means over the same outer episodes, so most of their noise
+cancels. The difference that one inner episode makes remains.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from sb3_sgmrl.policies.functional import FunctionalPolicy, Parameters
 from sb3_sgmrl.score_terms.control_variates import others_mean
 from sb3_sgmrl.score_terms.leave_one_out import leave_one_out_parameters
 
-# On 2-D navigation leave-one-task-out has a fifth of the counterfactual's variance at an effective sample size of 0.43, half
-# of it at 0.64, and seven times as much at 0.86.
+# Variance of leave-one-task-out relative to the counterfactual's on 2-D navigation, by effective sample size: a fifth at 0.43,
+# half at 0.64, seven times at 0.86.
 MIN_EFFECTIVE_SAMPLE_SIZE = 0.75
-# A weight has mean 1, so by Markov's inequality it is larger than e^50 with probability e^-50 at most. Cutting it off there
-# changes nothing that will be seen, and keeps everything finite in single precision.
+# A weight has mean 1, so by Markov's inequality it is larger than e^50 with probability e^-50 at most. Clipping it there has
+# no visible effect and keeps everything finite in single precision.
 _LARGEST_LOG_WEIGHT = 50.0
 
 
@@ -37,9 +37,11 @@ class Counterfactuals:
     """
     Control variates, and how far they can be trusted.
 
-    :param baselines: b for each inner step, shape (n_tasks, n_episodes)
-    :param effective_sample_size: of the weights, as a fraction of their number, shape (n_inner_steps, n_tasks)
-    :param used: false where the other tasks' weights were too uneven, shape (n_inner_steps, n_tasks)
+    :param baselines: The b of each inner step, shape (n_tasks, n_episodes)
+    :param effective_sample_size: The effective sample size of the weights, as a fraction of their number, shape
+        (n_inner_steps, n_tasks)
+    :param used: Whether the counterfactuals are used, shape (n_inner_steps, n_tasks); false where the weights of the other
+        tasks were too uneven
     """
 
     baselines: list[np.ndarray]
@@ -57,24 +59,25 @@ def counterfactual_baselines(
     executor: ThreadPoolExecutor | None = None,
 ) -> Counterfactuals:
     """
-    b_j = an unbiased estimate of the return after adaptation without τ_j, see :func:`task_counterfactuals`; or ``otherwise``
-    where the mean effective sample size of the *other* tasks is too small. A decision by the task's own weights would bias the
-    score term, because the outer episodes follow from τ_j. With a single task there are no others to ask, and its weights are
-    always used.
+    Estimate b_j, the return after adaptation without τ_j, for all tasks.
 
-    :param policy: the policy as a function
-    :param objective: the inner step, and γ of the outer surrogate
-    :param space: observation space
-    :param phases: ζ + 1 phases of every task
-    :param otherwise: other control variates, each independent of its τ_j and of all later episodes of its task: for each inner
-        step, shape (n_tasks, n_episodes)
-    :param min_effective_sample_size: as a fraction of the number of weights
-    :param executor: threads over tasks; None computes them one after another
-    :return: the control variates
+    The estimate is unbiased, see :func:`task_counterfactuals`. ``otherwise`` replaces it where the mean effective sample size
+    of the *other* tasks is too small. A decision by the task's own weights would bias the score term, because the outer
+    episodes follow from τ_j. A single task has no other tasks, so its weights are always used.
+
+    :param policy: The policy as a function
+    :param objective: The inner step, and γ of the outer surrogate
+    :param space: The observation space
+    :param phases: The ζ + 1 phases of every task
+    :param otherwise: The other control variates for each inner step, shape (n_tasks, n_episodes). Each is independent of
+        its τ_j and of all later episodes of its task
+    :param min_effective_sample_size: The smallest accepted effective sample size, as a fraction of the number of weights
+    :param executor: The threads over tasks; None computes the tasks one after another
+    :return: The control variates
     """
     work = partial(task_counterfactuals, policy, objective, space)
     arguments = phases, list(np.stack(list(otherwise), axis=1))
-    with unchecked_distributions():  # parameters without an episode may be beyond floating point
+    with unchecked_distributions():  # parameters without an episode may overflow
         found = list(executor.map(work, *arguments) if executor else map(work, *arguments))
     sizes = np.stack([size for _, size in found], axis=1)
     enough = np.array([others_mean(of_stage) >= min_effective_sample_size for of_stage in sizes])
@@ -92,28 +95,37 @@ def task_counterfactuals(
     otherwise: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
     """
-    The counterfactuals of one task. After θᵗ the inner step without τ_j leads to φ = U(θᵗ, D∖τ_j), where the baseline and the
-    normalisation are refitted, and each later inner batch D′, weighted by ω′ = q(D′; φ) / q(D′; θᵗ⁺¹), leads on to U(φ, D′).
-    With ω the product of these weights, φ what is reached at the end, ψ what played the M outer episodes, and ρ_h = ω Π_{k≤h}
-    π(a_k|s_k; φ) / π(a_k|s_k; ψ), which is ω before the first step,
+    Estimate the counterfactual returns b_j of one task.
+
+    After θᵗ the inner step without τ_j leads to φ = U(θᵗ, D∖τ_j), with the baseline and the normalisation refitted.
+    Each later inner batch D′, weighted by ω′ = q(D′; φ) / q(D′; θᵗ⁺¹), leads on to U(φ, D′). Definitions:
+
+    - ω is the product of these weights;
+    - φ is from here on the parameters reached at the end;
+    - ψ are the parameters that played the M outer episodes;
+    - ρ_h = ω Π_{k≤h} π(a_k|s_k; φ) / π(a_k|s_k; ψ), which is ω before the first step.
+
+    Then
 
         b_j = c_j (1 − ω) + mean_m Σ_h γ^h [ρ_h r_h + (ρ_{h−1} − ρ_h) V(s_h)].
 
-    Each reward is weighted by the decisions that precede it only. V, a linear regression on the last inner batch, and c_j take
-    away what the weights would add to the noise: given the episodes up to D, ω and ρ_h have mean 1 and ρ_h has mean ρ_{h−1}
-    given s_h, so that E[b_j | D] = V_k(φ), the return that the k remaining steps reach from φ. That is a function of D∖τ_j:
-    b_j s_j has mean zero.
+    Only the decisions that precede a reward weight it. V is a linear regression on the last inner batch.
+    V and c_j take away the noise that the weights would add.
+    Given the episodes up to D, ω and ρ_h have mean 1. Given s_h as well, ρ_h has mean ρ_{h−1}.
+    So E[b_j | D] = V_k(φ), the return that the k remaining steps reach from φ.
+    V_k(φ) is a function of D∖τ_j, so b_j s_j has mean zero.
 
-    For each j it takes an inner step from the derivatives of one pass over D, and one pass over the outer episodes without
-    derivatives; and, if steps remain, an inner step for each.
+    The cost for each j is an inner step, from the derivatives of one pass over D. One pass over the outer episodes without
+    derivatives follows. Each remaining step adds an inner step.
 
-    :param policy: the policy as a function
-    :param objective: the inner step, and γ of the outer surrogate
-    :param space: observation space
-    :param trace: ζ + 1 phases of the task
-    :param otherwise: c, shape (n_inner_steps, n_episodes); it is also b_j where φ is beyond floating point
-    :return: b, shape (n_inner_steps, n_episodes), and the effective sample size of the weights of whole episodes, of all j
-        together, shape (n_inner_steps,)
+    :param policy: The policy as a function
+    :param objective: The inner step, and γ of the outer surrogate
+    :param space: The observation space
+    :param trace: The ζ + 1 phases of the task
+    :param otherwise: The control variates c, shape (n_inner_steps, n_episodes). Where φ is beyond floating point, b_j
+        is c_j
+    :return: The control variates b, shape (n_inner_steps, n_episodes), and the effective sample sizes, shape (n_inner_steps,).
+        Each size is of the weights of whole episodes, of all j together
     """
     batch = trace[-1].batch
     later = [_Played.make(policy, phase) for phase in trace[1:]]
@@ -134,11 +146,12 @@ def task_counterfactuals(
 
 def effective_sample_size(log_weights: np.ndarray) -> float:
     """
-    (Σw)² / (n Σw²): 1 for equal weights, 1/n when all but one are zero. The largest weight is divided out, so none is too
-    large or too small to be squared.
+    Compute the effective sample size (Σw)² / (n Σw²): 1 for equal weights, 1/n when all but one are zero.
 
-    :param log_weights: log w, of any shape; weights that are NaN count as zero
-    :return: a fraction of the number of weights; 0 when all are zero
+    The weights are first divided by the largest, so none is too large or too small to be squared.
+
+    :param log_weights: The log w, of any shape; weights that are NaN count as zero
+    :return: The size as a fraction of the number of weights; 0 when all are zero
     """
     log_weights = np.where(np.isnan(log_weights), -np.inf, log_weights)
     largest = log_weights.max()
@@ -151,8 +164,10 @@ def effective_sample_size(log_weights: np.ndarray) -> float:
 @dataclass(frozen=True)
 class _Played:
     """
-    :param samples: a later batch, with its weights in the surrogate
-    :param log_prob: of its samples, under the parameters that played it
+    A batch with the log-likelihood of its samples.
+
+    :param samples: A later batch, with its weights in the surrogate
+    :param log_prob: The log-likelihood of its samples under the parameters that played it, shape (n_samples,)
     """
 
     samples: WeightedSamples
@@ -166,7 +181,7 @@ class _Played:
 
     @th.no_grad()
     def log_ratios(self, policy: FunctionalPolicy, parameters: Parameters) -> th.Tensor:
-        """Differences of log-likelihoods to other parameters, (n_samples,)."""
+        """Return log π of the samples under ``parameters`` minus log π under the parameters that played them, (n_samples,)."""
         return (policy.log_prob(parameters, self.samples.observations, self.samples.actions) - self.log_prob).double()
 
 
@@ -174,14 +189,14 @@ def _log_weights(
     policy: FunctionalPolicy, objective: MetaObjective, parameters: Parameters, later: Sequence[_Played], mask: np.ndarray
 ) -> np.ndarray:
     """
-    log ρ before the first and after each step of the outer episodes.
+    Compute log ρ before the first and after each step of the outer episodes.
 
-    :param policy: the policy as a function
-    :param objective: gives the step sizes
-    :param parameters: φ after the step that an episode is left out of
-    :param later: the batches that follow, the outer one last
-    :param mask: of the outer episodes, (n_episodes, n_steps)
-    :return: shape (n_episodes, n_steps + 1)
+    :param policy: The policy as a function
+    :param objective: The objective with the step sizes
+    :param parameters: The parameters φ after the step that an episode is left out of
+    :param later: The batches that follow, the outer one last
+    :param mask: The mask of the outer episodes, shape (n_episodes, n_steps)
+    :return: The log ρ, shape (n_episodes, n_steps + 1)
     """
     *inner, outer = later
     log_omega = 0.0

@@ -1,4 +1,4 @@
-"""The inner step without each of its episodes in turn: weights and parameters, refitted."""
+"""Inner steps without each episode in turn: refitted weights and parameters."""
 
 from __future__ import annotations
 
@@ -20,14 +20,15 @@ from sb3_sgmrl.policies.likelihood import log_likelihood
 @dataclass(frozen=True)
 class LeaveOneOut:
     """
-    What becomes of a task's weights without each of its episodes.
+    The weights of a task without each of its episodes in turn.
 
-    :param weights: those that :func:`episode_weights` gives without episode j, shape
+    :param weights: The weights that :func:`episode_weights` gives without episode j, shape
         (n_episodes left out, n_episodes, n_steps); the weights of the episode left out are zero
-    :param values: the baseline fitted on all episodes, shape (n_episodes, n_steps)
-    :param values_without: the baseline of each episode, fitted on the others, shape (n_episodes, n_steps)
-    :param features: of the linear baseline, shape (n_episodes, n_steps, n_features), zero where nothing was played
-    :param gram: their Gram matrix over all episodes, shape (n_features, n_features)
+    :param values: The baseline fitted on all episodes, shape (n_episodes, n_steps)
+    :param values_without: The baseline of each episode, fitted on the others, shape (n_episodes, n_steps)
+    :param features: The features of the linear baseline, shape (n_episodes, n_steps, n_features), zero where nothing was
+        played
+    :param gram: The Gram matrix of the features over all episodes, shape (n_features, n_features)
     """
 
     weights: np.ndarray
@@ -41,13 +42,15 @@ def leave_one_out(
     batch: TaskBatch, settings: AdvantageSettings, space: spaces.Space, values: np.ndarray | None = None
 ) -> LeaveOneOut:
     """
-    The weights without each episode in turn: baseline, mean, scale and reduction are all refitted, as formula (C) needs them.
+    Compute the weights without each episode in turn.
 
-    :param batch: the episodes of a task, at least two
-    :param settings: how rewards become weights
-    :param space: observation space, for the linear baseline
-    :param values: predictions of the critic, shape (n_episodes, n_steps); only read with ``baseline="critic"``
-    :return: the weights, and what they were made of
+    Baseline, mean, scale and reduction are all refitted, as formula (C) needs them.
+
+    :param batch: The episodes of a task, at least two
+    :param settings: The settings that turn rewards into weights
+    :param space: The observation space, for the linear baseline
+    :param values: The predictions of the critic, shape (n_episodes, n_steps); only read with ``baseline="critic"``
+    :return: The weights, and the quantities they are computed from
     """
     n = batch.n_episodes
     keep = (~np.eye(n, dtype=bool))[:, :, None] & batch.mask
@@ -63,13 +66,13 @@ def leave_one_out_parameters(
     policy: FunctionalPolicy, phase: TaskPhase, objective: MetaObjective, space: spaces.Space
 ) -> list[Parameters]:
     """
-    U(θ, D∖τ_j) for every j, by N inner steps.
+    Compute U(θ, D∖τ_j) for every j, by N inner steps.
 
-    :param policy: the policy as a function
-    :param phase: the episodes D and the parameters θ they were played with
-    :param objective: gives the step sizes and the inner weights
-    :param space: observation space
-    :return: parameters by name, for each episode left out
+    :param policy: The policy as a function
+    :param phase: The episodes D and the parameters θ that played them
+    :param objective: The objective with the step sizes and the inner weights
+    :param space: The observation space
+    :return: The parameters by name, for each episode left out
     """
     without = leave_one_out(phase.batch, objective.inner, space, phase.values).weights[:, phase.batch.mask]
     samples = WeightedSamples.make(policy, phase.batch, phase.weighted.weights)

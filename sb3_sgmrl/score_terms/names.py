@@ -1,4 +1,4 @@
-"""The names of the score terms: what ``control_variate`` may be, and the object behind each."""
+"""Names of the score terms: the values of ``control_variate``, and the object behind each."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ ControlVariateName = Literal[
 @dataclass
 class ScoreMemory:
     """
-    What score terms keep from earlier iterations; it is saved with the model.
+    State that score terms keep from earlier iterations. It is saved with the model.
 
-    :param task_regression: For ``task_regression``
-    :param scaling: For ``control_variate_scaling``
+    :param task_regression: The regression of ``task_regression``
+    :param scaling: The regression of ``control_variate_scaling``
     """
 
     task_regression: TaskRegression = field(default_factory=TaskRegression)
@@ -46,10 +46,10 @@ class ScoreMemory:
 @dataclass(frozen=True)
 class ScoreOptions:
     """
-    What a score term is made with.
+    Options that a score term is built from.
 
-    :param gae_lambda: κ of ``refitted_causal``
-    :param memory: From earlier iterations
+    :param gae_lambda: The κ of ``refitted_causal``
+    :param memory: The state from earlier iterations
     :param scaled: Whether control variates of returns are scaled
     """
 
@@ -59,7 +59,7 @@ class ScoreOptions:
 
     @property
     def scaling(self) -> VariateScaling | None:
-        """The regression that scales control variates; None where they are not scaled."""
+        """Return the regression that scales control variates; None where they are not scaled."""
         return self.memory.scaling if self.scaled else None
 
 

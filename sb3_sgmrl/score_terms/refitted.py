@@ -1,6 +1,7 @@
 """
-Formula (C) with the difference D_j that an episode makes split over its steps, so that the score of a step is weighted by what
-follows from it only.
+Score terms of formula (C), and the split of the difference D_j that an episode makes over its steps.
+
+With the split, only the consequences of a step weight its score.
 """
 
 from __future__ import annotations
@@ -18,14 +19,15 @@ from sb3_sgmrl.gradient.objective import InnerStep
 from sb3_sgmrl.score_terms.base import ScoreTerm, check_leaves_one_out
 from sb3_sgmrl.score_terms.leave_one_out import LeaveOneOut, leave_one_out
 
-# norm of the coefficients of all steps, as a multiple of those of whole episodes
+# largest norm of the coefficients of all steps, as a multiple of the norm of those of whole episodes
 _LARGEST = 10.0
 
 
 class FirstOrderTerm(ScoreTerm):
     """
-    A term whose coefficients expand the return to first order in what an episode does to the inner step. It leaves one episode
-    out, so it needs two.
+    Base class of terms that expand the return to first order in the effect of an episode on the inner step.
+
+    Such a term leaves one episode out, so it needs two.
     """
 
     def check(self, settings: Any) -> None:
@@ -35,10 +37,12 @@ class FirstOrderTerm(ScoreTerm):
 
 class Linearized(FirstOrderTerm):
     """
-    The linearised score function (LSF), which takes the difference that an episode makes to be its own term of the sum:
-    c_j = d_j − mean_{k≠j} d_k with d_j = Σ_t w_{j,t} x_{j,t}. That is formula (C) for an inner rule in which each episode's
-    weights are its own, as in eq. (3) of the paper. A baseline that is fitted on D and advantages that are normalised over D
-    change with every episode: then it is wrong to first order.
+    Linearised score function (LSF): the difference that an episode makes is its own term of the sum.
+
+    c_j = d_j − mean_{k≠j} d_k with d_j = Σ_t w_{j,t} x_{j,t}.
+
+    This is formula (C) for an inner rule in which each episode's weights are its own, as in eq. (3) of the paper.
+    A baseline fitted on D and advantages normalised over D change with every episode. With them, LSF is wrong to first order.
     """
 
     def coefficients(self, step: InnerStep) -> th.Tensor:
@@ -48,8 +52,9 @@ class Linearized(FirstOrderTerm):
 
 class Refitted(FirstOrderTerm):
     """
-    Formula (C): c_j = D_j = vᵀ(U(θ, D) − U(θ, D∖τ_j)), the baseline and the normalisation refitted without τ_j. To first order
-    this is J(ψ) − J(U(θ, D∖τ_j)), whose second term is independent of τ_j.
+    Formula (C): c_j = D_j = vᵀ(U(θ, D) − U(θ, D∖τ_j)), with the baseline and the normalisation refitted without τ_j.
+
+    To first order D_j is J(ψ) − J(U(θ, D∖τ_j)). The second term of this difference is independent of τ_j.
     """
 
     def coefficients(self, step: InnerStep) -> th.Tensor:
@@ -61,20 +66,23 @@ class Refitted(FirstOrderTerm):
 @dataclass(frozen=True)
 class RefittedCausal(FirstOrderTerm):
     """
-    The quiet form of (C). Instead of D_j, the score of step t is weighted by the generalised advantage estimate of the
-    :func:`contributions` y, as if these were rewards,
+    Low-noise form of (C): a generalised advantage estimate instead of D_j weights the score of each step.
+
+    The estimate treats the :func:`contributions` y as rewards,
 
         Y_t = Σ_{u≥t} κ^{u−t} (y_u + b_{u+1} − b_u),
 
-    b the linear baseline of Σ_{u≥t} y_u, fitted on the same episodes. What precedes a step does not depend on its action, nor
-    does b_t: for κ = 1 that leaves the expectation as it is, up to the O(1/N) with which an episode enters the fits, and takes
-    noise away. κ < 1 takes more of it, at the price of a bias where b does not predict well, as λ < 1 in GAE.
+    where b is the linear baseline of Σ_{u≥t} y_u, fitted on the same episodes.
 
-    It costs as many sums over the steps as an advantage estimate does, and no pass through the network.
+    The past of a step does not depend on its action, nor does b_t. So κ = 1 removes noise and keeps the expectation, up to the
+    O(1/N) with which an episode enters the fits. κ < 1 removes more noise. Its price is a bias where b does not predict well,
+    as with λ < 1 in GAE.
 
-    Where a baseline with about as many features as there are steps meets all of its targets, σ goes to zero, and the y, which
-    are parts of it, mean nothing any more. So a task whose Y_t have a norm of more than ten times that of the D_j has the D_j.
-    They usually have a third to two thirds of it.
+    The cost is as many sums over the steps as for an advantage estimate, and no pass through the network.
+
+    A baseline with about as many features as steps may meet all of its targets. Then σ goes to zero, and the y, which are
+    parts of σ, lose their meaning. So a task uses D_j when its Y_t have a norm of more than ten times that of the D_j.
+    Usually the Y_t have a third to two thirds of the norm of the D_j.
 
     :param gae_lambda: The factor κ
     """
@@ -96,7 +104,11 @@ def _leave_one_out(step: InnerStep) -> LeaveOneOut:
 
 
 def _differences(step: InnerStep, without: LeaveOneOut) -> np.ndarray:
-    """D_j, (n_episodes,): an episode changes the weights of all others by the refit; x is what a weight does to the return."""
+    """
+    Compute D_j, shape (n_episodes,).
+
+    An episode changes the weights of all others by the refit. The sensitivity x is the effect of a weight on the return.
+    """
     mask = step.phase.batch.mask
     change = step.phase.weighted.weights[mask] - without.weights[:, mask]
     return change @ step.sensitivity.cpu().numpy().astype(change.dtype)
@@ -104,24 +116,28 @@ def _differences(step: InnerStep, without: LeaveOneOut) -> np.ndarray:
 
 def contributions(step: InnerStep, settings: AdvantageSettings, without: LeaveOneOut, differences: np.ndarray) -> np.ndarray:
     """
-    D_j split over the steps: y_{j,u} with Σ_u y_{j,u} = D_j, where y_u depends on what happened up to step u.
+    Split D_j over the steps: y_{j,u} with Σ_u y_{j,u} = D_j, where y_u depends on the episode up to step u.
 
-    The weights are w_t = (d_t A_t − μ) / (σ n), with A_t = Σ_{u≥t} g^{u−t} δ_u, g = γλ and d_t = γ^t or 1. With
-    F = Σ w x and e_t = ∂F/∂(d_t A_t), the residual δ_u of τ_j (of the baseline fitted without τ_j) enters D_j three times:
+    The weights are w_t = (d_t A_t − μ) / (σ n); here A_t = Σ_{u≥t} g^{u−t} δ_u, g = γλ and d_t = γ^t or 1.
+    Define F = Σ w x and e_t = ∂F/∂(d_t A_t). The δ_u of τ_j is the residual of the baseline fitted without τ_j.
+    It enters D_j three times:
 
     - in its own advantages, with E_u = Σ_{t≤u} g^{u−t} d_t (x_t − x̄) / (σ n);
-    - in the fit, with Z_u = Σ_{t≤u} γ^{u−t} f_tᵀβ, f the features, G their Gram matrix and
+    - in the fit, with Z_u = Σ_{t≤u} γ^{u−t} f_tᵀβ; here
       β = −G⁻¹ Σ_t (f_t − γ f_{t+1}) Σ_{k≤t} g^{t−k} d_k e_k over all episodes;
     - in σ, where (d_t A_t − μ)² = Σ_u of its increments when δ_u becomes known.
 
-    This is the derivative of F by the weight of τ_j in all sums (the infinitesimal jackknife), but for the fit, whose part is
-    exact. What the difference D_j has beyond the derivative is small and stands at the last step.
+    Here f are the features and G is their Gram matrix.
 
-    :param step: the inner step
-    :param settings: of the inner surrogate
-    :param without: the same without each episode
-    :param differences: D_j, shape (n_episodes,)
-    :return: y, shape (n_episodes, n_steps)
+    This is the derivative of F by the weight of τ_j in all sums (the infinitesimal jackknife).
+    Only the part of the fit is exact.
+    The rest of D_j beyond the derivative is small and is added at the last step.
+
+    :param step: The inner step
+    :param settings: The settings of the inner surrogate
+    :param without: The weights without each episode
+    :param differences: The D_j, shape (n_episodes,)
+    :return: The contributions y, shape (n_episodes, n_steps)
     """
     y = influence(step, settings, without)
     y[np.arange(len(y)), step.phase.batch.mask.sum(1) - 1] += differences - y.sum(1)
@@ -130,12 +146,12 @@ def contributions(step: InnerStep, settings: AdvantageSettings, without: LeaveOn
 
 def influence(step: InnerStep, settings: AdvantageSettings, without: LeaveOneOut) -> np.ndarray:
     """
-    The derivative of :func:`contributions`.
+    Compute the derivative of :func:`contributions`.
 
-    :param step: the inner step
-    :param settings: of the inner surrogate
-    :param without: the same without each episode
-    :return: shape (n_episodes, n_steps)
+    :param step: The inner step
+    :param settings: The settings of the inner surrogate
+    :param without: The weights without each episode
+    :return: The derivative for each step, shape (n_episodes, n_steps)
     """
     batch, mask = step.phase.batch, step.phase.batch.mask
     n = mask.sum()
@@ -146,7 +162,7 @@ def influence(step: InnerStep, settings: AdvantageSettings, without: LeaveOneOut
     advantages = d * discounted_sum(td_errors(batch.rewards, without.values, settings), g) * mask
     mean = advantages.sum() / n if settings.normalize else 0.0
     centred = (advantages - mean) * mask
-    # equal advantages have no scale to be part of: their weights, and so the gain, are zero
+    # equal advantages have no scale: their weights, and so the gain, are zero
     variance = max((centred**2).sum() / n, np.finfo(float).tiny)
     reduction = settings.divisor(mask)
     unit = (np.sqrt(variance) + 1e-8 if settings.normalize else 1.0) * reduction
@@ -154,7 +170,7 @@ def influence(step: InnerStep, settings: AdvantageSettings, without: LeaveOneOut
     gain = float((step.phase.weighted.weights * x).sum())
     deltas = td_errors(batch.rewards, without.values_without, settings) * mask
     own_sums = accumulated(d * centred_x, g)
-    # what an episode adds to the number that the sum is divided by: its steps one by one, or itself
+    # contribution of an episode to the divisor of the sum: each of its steps, or the episode itself
     share = gain / reduction * settings.shares(mask)
     y = deltas * own_sums - mean * centred_x - share
     slopes = own_sums
@@ -162,7 +178,7 @@ def influence(step: InnerStep, settings: AdvantageSettings, without: LeaveOneOut
         slopes = slopes - gain / (n * variance) * accumulated(d * centred, g)
         squares = accumulated(np.broadcast_to(d**2, mask.shape), g * g)
         later = accumulated(deltas * squares, g) - mean * accumulated(np.broadcast_to(d, mask.shape), g)
-        # the increments of Σ_{t≤u} (d_t A_t − μ)², A_t up to step u
+        # the increments of Σ_{t≤u} (d_t A_t − μ)², with A_t up to step u
         increments = 2 * deltas * _shifted(later, g) + deltas**2 * _shifted(squares, g * g) + (d * deltas - mean) ** 2
         y = y - gain / (2 * variance * n) * (increments - variance)
     if settings.predictor.is_fitted:
@@ -175,25 +191,25 @@ def influence(step: InnerStep, settings: AdvantageSettings, without: LeaveOneOut
 
 
 def _shifted(x: np.ndarray, factor: float) -> np.ndarray:
-    """Of the step before, times a factor; zero at the first."""
+    """Return ``x`` of the step before, times a factor; zero at the first step."""
     out = np.zeros_like(x)
     out[..., 1:] = factor * x[..., :-1]
     return out
 
 
 def _summed(features: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """Features times x, (n_episodes, n_steps), summed over all steps."""
+    """Return the features times x, (n_episodes, n_steps), summed over all steps."""
     return features.reshape(-1, features.shape[-1]).T @ x.ravel()
 
 
 def _advantages(y: np.ndarray, without: LeaveOneOut, gae_lambda: float) -> np.ndarray:
     """
-    Y_t of :class:`RefittedCausal`.
+    Compute Y_t of :class:`RefittedCausal`.
 
-    :param y: contributions, shape (n_episodes, n_steps), zero where nothing was played
-    :param without: the features of the baseline
-    :param gae_lambda: κ
-    :return: shape (n_episodes, n_steps)
+    :param y: The contributions, shape (n_episodes, n_steps), zero where nothing was played
+    :param without: The features of the baseline
+    :param gae_lambda: The factor κ
+    :return: The advantages Y, shape (n_episodes, n_steps)
     """
     b = without.features @ ridge_fit(without.gram, _summed(without.features, discounted_sum(y, 1.0)))
     residuals = y - b

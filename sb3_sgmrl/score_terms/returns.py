@@ -1,4 +1,4 @@
-"""The score term in its exact form, returns times scores: Σ_j (J̃ − b_j) s_j with a control variate b_j."""
+"""Score terms in the exact form, returns times scores: Σ_j (J̃ − b_j) s_j with a control variate b_j."""
 
 from __future__ import annotations
 
@@ -25,21 +25,23 @@ from sb3_sgmrl.score_terms.counterfactual import counterfactual_baselines
 
 def outer_returns(phases: Sequence[Sequence[TaskPhase]], gamma: float) -> np.ndarray:
     """
-    :param phases: ζ + 1 phases of every task
+    Compute the mean discounted return of each task's outer episodes.
+
+    :param phases: The ζ + 1 phases of every task
     :param gamma: The discount factor
-    :return: J̃, the mean discounted return of each task's outer episodes, shape (n_tasks,)
+    :return: The returns J̃, shape (n_tasks,)
     """
     return np.array([trace[-1].batch.returns(gamma).mean() for trace in phases])
 
 
 def return_baselines(phases: Sequence[Sequence[TaskPhase]], gamma: float, variate: ControlVariate) -> list[np.ndarray]:
     """
-    The b_j that a control variate makes of returns.
+    Compute the b_j that a control variate makes of returns.
 
-    :param phases: ζ + 1 phases of every task
+    :param phases: The ζ + 1 phases of every task
     :param gamma: The discount factor of the returns
     :param variate: The control variate
-    :return: b for each inner step, shape (n_tasks, n_episodes)
+    :return: The b of each inner step, shape (n_tasks, n_episodes)
     """
     outer = outer_returns(phases, gamma)
     inner = [np.array([trace[stage].batch.returns(gamma) for trace in phases]) for stage in range(len(phases[0]) - 1)]
@@ -48,11 +50,11 @@ def return_baselines(phases: Sequence[Sequence[TaskPhase]], gamma: float, variat
 
 class ReturnCoefficients:
     """
-    Coefficients Σ_j (J̃ − b_j) s_j with J̃ in the units of the outer surrogate.
+    Coefficients of the scores in Σ_j (J̃ − b_j) s_j, with J̃ in the units of the outer surrogate.
 
-    :param phases: ζ + 1 phases of every task
+    :param phases: The ζ + 1 phases of every task
     :param gamma: The discount factor of J̃
-    :param baselines: b for each inner step, shape (n_tasks, n_episodes): :func:`return_baselines`, or those of
+    :param baselines: The b of each inner step, shape (n_tasks, n_episodes), from :func:`return_baselines` or
         :func:`~sb3_sgmrl.score_terms.counterfactual.counterfactual_baselines`
     """
 
@@ -63,8 +65,10 @@ class ReturnCoefficients:
 
     def __call__(self, step: InnerStep) -> th.Tensor:
         """
+        Compute the coefficients of an inner step.
+
         :param step: The inner step of one task
-        :return: c of each sample, shape (n_samples,)
+        :return: The c of each sample, shape (n_samples,)
         """
         weights = step.samples.weights
         per_episode = th.as_tensor(self._stages[step.stage][step.task], dtype=weights.dtype, device=weights.device)
@@ -76,8 +80,8 @@ class Variates:
     """
     Control variates of one iteration, before scaling.
 
-    :param baselines: b for each inner step, shape (n_tasks, n_episodes)
-    :param logged: Numbers for the log, by name
+    :param baselines: The b of each inner step, shape (n_tasks, n_episodes)
+    :param logged: The numbers for the log, by name
     """
 
     baselines: list[np.ndarray]
@@ -86,9 +90,9 @@ class Variates:
 
 class ReturnTerm(ScoreTerm):
     """
-    Returns times scores. Subclasses say which control variates they subtract.
+    Base class of the terms that multiply returns by scores. Subclasses define the control variates to subtract.
 
-    :param scaling: Scales b_j by a regression on earlier iterations; None leaves b_j as it is
+    :param scaling: The regression on earlier iterations that scales b_j; None leaves b_j unchanged
     """
 
     def __init__(self, scaling: VariateScaling | None = None) -> None:
@@ -103,6 +107,8 @@ class ReturnTerm(ScoreTerm):
     @abstractmethod
     def variates(self, rollout: MetaRollout, context: TermContext) -> Variates:
         """
+        Compute the control variates of an iteration.
+
         :param rollout: The data of the iteration
         :param context: The policy and the objective
         :return: The control variates before scaling
@@ -110,10 +116,10 @@ class ReturnTerm(ScoreTerm):
 
     def remember(self, rollout: MetaRollout, outer: np.ndarray) -> None:
         """
-        Learn from an iteration what later control variates use.
+        Learn from an iteration for later control variates.
 
         :param rollout: The data of the iteration
-        :param outer: J̃ of each task, shape (n_tasks,)
+        :param outer: The J̃ of each task, shape (n_tasks,)
         """
 
 
@@ -144,8 +150,8 @@ class Returns(ReturnTerm):
     """
     Returns times scores, with b_j from the returns of other episodes.
 
-    :param variate: Makes b_j of the outer and inner returns
-    :param scaling: As in :class:`ReturnTerm`
+    :param variate: The function that computes b_j from the outer and inner returns
+    :param scaling: The regression that scales b_j, as in :class:`ReturnTerm`
     """
 
     def __init__(self, variate: ControlVariate, scaling: VariateScaling | None = None) -> None:
@@ -167,8 +173,8 @@ class TaskRegressionTerm(ReturnTerm):
     """
     Returns times scores, with b_j predicted from the parameters of the task.
 
-    :param regression: Fitted on earlier iterations
-    :param scaling: As in :class:`ReturnTerm`
+    :param regression: The regression, fitted on earlier iterations
+    :param scaling: The regression that scales b_j, as in :class:`ReturnTerm`
     """
 
     needs_task_features = True
@@ -189,14 +195,14 @@ class TaskRegressionTerm(ReturnTerm):
 
 
 class Counterfactual(ReturnTerm):
-    """Returns times scores, with b_j the estimated return of adapting without episode j."""
+    """Returns times scores, where b_j is the estimated return of adapting without episode j."""
 
     def check(self, settings: Any) -> None:
         super().check(settings)
         check_leaves_one_out(settings)
 
     def variates(self, rollout: MetaRollout, context: TermContext) -> Variates:
-        # a single task has no others, but does not fall back either
+        # a single task has no other tasks, but never falls back on `otherwise`
         otherwise = leave_one_task_out if len(rollout.traces) > 1 else leave_one_out_return
         found = counterfactual_baselines(
             context.policy,
