@@ -1,4 +1,4 @@
-"""``python -m sb3_sgmrl.convert``: a model of before 0.1, which is a pickle, as a file of data."""
+"""``python -m sb3_sgmrl.convert``: Convert a model from before 0.1, which is a pickle, to a file of data."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     Run the command.
 
-    :param argv: arguments; those of the process when None
-    :return: exit code: 0, 2 after an error in the arguments or the file, 130 after Ctrl-C
+    :param argv: The arguments; when None, the arguments of the process
+    :return: The exit code: 0, 2 after an error in the arguments or the file, 130 after Ctrl-C
     """
     options = _parser().parse_args(argv)
     return run_command(lambda: _convert(options), show_traceback=options.verbose > 1)
@@ -58,7 +58,7 @@ def _convert(options: argparse.Namespace) -> None:
         raise ValueError(f"{options.old} is not a model of before 0.1: there is nothing to convert.")
     print(f"Unpickling {options.old}, which runs whatever code its author put there.")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the line above says it
+        warnings.simplefilter("ignore")  # the line above already warns
         model = read_file(options.old, trusted=True)
     settings = {**model.settings, "learning_rate": as_schedule(model.settings["learning_rate"])}
     if options.statistics is not None:
@@ -71,7 +71,7 @@ def _convert(options: argparse.Namespace) -> None:
 def _statistics(path: str, observation_space: Any) -> dict[str, Any]:
     try:
         normalizer = pickle.loads(pathlib.Path(path).read_bytes())
-    except Exception as error:  # whatever a pickle runs
+    except Exception as error:  # a pickle may run and raise anything
         raise ValueError(f"--statistics {path} cannot be unpickled: {error}") from error
     if not isinstance(normalizer, VecNormalize):
         raise ValueError(f"--statistics {path} holds no VecNormalize, but {type(normalizer).__name__}.")

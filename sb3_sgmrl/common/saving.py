@@ -1,4 +1,4 @@
-"""Models as files that hold data and no code, complete or as they were before."""
+"""Save and load models as files of data that run no code. A model loads completely or not at all."""
 
 from __future__ import annotations
 
@@ -36,12 +36,14 @@ SavePath = str | pathlib.Path | io.BufferedIOBase
 
 def saved_algorithm(path: SavePath) -> str:
     """
-    Name of the algorithm that saved a model. Nothing else is looked at, and no code of the file is run.
+    Return the name of the algorithm that saved a model.
 
-    :param path: file as SB3's ``load`` takes it
-    :return: class name
-    :raises FileNotFoundError: when there is no such file
-    :raises ValueError: when the file is cut off or is not a model of this package
+    Nothing else of the file is decoded, and no code in it runs.
+
+    :param path: The file, in any form that SB3's ``load`` accepts
+    :return: The name of the algorithm's class
+    :raises FileNotFoundError: When the file does not exist
+    :raises ValueError: When the file is truncated or is not a model of this package
     """
     with _opened(path) as file:
         return legacy_algorithm(file) if is_legacy(file) else read_algorithm(file)  # type: ignore[arg-type]
@@ -49,10 +51,12 @@ def saved_algorithm(path: SavePath) -> str:
 
 def is_legacy_file(path: SavePath) -> bool:
     """
-    :param path: file as SB3's ``load`` takes it
-    :return: whether it is a model of before 0.1, a pickle; nothing is unpickled
-    :raises FileNotFoundError: when there is no such file
-    :raises ValueError: when it is of before 0.1 and damaged, or of another package
+    Return whether a model is a pickle from before 0.1, without unpickling anything.
+
+    :param path: The file, in any form that SB3's ``load`` accepts
+    :return: Whether the model is from before 0.1
+    :raises FileNotFoundError: When the file does not exist
+    :raises ValueError: When the file is from before 0.1 and is damaged, or when another package saved it
     """
     with _opened(path) as file:
         return is_legacy(file) and bool(legacy_algorithm(file))  # type: ignore[arg-type]
@@ -60,15 +64,15 @@ def is_legacy_file(path: SavePath) -> bool:
 
 def read_file(path: SavePath, trusted: bool = False, custom_objects: Mapping[str, Any] | None = None) -> ModelFile:
     """
-    Read a model without making it.
+    Read the file of a model without building the model.
 
-    :param path: file as SB3's ``load`` takes it
-    :param trusted: whether a file of before 0.1, which is a pickle, may be read too, which runs the code in it
-    :param custom_objects: attributes to use instead of those in the file
-    :return: what the file says
-    :raises FileNotFoundError: when there is no such file
-    :raises ValueError: when the file was altered, is not a model of this package, names a class that files may not name, or is
-        a pickle that is not trusted
+    :param path: The file, in any form that SB3's ``load`` accepts
+    :param trusted: Whether to also read pickles from before 0.1, which run the code in them
+    :param custom_objects: The attributes to use instead of the file's attributes
+    :return: The contents of the file
+    :raises FileNotFoundError: When the file does not exist
+    :raises ValueError: When the file was altered or is not a model of this package. Also when it names a class that files may
+        not name, or is an untrusted pickle
     """
     with _opened(path) as file:
         if not is_legacy(file):  # type: ignore[arg-type]
@@ -88,7 +92,7 @@ def read_file(path: SavePath, trusted: bool = False, custom_objects: Mapping[str
 
 @contextmanager
 def _opened(path: SavePath) -> Iterator[io.BufferedIOBase]:
-    """A file to read; errors about it name it."""
+    """Open a file for reading, and name the file in errors about it."""
     try:
         if isinstance(path, io.BufferedIOBase):
             position = path.tell()
@@ -111,7 +115,7 @@ def _opened(path: SavePath) -> Iterator[io.BufferedIOBase]:
 
 
 class SafelySaved(BaseAlgorithm):
-    """A BaseAlgorithm whose files are complete, known to be its own, and data."""
+    """An SB3 algorithm that saves to files of data, which load completely or not at all."""
 
     inner_lr_learning_rate: float | None
     adapt_only: str | Sequence[str] | None
@@ -123,23 +127,29 @@ class SafelySaved(BaseAlgorithm):
 
     def check_settings(self) -> None:
         """
-        :raises ValueError: for the first attribute that is outside its range
+        Check that every attribute is in its range.
+
+        :raises ValueError: When an attribute is outside its range; the error names the first one
         """
 
     def check_env(self, env: VecEnv) -> None:
         """
-        :param env: workers
-        :raises ValueError: when they do not go with the settings
+        Check that workers match the settings.
+
+        :param env: The workers
+        :raises ValueError: When the workers do not match the settings
         """
 
     def save(self, path: SavePath, exclude: Iterable[str] | None = None, include: Iterable[str] | None = None) -> None:
         """
-        Save settings, parameters, optimisers and, if there are any, the statistics of VecNormalize, as data. Of your own
-        classes and functions the file has the names only. An existing file is replaced by a complete one only.
+        Save the settings, parameters and optimisers as data, with the VecNormalize statistics if there are any.
 
-        :param path: where to
-        :param exclude: attributes left out
-        :param include: attributes kept although they would be left out
+        For your own classes and functions, the file holds only their names. An existing file is replaced only after the new
+        file is complete.
+
+        :param path: The file to write
+        :param exclude: The attributes to leave out
+        :param include: The attributes to save although they are left out by default
         """
         model = self._to_file({*(exclude or ())}, {*(include or ())})
         if isinstance(path, io.BufferedIOBase):
@@ -176,21 +186,23 @@ class SafelySaved(BaseAlgorithm):
         **kwargs: Any,
     ) -> SelfSafelySaved:
         """
-        Load a model saved by :meth:`save`. No code of the file is run: classes of yours that it names must be known by
-        :func:`sb3_sgmrl.register`, or be given by ``custom_objects``.
+        Load a model saved by :meth:`save`, without running any code of the file.
 
-        :param path: file
-        :param env: environment to go on with. A model that was trained in a VecNormalize puts it into one with its statistics
-        :param device: device of the policy
-        :param custom_objects: attributes to use instead of those in the file
-        :param print_system_info: print the versions that saved the model, and those of this system
-        :param force_reset: forget the last observation
-        :param trusted: load also a file of before 0.1, which runs the code in it
-        :param kwargs: attributes to change, e.g. ``inner_lr``; ``seed`` begins new random streams
-        :return: the model
-        :raises ValueError: when the file was altered, is not a model of this package, belongs to another algorithm, names a
-            class that is not known or is a pickle that is not trusted, or when an attribute is outside its range or does not
-            go with ``env``
+        If the file names your own classes, register them with :func:`sb3_sgmrl.register` or pass them as ``custom_objects``.
+
+        :param path: The file
+        :param env: The environment for further training. If the model was trained in a VecNormalize, ``env`` gets one with its
+            statistics
+        :param device: The device of the policy
+        :param custom_objects: The attributes to use instead of the file's attributes
+        :param print_system_info: Whether to print the package versions of the saved model and of this system
+        :param force_reset: Whether to drop the last observation, so that training starts with a reset
+        :param trusted: Whether to also load pickles from before 0.1, which run the code in them
+        :param kwargs: The attributes to change, e.g. ``inner_lr``; ``seed`` starts new random streams
+        :return: The model
+        :raises ValueError: When the file was altered, is not a model of this package, or belongs to another algorithm. Also
+            when the file names an unknown class or is an untrusted pickle. Also when an attribute is outside its range or does
+            not match ``env``
         """
         if "n_envs" in kwargs:
             raise ValueError("`n_envs` cannot be changed by load: pass make_vec_env(..., n_envs=...) as `env`.")
@@ -202,7 +214,7 @@ class SafelySaved(BaseAlgorithm):
         check_names(kwargs, argument_names(cls).union(of_load), f"is not an argument of {cls.__name__}")
         seed = kwargs.pop("seed", None)
         file = read_file(path, trusted, custom_objects)
-        # learned step sizes and their optimiser are saved, or there are none
+        # a file holds learned step sizes with their optimiser, or neither; load cannot change that
         of_step_sizes = ["inner_lr_learning_rate", "inner_lr_per"]
         if file.settings.get("inner_lr_learning_rate") is not None:
             of_step_sizes.append("adapt_only")
@@ -250,7 +262,7 @@ class SafelySaved(BaseAlgorithm):
             settings["n_envs"] = vec_env.num_envs
             if force_reset:
                 settings["_last_obs"] = None
-            # with its environment, as by the constructor
+            # make the model with its environment, as the constructor does
             model = make(policy=settings["policy_class"], env=vec_env, device=device, _init_setup_model=False)
         vars(model).update(settings)
         with _settings_of_a_file():
@@ -286,12 +298,12 @@ class SafelySaved(BaseAlgorithm):
         self, load_path_or_dict: str | dict[str, Any], exact_match: bool = True, device: th.device | str = "auto"
     ) -> None:
         """
-        Take over parameters from a file or from what ``get_parameters`` returned.
+        Set parameters from a file or from the result of ``get_parameters``.
 
-        :param load_path_or_dict: file of a model, or state dictionaries by name
-        :param exact_match: whether every parameter must be given
-        :param device: device of the parameters
-        :raises ValueError: when the file was altered or is a model of something else
+        :param load_path_or_dict: The file of a model, or the state dictionaries by name
+        :param exact_match: Whether every parameter must be present
+        :param device: The device of the parameters
+        :raises ValueError: When the file was altered or does not fit this model
         """
         parameters: Any = load_path_or_dict
         if not isinstance(load_path_or_dict, dict):
@@ -305,10 +317,14 @@ class SafelySaved(BaseAlgorithm):
 
 def with_saved_statistics(model: BaseAlgorithm, env: VecEnv) -> VecEnv:
     """
-    :param model: a model, perhaps one that was loaded without an environment
-    :param env: workers for it
-    :return: workers, in a VecNormalize with the statistics of the file where it had some and no environment came since
-    :raises ValueError: when the VecNormalize of the workers has other settings or has learned something else
+    Return workers with the VecNormalize statistics of a loaded model.
+
+    The workers are wrapped only if the model has statistics and still has no environment.
+
+    :param model: The model, for example one loaded without an environment
+    :param env: The workers for the model
+    :return: The workers, in a VecNormalize with the saved statistics where needed
+    :raises ValueError: When the VecNormalize of the workers has other settings or statistics
     """
     normalizer = model.get_vec_normalize_env()
     if model.env is not None or not isinstance(normalizer, VecNormalize) or unwrap_vec_normalize(env) is normalizer:
@@ -318,7 +334,7 @@ def with_saved_statistics(model: BaseAlgorithm, env: VecEnv) -> VecEnv:
 
 @contextmanager
 def _settings_of_a_file() -> Iterator[None]:
-    """Whatever is said of arguments that came from a file."""
+    """Convert errors about the settings of a file to ``BadFileError``."""
     try:
         yield
     except BadFileError:

@@ -1,6 +1,7 @@
 """
-A zip of data: JSON and tensors, with a manifest that has the hash of every member. Nothing in it is code, nothing is unpacked
-before its size is known, and what was altered is found.
+Read and write zips of JSON and tensors, with a manifest that holds the hash of every member.
+
+The members hold no code. Sizes are checked before anything is unpacked, and hashes are checked after reading.
 """
 
 from __future__ import annotations
@@ -19,24 +20,24 @@ from safetensors import SafetensorError
 from safetensors import torch as safetensors
 
 MANIFEST = "manifest.json"
-# of JSON, in bytes; tensors are as large as the file is, because nothing is compressed
+# in bytes, for JSON; tensors cannot be larger than the file, because nothing is compressed
 _LARGEST_JSON = 64 * 2**20
 _MOST_MEMBERS = 64
 _MEMBER = re.compile(r"[A-Za-z_][A-Za-z0-9_.]{0,99}\.(json|safetensors)")
-_OLDEST = (1980, 1, 1, 0, 0, 0)  # the only time stamp, so that equal contents are equal files
+_OLDEST = (1980, 1, 1, 0, 0, 0)  # the only time stamp, so that equal contents give equal files
 
 
 class BadFileError(ValueError):
-    """What is wrong with a file, to be said after its name."""
+    """An invalid file. The message follows the name of the file."""
 
 
 @dataclass(frozen=True)
 class Archive:
     """
-    What an archive holds.
+    The contents of an archive.
 
-    :param facts: the manifest without the list of members
-    :param members: contents by name, without the manifest
+    :param facts: The manifest without the list of members
+    :param members: The contents by name, without the manifest
     """
 
     facts: Mapping[str, Any]
@@ -44,24 +45,30 @@ class Archive:
 
     def names(self, suffix: str) -> list[str]:
         """
-        :param suffix: ``.json`` or ``.safetensors``
-        :return: names of the members of this kind, without the suffix
+        Return the names of the members of one kind.
+
+        :param suffix: The kind, ``.json`` or ``.safetensors``
+        :return: The names without the suffix
         """
         return [name.removesuffix(suffix) for name in self.members if name.endswith(suffix)]
 
     def json(self, name: str) -> Any:
         """
-        :param name: of a member, without ``.json``
-        :return: what it says
-        :raises BadFileError: when it is missing or says nothing
+        Return the value of a JSON member.
+
+        :param name: The name of the member, without ``.json``
+        :return: The value
+        :raises BadFileError: When the member is missing or is not valid JSON
         """
         return parse_json(self._member(f"{name}.json"), f"{name}.json")
 
     def tensors(self, name: str) -> dict[str, th.Tensor]:
         """
-        :param name: of a member, without ``.safetensors``
-        :return: tensors by name, on the processor
-        :raises BadFileError: when it is missing or holds no tensors
+        Return the tensors of a member.
+
+        :param name: The name of the member, without ``.safetensors``
+        :return: The tensors by name, on the CPU
+        :raises BadFileError: When the member is missing or holds no tensors
         """
         content = self._member(f"{name}.safetensors")
         try:
@@ -77,26 +84,32 @@ class Archive:
 
 def to_json(value: Any) -> bytes:
     """
-    :param value: finite numbers, text, lists and dictionaries
-    :return: JSON
+    Encode a value as JSON.
+
+    :param value: The value: finite numbers, text, lists and dictionaries
+    :return: The JSON text in bytes
     """
     return json.dumps(value, allow_nan=False, indent=1).encode()
 
 
 def to_tensors(tensors: Mapping[str, th.Tensor]) -> bytes:
     """
-    :param tensors: by name
-    :return: a safetensors file
+    Encode tensors in the safetensors format.
+
+    :param tensors: The tensors by name
+    :return: The contents of a safetensors file
     """
     return safetensors.save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
 
 
 def parse_json(content: bytes, name: str) -> Any:
     """
-    :param content: JSON
-    :param name: of the member, for an error
-    :return: what it says
-    :raises BadFileError: when it is not JSON, has a key twice, or a number that is not finite
+    Decode JSON strictly.
+
+    :param content: The JSON text in bytes
+    :param name: The name of the member, for errors
+    :return: The value
+    :raises BadFileError: When the JSON is invalid, has a duplicate key, or a number that is not finite
     """
     try:
         return json.loads(content.decode(), object_pairs_hook=_unique, parse_constant=_not_finite, parse_float=_finite_number)
@@ -131,9 +144,11 @@ def _one_line(error: BaseException) -> str:
 
 def write_archive(file: IO[bytes], facts: Mapping[str, Any], members: Mapping[str, bytes]) -> None:
     """
-    :param file: where to
-    :param facts: of the manifest, such as the version of the format
-    :param members: contents by name, ending in ``.json`` or ``.safetensors``
+    Write an archive.
+
+    :param file: The file to write to
+    :param facts: The facts for the manifest, such as the version of the format
+    :param members: The contents by name; names end in ``.json`` or ``.safetensors``
     """
     listed = {name: {"sha256": _hash(content), "size": len(content)} for name, content in members.items()}
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
@@ -152,14 +167,16 @@ def _hash(content: bytes) -> str:
 
 def is_archive(file: IO[bytes]) -> bool:
     """
-    :param file: a file, whose position stays
-    :return: whether it is a zip with a manifest
+    Return whether a file is a zip with a manifest.
+
+    :param file: The file; its position does not change
+    :return: Whether the file is a zip with a manifest
     """
     position = file.tell()
     try:
         with zipfile.ZipFile(file) as archive:
             return MANIFEST in archive.namelist()
-    except Exception:  # whatever zipfile finds in bytes that make no sense
+    except Exception:  # zipfile may raise anything for invalid bytes
         return False
     finally:
         file.seek(position)
@@ -167,11 +184,13 @@ def is_archive(file: IO[bytes]) -> bool:
 
 def read_facts(file: IO[bytes], name: str, version: int) -> dict[str, Any]:
     """
-    :param file: an archive
-    :param name: of its format
-    :param version: of the format, the newest that is known
-    :return: the manifest
-    :raises BadFileError: when it is no such archive
+    Read only the manifest of an archive.
+
+    :param file: The archive
+    :param name: The name of the format
+    :param version: The newest known version of the format
+    :return: The manifest
+    :raises BadFileError: When the file is not an archive of this format
     """
     with _opened(file) as archive:
         return _manifest(archive, name, version)
@@ -179,13 +198,13 @@ def read_facts(file: IO[bytes], name: str, version: int) -> dict[str, Any]:
 
 def read_archive(file: IO[bytes], name: str, version: int) -> Archive:
     """
-    Read an archive whole, or not at all.
+    Read an archive completely or not at all.
 
-    :param file: an archive
-    :param name: of its format
-    :param version: of the format, the newest that is known
-    :return: what it holds
-    :raises BadFileError: when it is no such archive, or was altered
+    :param file: The archive
+    :param name: The name of the format
+    :param version: The newest known version of the format
+    :return: The contents
+    :raises BadFileError: When the file is not an archive of this format, or was altered
     """
     with _opened(file) as archive:
         facts = _manifest(archive, name, version)
@@ -211,7 +230,7 @@ def _opened(file: IO[bytes]) -> zipfile.ZipFile:
     try:
         archive = zipfile.ZipFile(file)
         infos = archive.infolist()
-    except Exception as error:  # whatever zipfile finds in bytes that make no sense
+    except Exception as error:  # zipfile may raise anything for invalid bytes
         raise BadFileError(f"is cut off or is not a saved model: {_one_line(error)}") from error
     try:
         _check_members(archive, infos)
@@ -241,7 +260,7 @@ def _check_members(archive: zipfile.ZipFile, infos: Iterable[zipfile.ZipInfo]) -
 def _read(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
     try:
         return archive.read(info)
-    except Exception as error:  # as above; what is not stored, or larger than the file, is refused before
+    except Exception as error:  # as above; _check_members has already refused compressed or oversized members
         raise BadFileError(f"is damaged in {info.filename}: {_one_line(error)}") from error
 
 

@@ -1,4 +1,4 @@
-"""Files of arrays that are not unpacked before their size is known, and hold no Python objects."""
+"""Read files of arrays that hold no Python objects, with a size check before anything is unpacked."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ from collections.abc import Sequence
 
 import numpy as np
 
-# unpacked, in bytes
+# size after unpacking, in bytes
 _LARGEST = 2**26
 
 
 def read_arrays(path: str | pathlib.Path, names: Sequence[str]) -> list[np.ndarray]:
     """
-    :param path: a file of :func:`numpy.savez`
-    :param names: of its arrays
-    :return: these arrays
-    :raises ValueError: when it is no such file, lacks one, holds objects, or would be larger than 64 MiB
+    Read arrays from a file of :func:`numpy.savez`.
+
+    :param path: The file
+    :param names: The names of the arrays
+    :return: The arrays, in the order of ``names``
+    :raises ValueError: When the file is invalid, lacks an array, holds objects, or unpacks to more than 64 MiB
     """
     try:
         with open(path, "rb") as stream:
@@ -30,5 +32,5 @@ def read_arrays(path: str | pathlib.Path, names: Sequence[str]) -> list[np.ndarr
                 return [file[name] for name in names]
     except OSError:
         raise
-    except Exception as error:  # whatever numpy and zipfile find in bytes that make no sense
+    except Exception as error:  # numpy and zipfile may raise anything for invalid bytes
         raise ValueError(" ".join(str(error).split())[:200].rstrip(".")) from error

@@ -1,4 +1,4 @@
-"""Whether values are of the types that a dataclass declares."""
+"""Check that values have the types that a dataclass declares."""
 
 from __future__ import annotations
 
@@ -21,10 +21,12 @@ def _hints(cls: type) -> dict[str, Any]:
 
 def check_fields(cls: type, values: Mapping[str, Any]) -> Mapping[str, Any]:
     """
-    :param cls: a dataclass
-    :param values: by field
-    :return: the same values
-    :raises ValueError: when a field is missing, unknown, of another type or not finite
+    Check values for the fields of a dataclass.
+
+    :param cls: The dataclass
+    :param values: The values by field
+    :return: The same values
+    :raises ValueError: When a field is missing, unknown, not finite or of another type
     """
     names = {field.name for field in fields(cls)}
     if names != values.keys():
@@ -37,9 +39,11 @@ def check_fields(cls: type, values: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def conforms(value: Any, hint: Any) -> bool:
     """
-    :param value: a value
-    :param hint: a type, or a container or union of types
-    :return: whether it is of this type and all its numbers are finite
+    Return whether a value has a type and all its numbers are finite.
+
+    :param value: The value
+    :param hint: A type, or a container or union of types
+    :return: Whether the value has this type and all its numbers are finite
     """
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:

@@ -1,4 +1,4 @@
-"""Files that are either complete or as they were before."""
+"""Write files so that a path always holds a complete file, either the old one or the new one."""
 
 from __future__ import annotations
 
@@ -13,28 +13,30 @@ from typing import IO
 
 try:
     import fcntl
-except ImportError:  # Windows, where a file that is open cannot be removed
+except ImportError:  # Windows, which cannot remove an open file
     fcntl = None  # type: ignore[assignment]
 
 _SUFFIX = ".partial"
-# a file name has at most 255 bytes, some of which are needed to make it unique
+# a file name has at most 255 bytes; some of them make it unique
 _LONGEST_STEM = 200
-# seconds after which a leftover is removed where there are no locks
+# on systems without locks, the age in seconds at which a leftover is removed
 _OLD = 3600.0
 
 
 @contextmanager
 def replace_when_complete(path: str | pathlib.Path) -> Iterator[IO[bytes]]:
     """
-    A binary file that takes the place of an existing one only after everything was written: a crash, an interrupt or a full
-    disk leaves the previous file as it was. Several threads, processes or containers may write to the same path: each writes
-    a file of its own, and the last one to finish stays. What killed writers left is removed.
+    Open a new binary file that replaces an existing file only after everything is written.
 
-    :param path: the file
-    :return: the file to write to, to be used in a ``with`` statement
-    :raises IsADirectoryError: when ``path`` is a folder
+    A crash, an interrupt or a full disk leaves the previous file unchanged. Several threads, processes or containers may write
+    to the same path. Each of them writes to a separate file, and the last one to finish determines the result. Files left by
+    killed writers are removed.
+
+    :param path: The path of the file
+    :return: The file to write to, for use in a ``with`` statement
+    :raises IsADirectoryError: When ``path`` is a folder
     """
-    target = pathlib.Path(path).resolve()  # a link stays one
+    target = pathlib.Path(path).resolve()  # replace the target of a link, not the link
     if target.is_dir():
         raise IsADirectoryError(f"`path` {path} is a folder; a file is needed.")
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -47,7 +49,7 @@ def replace_when_complete(path: str | pathlib.Path) -> Iterator[IO[bytes]]:
             os.fsync(file.fileno())
             if target.exists():
                 shutil.copymode(target, partial)
-            # before the lock is released, or another writer could take it for a leftover
+            # rename before releasing the lock, or another writer could remove the file as a leftover
             os.replace(partial, target)
         _sync_folder(target.parent)
     finally:
@@ -59,24 +61,24 @@ def _stem(target: pathlib.Path) -> str:
 
 
 def _open_partial(target: pathlib.Path) -> tuple[IO[bytes], pathlib.Path]:
-    """A new file beside the target, locked as long as it is open."""
+    """Create a new file beside the target, locked while it is open."""
     while True:
         partial = target.with_name(f"{_stem(target)}{secrets.token_hex(8)}{_SUFFIX}")
         file = open(partial, "xb")
         if _lock(file) and _is_at(file, partial):
             return file, partial
-        file.close()  # another writer took it for a leftover before it was locked
+        file.close()  # another writer removed the file as a leftover before it was locked
 
 
 def _lock(file: IO[bytes]) -> bool:
-    """Whether nobody else has a lock on the file. The system releases locks of processes that are killed."""
+    """Lock the file, and return whether it succeeded. The system releases the locks of killed processes."""
     if fcntl is None:
         return True
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
-    except OSError:  # a file system without locks
+    except OSError:  # the file system has no locks
         return True
     return True
 
@@ -89,7 +91,7 @@ def _is_at(file: IO[bytes], path: pathlib.Path) -> bool:
 
 
 def _remove_leftovers(target: pathlib.Path) -> None:
-    """Of writers of this file that were killed."""
+    """Remove the files that killed writers of this target left."""
     stem = _stem(target)
     with suppress(OSError):
         for entry in os.scandir(target.parent):
@@ -100,16 +102,16 @@ def _remove_leftovers(target: pathlib.Path) -> None:
 def _remove_if_left(partial: pathlib.Path) -> None:
     with suppress(OSError), open(partial, "rb+") as file:
         if fcntl is not None:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # an OSError when its writer is alive, or without locks
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # raises OSError if the writer is alive or locks are missing
         elif time.time() - os.fstat(file.fileno()).st_mtime < _OLD:
             return
-        if _is_at(file, partial):  # else it became the target meanwhile
+        if _is_at(file, partial):  # otherwise it has become the target
             partial.unlink()
 
 
 def _sync_folder(folder: pathlib.Path) -> None:
-    """The new name must survive a power cut too."""
-    with suppress(OSError):  # of systems where folders cannot be opened
+    """Write the folder to disk, so that the new name also survives a power cut."""
+    with suppress(OSError):  # some systems cannot open folders
         descriptor = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(descriptor)
@@ -119,8 +121,10 @@ def _sync_folder(folder: pathlib.Path) -> None:
 
 def with_zip_suffix(path: str | pathlib.Path) -> pathlib.Path:
     """
-    :param path: as SB3's ``save`` and ``load`` take it
-    :return: with ``.zip`` when it has no suffix
+    Add ``.zip`` to a path without a suffix.
+
+    :param path: The path, in any form that SB3's ``save`` and ``load`` accept
+    :return: The path with a suffix
     """
     path = pathlib.Path(path)
     return path.with_suffix(".zip") if path.suffix == "" else path

@@ -193,7 +193,7 @@ class MetaExperimentManager(ExperimentManager):
     def _load_pretrained_agent(self, hyperparams: dict[str, Any], env: VecEnv) -> BaseAlgorithm:
         print("The model keeps its settings and random streams: `-params` changes settings, and `--seed` has no effect.")
         changes = {name: value for name, value in hyperparams.items() if name in {*self._changes, "n_threads"}}
-        return ALGORITHMS[self.algo].cls.load(  # RL Zoo's would look for a pickle beside it
+        return ALGORITHMS[self.algo].cls.load(  # RL Zoo's method would look for a pickle beside the model
             self.trained_agent,
             env=env,
             device=self.device,
@@ -242,15 +242,15 @@ class MetaExperimentManager(ExperimentManager):
             env = VecNormalize(env, **self.normalize_kwargs)
             if self.verbose > 0:
                 print(f"Normalization activated: {self.normalize_kwargs or 'of observations and rewards'}")
-        # statistics of a model that is gone on with are saved again
+        # so that the statistics of a resumed model are saved again
         self.normalize = self.normalize or isinstance(env, VecNormalize)
         if eval_env and isinstance(env, VecNormalize):
-            # adaptation sees rewards as in training; the returns that are reported are never normalised
+            # adaptation uses the rewards of training; reported returns are never normalised
             env.training = False
         return env
 
     def _saved_statistics(self) -> dict[str, Any] | None:
-        """Of the model that was trained before; RL Zoo's own file of them is a pickle, which is not read."""
+        """Return the statistics in the pretrained model's own file. RL Zoo's file of statistics, a pickle, is not read."""
         if not self.trained_agent:
             return None
         if self._statistics is None:

@@ -1,4 +1,4 @@
-"""Resuming a model: its algorithm, and its settings as RL Zoo's hyperparameters."""
+"""Resume a model: find its algorithm, and return its settings as hyperparameters of RL Zoo."""
 
 from __future__ import annotations
 
@@ -29,10 +29,12 @@ def check_algorithm(path: str, algo: str) -> None:
 
 def saved_hyperparameters(path: str, algorithm: type[MetaOnPolicyAlgorithm], trusted: bool = False) -> dict[str, Any]:
     """
-    :param path: file of a model
-    :param algorithm: what saved it
-    :param trusted: whether a file of before 0.1, which is a pickle, may be read too
-    :return: its settings, as far as a file of hyperparameters can say them
+    Return the settings of a model as hyperparameters of RL Zoo.
+
+    :param path: The file of a model
+    :param algorithm: The algorithm that saved the model
+    :param trusted: Whether to also read pickles from before 0.1
+    :return: The settings that a file of hyperparameters can express
     """
     data = read_file(path, trusted).settings
     policies = {policy: alias for alias, policy in algorithm.policy_aliases.items()}

@@ -1,6 +1,7 @@
 """
-What RL Zoo left in the folder of a run, read without running any of it: the folder may have been downloaded. RL Zoo itself
-unpickles, evaluates and imports what stands there.
+Read the settings that RL Zoo saved in the folder of a run, without running any code.
+
+The folder may have been downloaded. RL Zoo itself unpickles, evaluates and imports its contents.
 """
 
 from __future__ import annotations
@@ -18,28 +19,28 @@ import yaml
 
 from sb3_sgmrl.common.files.classes import class_of
 
-# of settings, in bytes
+# the size limit of a settings file, in bytes
 _LARGEST = 2**20
 _PYTHON = "tag:yaml.org,2002:python/"
-# that make environments; everything else is in the model's own file
+# hyperparameters that make environments; the model's own file holds all others
 _OF_ENVIRONMENTS = ("n_envs", "env_wrapper", "vec_env_wrapper", "frame_stack", "normalize", "env_kwargs", "monitor_kwargs")
 _COUNTS = ("meta_batch_size", "n_episodes", "n_outer_episodes", "n_inner_steps")
-# packages whose wrappers a folder may name: they are installed with the commands, and none of them runs what it is given
+# modules whose wrappers a folder may name: the commands install them, and their wrappers do not run their arguments
 _WRAPPERS = (
     *("rl_zoo3.wrappers.", "gymnasium.wrappers.", "stable_baselines3.common.atari_wrappers.", "sb3_contrib.common.wrappers."),
     *("stable_baselines3.common.vec_env.", "minigrid.wrappers.", "sb3_sgmrl."),
 )
 _WRITERS = ("RecordVideo", "VecVideoRecorder", "VecMonitor")
 _PREFIXES = {"nn": "torch.nn", "th": "torch", "torch": "torch"}
-# what gym.make would import
+# the form of an ID for which gym.make would import a module
 _MODULE_AND_ID = re.compile(r"[\w.]+:[\w/-]+")
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads what RL Zoo writes: plain YAML, ordered dictionaries, tuples, and names of classes."""
+    """A YAML loader for RL Zoo's files: plain YAML, ordered dictionaries, tuples and names of classes."""
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
-        # a small file could merge into a huge one
+        # merging could expand a small file to a huge dictionary
         if any(key.tag == "tag:yaml.org,2002:merge" for key, _ in node.value):
             raise yaml.constructor.ConstructorError(None, None, "it merges dictionaries", node.start_mark)
 
@@ -52,7 +53,7 @@ def _ordered(loader: _Loader, node: yaml.Node) -> OrderedDict[Any, Any]:
 
 
 def _named(loader: _Loader, suffix: str, node: yaml.Node) -> Any:
-    """A class that files may name; of others the name."""
+    """Return a class that files may name, or the name of any other class."""
     name = re.sub(r"^torch\.nn\.modules\.\w+\.", "torch.nn.", re.sub(r"^torch\.optim\.\w+\.(?=\w+$)", "torch.optim.", suffix))
     return class_of(name) or suffix
 
@@ -64,19 +65,23 @@ _Loader.add_multi_constructor(f"{_PYTHON}name:", _named)
 
 def saved_arguments(settings: pathlib.Path) -> dict[str, Any]:
     """
-    :param settings: folder of settings that RL Zoo made for a run
-    :return: arguments of the training by name, none where they are not kept
-    :raises ValueError: for a file that holds anything else than data
+    Read the training arguments of a run.
+
+    :param settings: The folder of settings that RL Zoo made for the run
+    :return: The arguments by name; empty if they were not saved
+    :raises ValueError: When the file holds anything other than data
     """
     return _read(settings / "args.yml")
 
 
 def saved_hyperparameters(settings: pathlib.Path, packages: Sequence[str] = ()) -> dict[str, Any]:
     """
-    :param settings: folder of settings that RL Zoo made for a run
-    :param packages: modules that the user named, whose wrappers may be used
-    :return: those hyperparameters that make environments, none where they are not kept
-    :raises ValueError: for a file that holds anything else than data, or names a wrapper of another module
+    Read the hyperparameters of a run that make environments.
+
+    :param settings: The folder of settings that RL Zoo made for the run
+    :param packages: The modules named by the user, whose wrappers are also allowed
+    :return: The hyperparameters that make environments; empty if they were not saved
+    :raises ValueError: When the file holds anything other than data, or names a wrapper of another module
     """
     path = settings / "config.yml"
     found = {name: value for name, value in _read(path).items() if name in (*_OF_ENVIRONMENTS, *_COUNTS)}
@@ -94,9 +99,11 @@ def saved_hyperparameters(settings: pathlib.Path, packages: Sequence[str] = ()) 
 
 def saved_env_kwargs(settings: pathlib.Path) -> dict[str, Any]:
     """
-    :param settings: folder of settings that RL Zoo made for a run
-    :return: arguments of the environment that the command line of the training had
-    :raises ValueError: for a file that holds anything else than data
+    Read the arguments of the environment from the command line of the training.
+
+    :param settings: The folder of settings that RL Zoo made for the run
+    :return: The arguments of the environment
+    :raises ValueError: When the file holds anything other than data
     """
     with _of(settings / "args.yml"):
         given = saved_arguments(settings).get("env_kwargs") or {}
@@ -146,10 +153,12 @@ def _check_wrappers(name: str, value: Any, packages: Sequence[str]) -> None:
 
 def check_no_modules(env_kwargs: Mapping[str, Any]) -> None:
     """
-    :param env_kwargs: arguments of an environment, out of a file
-    :raises ValueError: when one has the form MODULE:ID, which Gymnasium would import
+    Check that no environment argument makes Gymnasium import a module.
+
+    :param env_kwargs: The arguments of an environment, from a file
+    :raises ValueError: When an argument has the form MODULE:ID, which Gymnasium would import
     """
-    # parts that YAML has several references to are looked at once
+    # visit each part once, even if YAML refers to it several times
     seen, left = set(), [env_kwargs]
     while left:
         value: Any = left.pop()
@@ -168,12 +177,13 @@ def check_no_modules(env_kwargs: Mapping[str, Any]) -> None:
 
 def parse_expression(text: str) -> Any:
     """
-    Read Python as RL Zoo's hyperparameters have it, such as ``dict(net_arch=[100, 100], activation_fn=nn.ReLU)``, without
-    running it.
+    Parse a Python expression in RL Zoo's hyperparameters without running it.
 
-    :param text: literals, ``dict(...)``, and names of classes that files may name
-    :return: the value
-    :raises ValueError: for anything else
+    An example is ``dict(net_arch=[100, 100], activation_fn=nn.ReLU)``.
+
+    :param text: The expression: literals, ``dict(...)``, and names of classes that files may name
+    :return: The value
+    :raises ValueError: When the expression contains anything else
     """
     try:
         return _value(ast.parse(text.strip(), mode="eval").body)

@@ -1,4 +1,4 @@
-"""A model from what its file says: checked first, so that it is made whole or not at all."""
+"""Check the contents of a model file before building the model, so that it is built completely or not at all."""
 
 from __future__ import annotations
 
@@ -26,23 +26,25 @@ from sb3_sgmrl.util.archive import BadFileError
 
 # derived from other attributes by `_setup_model`
 DERIVED = ("lr_schedule",)
-# whole numbers that count something, or begin a random stream
+# non-negative integers: counters, and the entropy that starts the random streams
 _COUNTS = (
     *("num_timesteps", "_total_timesteps", "_num_timesteps_at_start", "_n_updates", "_iteration", "_entropy", "_episode_num"),
     *("_stats_window_size", "n_envs"),
 )
 _ALWAYS = ("observation_space", "action_space", "policy_class", "policy_kwargs", "num_timesteps", "_iteration", "_entropy")
-# a network that would be larger than its file says is not made
+# how much larger than its saved parameters a network may become before building stops
 _MOST_BYTES_MORE, _MOST_PARAMETERS_MORE = 32 * 2**20, 1000
 
 
 def check_settings(model: BaseAlgorithm, settings: Mapping[str, Any], left_out: list[str], given: Mapping[str, Any]) -> None:
     """
-    :param model: a new one of the same algorithm
-    :param settings: attributes that a file says
-    :param left_out: attributes that were not to be saved
-    :param given: attributes that take the place of those in the file
-    :raises BadFileError: when one is missing, or is none
+    Check the attributes in a file.
+
+    :param model: A new model of the same algorithm
+    :param settings: The attributes in the file
+    :param left_out: The attributes that ``save`` was told to exclude
+    :param given: The attributes that replace the file's attributes
+    :raises BadFileError: When an attribute is missing, unknown or invalid
     """
     for name in settings:
         static = inspect.getattr_static(type(model), name, None)
@@ -53,7 +55,7 @@ def check_settings(model: BaseAlgorithm, settings: Mapping[str, Any], left_out: 
             or isinstance(static, property)
         ):
             raise BadFileError(f"holds `{name}`, which is not an attribute that models save")
-    # others may be younger than the file: they stay as in a new model
+    # newer versions may have added other attributes: they keep the defaults of a new model
     for name in _ALWAYS:
         if name not in settings and name not in left_out:
             raise BadFileError(f"lacks `{name}`")
@@ -75,7 +77,7 @@ def check_settings(model: BaseAlgorithm, settings: Mapping[str, Any], left_out: 
 
 
 def _check_types(model: BaseAlgorithm, settings: Mapping[str, Any], given: set[str]) -> None:
-    """Of what is not an argument, which has checks of its own."""
+    """Check the types of attributes that are not arguments; arguments have checks of their own."""
     for name in settings.keys() & vars(model).keys() - given:
         new, saved = getattr(model, name), settings[name]
         is_own = name.startswith("_") or name in ("use_sde", "verbose", "start_time", "action_noise")
@@ -91,7 +93,7 @@ def _check_types(model: BaseAlgorithm, settings: Mapping[str, Any], given: set[s
 
 
 def _check_episodes(settings: Mapping[str, Any]) -> None:
-    """Of the means in the log."""
+    """Check the episode buffers, from which the log computes its means."""
     for name in ("ep_info_buffer", "ep_success_buffer"):
         buffer = settings.get(name)
         if buffer is None:
@@ -107,9 +109,11 @@ def _check_episodes(settings: Mapping[str, Any]) -> None:
 
 def check_parameters(model: BaseAlgorithm, parameters: Mapping[str, Mapping[str, Any]]) -> None:
     """
-    :param model: made as the file says, with new parameters
-    :param parameters: state dictionaries by name
-    :raises BadFileError: when they are not those of such a model
+    Check that the parameters in a file fit the model.
+
+    :param model: The model, built from the settings of the file, with new parameters
+    :param parameters: The state dictionaries by name
+    :raises BadFileError: When the parameters do not fit the model
     """
     expected = model._get_torch_save_params()[0]
     if missing := [name for name in expected if name not in parameters]:
@@ -191,7 +195,7 @@ def _check_group(name: str, found: Any, wanted: Mapping[str, Any]) -> None:
 
 
 def _state_of_a_step(optimizer: th.optim.Optimizer) -> dict[str, Any] | None:
-    """What such an optimiser keeps of a parameter; None where it cannot be tried."""
+    """Return the optimiser's state for one parameter after one step, or None if a trial cannot determine it."""
     parameter = nn.Parameter(th.zeros(2, 3))
     settings = {key: value for key, value in optimizer.param_groups[0].items() if key not in ("params", "initial_lr")}
     try:
@@ -199,7 +203,7 @@ def _state_of_a_step(optimizer: th.optim.Optimizer) -> dict[str, Any] | None:
         parameter.grad = th.ones(2, 3)
         trial.step()
         state = dict(trial.state[parameter])
-    except Exception:  # an optimiser of the user's, which may need anything
+    except Exception:  # the user's own optimiser may raise anything
         return None
     shapes = {tuple(value.shape) for value in state.values() if isinstance(value, th.Tensor)}
     return state if shapes <= {(), (2, 3)} else None
@@ -216,11 +220,11 @@ def _some(names: list[str]) -> str:
 
 def check_learned(settings: Mapping[str, Any], parameters: Mapping[str, th.Tensor]) -> None:
     """
-    Check what an algorithm learned beside its parameters. Types were checked when it was read.
+    Check the state that an algorithm learns besides its parameters. The reader has already checked the types.
 
-    :param settings: attributes that a file says
-    :param parameters: adapted parameters of the model, by name
-    :raises BadFileError: when it does not belong to these parameters
+    :param settings: The attributes in the file
+    :param parameters: The adapted parameters of the model by name
+    :raises BadFileError: When the state does not fit these parameters
     """
     for name, learned in settings.items():
         if isinstance(learned, SignalWeights):
@@ -251,10 +255,12 @@ def _is_weight(weight: SignalWeight, parameters: Mapping[str, th.Tensor]) -> boo
 @contextmanager
 def not_larger_than(parameters: Mapping[str, Mapping[str, Any]]) -> Iterator[None]:
     """
-    While a network is made, in a ``with`` statement: it stops as soon as the network is much larger than its parameters.
+    Stop building a network as soon as it is much larger than its saved parameters.
 
-    :param parameters: state dictionaries by name
-    :raises BadFileError: when it is
+    Use it in a ``with`` statement around the code that builds the network.
+
+    :param parameters: The state dictionaries by name
+    :raises BadFileError: When the network is much larger than its parameters
     """
     tensors = [value for state in parameters.values() for value in state.values() if isinstance(value, th.Tensor)]
     most = 4 * sum(value.nbytes for value in tensors) + _MOST_BYTES_MORE
@@ -266,7 +272,7 @@ def not_larger_than(parameters: Mapping[str, Mapping[str, Any]]) -> Iterator[Non
         if threading.get_ident() != thread or parameter is None:
             return
         n_bytes, n = n_bytes + parameter.nbytes, n + 1
-        # memory of a new tensor is taken when it is written to, which is after this
+        # the system allocates the memory of a new tensor at its first write, which comes later
         if n_bytes > most or n > n_most:
             raise BadFileError("has settings of a network that is much larger than its parameters")
 

@@ -1,4 +1,4 @@
-"""The classes and functions that a file may name. A name that is not among them is never imported."""
+"""The classes and functions that a file may name. Any other name is never imported."""
 
 from __future__ import annotations
 
@@ -24,13 +24,15 @@ _registered: dict[str, Callable[..., Any]] = {}
 
 def register(named: Named, name: str | None = None) -> Named:
     """
-    Let files of models name a class or function of yours: a policy, a features extractor, an optimiser, an activation or a
-    schedule. Call it, or use it as a decorator, where you define the class, in the program that saves and the one that loads.
+    Register a class or function of your own, so that model files may name it.
 
-    :param named: the class or function
-    :param name: the name in files; its module and its own name when None
-    :return: the class or function
-    :raises ValueError: for something else, a name that another one has, or a lambda without ``name``
+    This can be a policy, a features extractor, an optimiser, an activation or a schedule. Register it where you define it,
+    with a call or a decorator. Both the program that saves and the program that loads must register it.
+
+    :param named: The class or function
+    :param name: The name in files; when None, the module and the qualified name
+    :return: The class or function
+    :raises ValueError: When ``named`` is neither, when the name is taken, or for a lambda without ``name``
     """
     if not callable(named) or not hasattr(named, "__qualname__"):
         raise ValueError(f"`named` must be a class or a function, got {named!r}.")
@@ -44,22 +46,26 @@ def register(named: Named, name: str | None = None) -> Named:
 
 
 def _is_defined_again(before: Any, now: Any) -> bool:
-    # a notebook's cell that is run again, or a module that is reloaded
+    # the user ran a notebook cell again or reloaded a module
     return qualified_name(before) == qualified_name(now)
 
 
 def qualified_name(named: Any) -> str:
     """
-    :param named: a class or function
-    :return: its module and its own name
+    Return the full name of a class or function.
+
+    :param named: The class or function
+    :return: The module and the qualified name, joined by a dot
     """
     return f"{named.__module__}.{named.__qualname__}"
 
 
 def name_of(named: Any) -> str | None:
     """
-    :param named: a class or function
-    :return: the name that files have for it; None when it is neither registered nor one of those that all files may name
+    Return the name of a class or function in files.
+
+    :param named: The class or function
+    :return: The name in files; None if files may not name it
     """
     for name, known in _registered.items():
         if known is named:
@@ -73,16 +79,20 @@ def _is_hashable(value: Any) -> bool:
 
 def class_of(name: str) -> Any:
     """
-    :param name: in a file
-    :return: the class or function; None when files may not name it
+    Return the class or function for a name in a file.
+
+    :param name: The name in the file
+    :return: The class or function; None if files may not name it
     """
     return _registered.get(name) or _allowed().get(name)
 
 
 def similar(name: str) -> list[str]:
     """
-    :param name: in a file
-    :return: the known name that may have been meant, if there is one
+    Return the known name that is closest to a name in a file.
+
+    :param name: The name in the file
+    :return: A list with the closest known name, or an empty list
     """
     return difflib.get_close_matches(name, [*_registered, *_allowed()], n=1)
 
@@ -94,7 +104,7 @@ def _allowed() -> dict[str, Any]:
 
 @cache
 def _names() -> dict[Any, str]:
-    # the first name of each
+    # reversed, so that the first name of each class is kept
     return {named: name for name, named in reversed(_allowed().items())}
 
 
@@ -118,7 +128,7 @@ def _all_subclasses(base: Any) -> Iterator[type]:
 
 
 def _subclasses(module: ModuleType, base: type) -> Iterator[tuple[str, Any]]:
-    """Those that the module defines or, where it is a package, shows."""
+    """Yield the subclasses that a module defines or, for a package, exposes."""
     for name, found in vars(module).items():
         is_shown = inspect.isclass(found) and found.__module__.startswith(module.__name__)
         if is_shown and issubclass(found, base) and found is not base:

@@ -1,4 +1,4 @@
-"""Python values as JSON and tensors, and back. What comes back was named here; a file cannot name anything else."""
+"""Encode Python values as JSON and tensors, and decode them. Only the kinds of values listed here can be decoded."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from sb3_sgmrl.score_terms.names import ScoreMemory
 from sb3_sgmrl.util.archive import BadFileError
 from sb3_sgmrl.util.conformity import check_fields
 
-# the key that says of what kind a JSON object is; without it, it is a dictionary
+# the key for the kind of a JSON object; an object without this key is a dictionary
 _KIND = "@"
-# what algorithms learn beside the parameters
+# the state that algorithms learn besides the parameters
 _STATES: tuple[Any, ...] = (SignalWeight, SignalWeights, TaskRegression, VariateScaling, ScoreMemory)
 _PLAIN = (type(None), bool, int, str)
 
@@ -32,10 +32,10 @@ _PLAIN = (type(None), bool, int, str)
 @dataclass(frozen=True)
 class _Kind:
     """
-    How one kind of value is written.
+    The encoding of one kind of value.
 
-    :param take: its parts by name
-    :param make: the value from its parts
+    :param take: The function that splits a value into its parts by name
+    :param make: The function that makes the value from its parts
     """
 
     take: Callable[[Any], dict[str, Any]]
@@ -92,7 +92,7 @@ for _state in _STATES:
         ),
     )
 _BY_NAME = {name: kind for name, kind in _KINDS.values()}
-# of other keys than text, or whose order counts
+# mappings that have other keys than text, or whose order matters
 _MAPPINGS: dict[type, str] = {dict: "dict", OrderedDict: "ordered dict"}
 
 
@@ -116,23 +116,21 @@ def _torch_dtype(name: str) -> th.dtype:
 
 
 class Encoder:
-    """
-    Values to JSON; tensors and arrays are kept aside.
-
-    :param name: of what is encoded, the beginning of the names of its tensors
-    """
+    """Encode values as JSON, and collect their tensors and arrays."""
 
     def __init__(self) -> None:
         self.tensors: dict[str, th.Tensor] = {}
-        # by where it stands, the name of each class or object that is not data
+        # by position, the name of each class or object that is not data
         self.foreign: dict[str, str] = {}
         self._stored: dict[Any, str] = {}
 
     def encode(self, value: Any, where: str) -> Any:
         """
-        :param value: the value
-        :param where: its name
-        :return: JSON
+        Encode a value.
+
+        :param value: The value
+        :param where: The name of the value
+        :return: The value as JSON
         """
         if (isinstance(value, _PLAIN) and type(value) in _PLAIN) or (type(value) is float and math.isfinite(value)):
             return value
@@ -156,9 +154,9 @@ class Encoder:
         kind = "tensor" if isinstance(value, th.Tensor) else "array" if isinstance(value, np.ndarray) else "scalar"
         try:
             tensor = value if kind == "tensor" else th.from_numpy(np.array(value, order="C"))
-        except TypeError:  # of text or objects
+        except TypeError:  # arrays of text or objects
             return self._encode_object(value, where)
-        # parameters that are shared, as those of features extractors, are stored once
+        # shared parameters, such as those of features extractors, are stored once
         shared = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
         if kind != "tensor" or not tensor.numel() or shared not in self._stored:
             self.tensors[where] = tensor
@@ -183,7 +181,7 @@ class Encoder:
 
 
 def _stack(items: list[Any]) -> bool:
-    """Whether they are arrays that one tensor can hold, and several."""
+    """Return whether the items are several arrays that one tensor can hold."""
     return len(items) > 1 and all(
         isinstance(item, np.ndarray)
         and item.dtype.kind in "biuf"
@@ -195,9 +193,9 @@ def _stack(items: list[Any]) -> bool:
 
 class Decoder:
     """
-    JSON and tensors to values.
+    Decode values from JSON and tensors.
 
-    :param tensors: by name
+    :param tensors: The tensors by name
     """
 
     def __init__(self, tensors: Mapping[str, th.Tensor]) -> None:
@@ -206,10 +204,12 @@ class Decoder:
 
     def decode(self, value: Any, where: str) -> Any:
         """
-        :param value: JSON
-        :param where: its name, for errors
-        :return: the value
-        :raises BadFileError: when it is none, or names a class that files may not name
+        Decode a value.
+
+        :param value: The value as JSON
+        :param where: The name of the value, for errors
+        :return: The value
+        :raises BadFileError: When the value is invalid, or names a class that files may not name
         """
         if isinstance(value, list):
             return [self.decode(item, f"{where}.{i}") for i, item in enumerate(value)]
@@ -238,7 +238,7 @@ class Decoder:
             return found.make(**{name: self.decode(part, f"{where}.{name}") for name, part in parts.items()})
         except BadFileError:
             raise
-        except Exception as error:  # whatever the makers of these values say of other parts
+        except Exception as error:  # the functions that make values may raise anything for wrong parts
             why = f": {_text(error)}" if isinstance(error, ValueError) else ", whose parts are others"
             raise BadFileError(f"holds no {_text(kind)} in `{where}`{why}") from error
 
@@ -269,7 +269,9 @@ class Decoder:
 
     def check_all_used(self) -> None:
         """
-        :raises BadFileError: for the first tensor that was not asked for
+        Check that the decoded values used every tensor.
+
+        :raises BadFileError: When a tensor was not used; the error names the first one
         """
         for name in self.tensors:
             if name not in self._used:
@@ -303,8 +305,10 @@ def _text(value: Any) -> str:
 
 def as_schedule(rate: Any) -> Any:
     """
-    :param rate: the learning rate of a model
-    :return: the same where a file can say it, else its name and its ends
+    Return a learning rate in a form that a file can store.
+
+    :param rate: The learning rate of a model
+    :return: The learning rate itself if a file can store it, otherwise its :class:`NamedSchedule`
     """
     if not callable(rate):
         return rate

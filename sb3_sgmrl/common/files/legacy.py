@@ -1,6 +1,7 @@
 """
-Files of before 0.1: SB3's zip of pickles. Reading one runs the code in it, so nothing does unless it is told that the author
-is trusted.
+Read model files from before 0.1, which are SB3's zips of pickles.
+
+Reading such a file runs the code in it. Therefore nothing is unpickled until the user declares that they trust its author.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ from sb3_sgmrl.common.files.model_file import ModelFile
 from sb3_sgmrl.score_terms.names import ScoreMemory
 from sb3_sgmrl.util.archive import BadFileError
 
-# what SB3 keeps of every algorithm
+# the members that SB3 saves for every algorithm
 _PARTS = frozenset({"data", "policy.pth", "policy.optimizer.pth"})
 _PICKLED = ":serialized:"
-# where the classes that were pickled are now
+# the current modules of pickled classes
 _MOVED = {
     "sb3_sgmrl.common.score_weight": "sb3_sgmrl.gradient.score_weight",
     "sb3_sgmrl.common.control_variates": "sb3_sgmrl.score_terms.control_variates",
@@ -37,15 +38,17 @@ _MOVED = {
 
 def is_legacy(file: IO[bytes]) -> bool:
     """
-    :param file: a file, whose position stays
-    :return: whether it is a zip as SB3 writes it
+    Return whether a file is a zip in SB3's format.
+
+    :param file: The file; its position does not change
+    :return: Whether the file is a zip in SB3's format
     """
     position = file.tell()
     try:
         with zipfile.ZipFile(file) as archive:
             names = archive.namelist()
             return "data" in names and "manifest.json" not in names
-    except Exception:  # whatever zipfile finds in bytes that make no sense
+    except Exception:  # zipfile may raise anything for invalid bytes
         return False
     finally:
         file.seek(position)
@@ -53,9 +56,11 @@ def is_legacy(file: IO[bytes]) -> bool:
 
 def legacy_algorithm(file: IO[bytes]) -> str:
     """
-    :param file: a zip as SB3 writes it, whose position stays
-    :return: name of the class that saved it; nothing is unpickled
-    :raises BadFileError: when it is damaged or was saved by another package
+    Return the name of the class that saved a model, without unpickling anything.
+
+    :param file: A zip in SB3's format; its position does not change
+    :return: The name of the class
+    :raises BadFileError: When the file is damaged or another package saved it
     """
     data, names = _read_data(file)
     if not _PARTS <= names or not isinstance(data, dict) or not isinstance(data.get("algorithm_name"), str):
@@ -72,7 +77,7 @@ def _read_data(file: IO[bytes]) -> tuple[Any, set[str]]:
             return json.loads(archive.read("data")), set(archive.namelist())
     except BadFileError:
         raise
-    except Exception as error:  # whatever zipfile and json find in bytes that make no sense
+    except Exception as error:  # zipfile and json may raise anything for invalid bytes
         raise BadFileError(f"is cut off or is not a saved model: {str(error).rstrip('.')}") from error
     finally:
         file.seek(position)
@@ -80,12 +85,12 @@ def _read_data(file: IO[bytes]) -> tuple[Any, set[str]]:
 
 def read_legacy(file: IO[bytes], custom_objects: Mapping[str, Any] | None = None) -> ModelFile:
     """
-    Unpickle a model, which runs whatever is in it.
+    Unpickle a model, which runs any code in it.
 
-    :param file: a zip as SB3 writes it
-    :param custom_objects: attributes to use instead of those in the file
-    :return: what it says
-    :raises BadFileError: when it is damaged, or what it was pickled of is not there any more
+    :param file: A zip in SB3's format
+    :param custom_objects: The attributes to use instead of the file's attributes
+    :return: The contents of the file
+    :raises BadFileError: When the file is damaged, or needs a class that no longer exists
     """
     algorithm, (data, _) = legacy_algorithm(file), _read_data(file)
     given = dict(custom_objects or {})
@@ -94,7 +99,7 @@ def read_legacy(file: IO[bytes], custom_objects: Mapping[str, Any] | None = None
     parameters: Any
     try:
         _, parameters, _ = load_from_zip_file(file, load_data=False, device="cpu")  # type: ignore[arg-type]
-    except Exception as error:  # whatever torch finds
+    except Exception as error:  # torch may raise anything for invalid bytes
         raise BadFileError(f"is damaged: {_one_line(error)}") from error
     for name in ("lr_schedule", "algorithm_name"):
         settings.pop(name, None)
@@ -108,7 +113,7 @@ def _value(name: str, value: Any) -> Any:
         return value
     try:
         return _Unpickler(io.BytesIO(base64.b64decode(value[_PICKLED]))).load()
-    except Exception as error:  # whatever a pickle runs
+    except Exception as error:  # a pickle may run and raise anything
         raise BadFileError(
             f"holds a `{name}` that cannot be unpickled ({type(error).__name__}: {_one_line(error)}): pass "
             f"custom_objects={{'{name}': ...}}, or train the model again"
@@ -116,7 +121,7 @@ def _value(name: str, value: Any) -> Any:
 
 
 class _Unpickler(pickle.Unpickler):
-    """Finds classes where they are now."""
+    """An unpickler that maps the old modules of classes to their current modules."""
 
     def find_class(self, module: str, name: str) -> Any:
         return super().find_class(_MOVED.get(module, module), name)

@@ -1,4 +1,4 @@
-"""The file of a model: its parts as JSON and tensors in a zip, see the page "Sharing a model"."""
+"""Read and write the file of a model, a zip of JSON and tensors. See the page "Sharing a model"."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _FACTS = {"format", "format_version", "algorithm", "settings", "left_out", "need
 @dataclass(frozen=True)
 class ModelFile:
     """
-    What the file of a model says.
+    The contents of a model file.
 
-    :param algorithm: name of its class
-    :param settings: attributes by name
-    :param parameters: state dictionaries by name, as SB3's ``get_parameters`` returns them
-    :param statistics: of VecNormalize, when the model was trained in one
-    :param left_out: attributes that ``save(exclude=...)`` left out
-    :param versions: of the packages that saved it
+    :param algorithm: The name of the algorithm's class
+    :param settings: The attributes by name
+    :param parameters: The state dictionaries by name, in the form of SB3's ``get_parameters``
+    :param statistics: The VecNormalize statistics, if the model was trained in one
+    :param left_out: The attributes that ``save(exclude=...)`` left out
+    :param versions: The versions of the packages that saved the model
     """
 
     algorithm: str
@@ -45,8 +45,10 @@ class ModelFile:
 
 def write_model(file: IO[bytes], model: ModelFile) -> None:
     """
-    :param file: where to
-    :param model: what to write
+    Write a model to a file.
+
+    :param file: The file to write to
+    :param model: The contents to write
     """
     parts: dict[str, Any] = {_SETTINGS: model.settings, **model.parameters}
     if model.statistics is not None:
@@ -77,28 +79,30 @@ def _versions() -> dict[str, str]:
     for name in _PACKAGES:
         try:
             found[name] = version(name)
-        except PackageNotFoundError:  # used from a checkout
+        except PackageNotFoundError:  # the package may be imported from a checkout
             continue
     return found
 
 
 def read_algorithm(file: IO[bytes]) -> str:
     """
-    :param file: the file of a model
-    :return: name of the class that saved it
-    :raises BadFileError: when it is no such file
+    Return the name of the class that saved a model.
+
+    :param file: The file of a model
+    :return: The name of the class
+    :raises BadFileError: When the file is not a model of this package
     """
     return _checked_facts(read_facts(file, FORMAT, FORMAT_VERSION))["algorithm"]
 
 
 def read_model(file: IO[bytes], custom_objects: Mapping[str, Any] | None = None) -> ModelFile:
     """
-    Read a model; no class is imported, and nothing is made of it yet.
+    Read the file of a model, without importing a class or building the model.
 
-    :param file: the file
-    :param custom_objects: attributes to use instead of those in the file
-    :return: what it says
-    :raises BadFileError: when it was altered, is no such file, or names a class that files may not name
+    :param file: The file of a model
+    :param custom_objects: The attributes to use instead of the file's attributes
+    :return: The contents of the file
+    :raises BadFileError: When the file was altered, is not a model, or names a class that files may not name
     """
     archive = read_archive(file, FORMAT, FORMAT_VERSION)
     facts = _checked_facts(dict(archive.facts))
@@ -145,7 +149,7 @@ def _is_list_of_text(value: Any) -> bool:
 
 
 def _read_part(archive: Archive, name: str, replaced: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Values by name; those that are replaced are not looked at."""
+    """Return the values of one part by name. Replaced values are not decoded."""
     items = archive.json(name)
     if not isinstance(items, dict):
         raise BadFileError(f"is damaged: {name}.json holds no names")

@@ -1,4 +1,4 @@
-"""Schedules that a file can say."""
+"""Schedules that a file can store."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from typing import Any
 
 class LinearToZero:
     """
-    A linear decay to zero, ``lin_…`` in a file of hyperparameters, with RL Zoo's numbers to the bit.
+    A linear decay to zero, ``lin_…`` in a file of hyperparameters.
 
-    :param initial_value: at the beginning
+    The values equal those of RL Zoo exactly.
+
+    :param initial_value: The value at the beginning
     """
 
     def __init__(self, initial_value: float) -> None:
@@ -25,12 +27,14 @@ class LinearToZero:
 
 class NamedSchedule:
     """
-    A schedule that is a function of the program that saved it: a file has its name and its ends only. A model with one plays
-    and adapts; before it trains it needs the function.
+    A placeholder for a schedule that is a function of the program that saved it.
 
-    :param name: of the function
-    :param begin: value at the beginning
-    :param end: value at the end
+    A file holds only the function's name and its values at both ends. A model with a placeholder can play and adapt. It needs
+    the function before it can train.
+
+    :param name: The name of the function
+    :param begin: The value at the beginning
+    :param end: The value at the end
     """
 
     def __init__(self, name: str, begin: float, end: float) -> None:
@@ -40,9 +44,11 @@ class NamedSchedule:
     @classmethod
     def of(cls, schedule: Callable[[float], float], name: str) -> NamedSchedule:
         """
-        :param schedule: a function of the remaining progress
-        :param name: its name
-        :return: what a file has of it
+        Make the placeholder of a schedule.
+
+        :param schedule: A function of the remaining progress
+        :param name: The name of the function
+        :return: The placeholder to save
         """
         return cls(name, schedule(1.0), schedule(0.0))
 
@@ -53,7 +59,9 @@ class NamedSchedule:
 
     def missing(self) -> str:
         """
-        :return: what to do
+        Return the error message for training without the function.
+
+        :return: The message, which says how to pass the function
         """
         return (
             f"`learning_rate` was the function {self.name}, of which a file has the name only: pass "
@@ -66,8 +74,10 @@ class NamedSchedule:
 
 def check_schedule(schedule: Any) -> None:
     """
-    :param schedule: the learning rate of a model that is to be trained
-    :raises ValueError: when only its name is known
+    Check that a learning rate can be used for training.
+
+    :param schedule: The learning rate of the model
+    :raises ValueError: When only the name of the function is known
     """
     if isinstance(schedule, NamedSchedule):
         raise ValueError(schedule.missing())

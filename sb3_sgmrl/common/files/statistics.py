@@ -1,4 +1,4 @@
-"""What a VecNormalize has learned, as data: taken from one, compared with one and given to one."""
+"""Copy, check, compare and set the statistics of a VecNormalize as data."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gymnasium import spaces
 from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize, unwrap_vec_normalize
 
-# arguments of VecNormalize that decide what a policy sees; `training` and `norm_reward` are a matter of use
+# arguments of VecNormalize that must match; `training` and `norm_reward` may differ between training and play
 _SETTINGS = ("norm_obs", "norm_obs_keys", "clip_obs", "clip_reward", "gamma", "epsilon")
 _USE = ("training", "norm_reward")
 _NEW = RunningMeanStd(shape=()).count
@@ -21,8 +21,10 @@ Statistics = Mapping[str, Any]
 
 def statistics_of(normalizer: VecNormalize) -> dict[str, Any]:
     """
-    :param normalizer: a VecNormalize
-    :return: its settings, and copies of its statistics
+    Return the settings and statistics of a VecNormalize.
+
+    :param normalizer: The VecNormalize
+    :return: The settings, and copies of the statistics
     """
     settings = {name: getattr(normalizer, name) for name in (*_SETTINGS, *_USE)}
     observations: Any = getattr(normalizer, "obs_rms", None) if normalizer.norm_obs else None
@@ -37,10 +39,12 @@ def _of(statistics: RunningMeanStd) -> dict[str, Any]:
 
 def check_statistics(statistics: Any, observation_space: spaces.Space) -> Statistics:
     """
-    :param statistics: read from a file
-    :param observation_space: of the model
-    :return: the same
-    :raises ValueError: when they are no statistics of such observations
+    Check statistics from a file.
+
+    :param statistics: The statistics in the file
+    :param observation_space: The observation space of the model
+    :return: The same statistics
+    :raises ValueError: When the statistics do not fit the observation space
     """
     settings = statistics["settings"] if statistics.keys() == {"settings", "obs_rms", "ret_rms"} else {}
     if settings.keys() != {*_SETTINGS, *_USE}:
@@ -89,16 +93,20 @@ def _check_moments(name: str, moments: Mapping[str, Any], shape: tuple[int, ...]
 
 
 def _fits(found: tuple[int, ...], shape: tuple[int, ...]) -> bool:
-    # of frames that are stacked above a VecNormalize, or images whose channels are moved there
+    # wrappers above the VecNormalize may stack frames or move the channels of images
     return found == shape or (len(found) == len(shape) > 0 and math.prod(shape) % max(math.prod(found), 1) == 0)
 
 
 def with_statistics(env: VecEnv, statistics: Statistics) -> VecEnv:
     """
-    :param env: workers; in a VecNormalize that has seen nothing yet or just that, or in none
-    :param statistics: of a model
-    :return: workers in a VecNormalize with these statistics
-    :raises ValueError: when the VecNormalize of the workers has other settings or has learned something else
+    Return workers in a VecNormalize with the given statistics.
+
+    The workers may have no VecNormalize, a new one, or one with equal statistics.
+
+    :param env: The workers
+    :param statistics: The statistics of a model
+    :return: The workers in a VecNormalize with these statistics
+    :raises ValueError: When the VecNormalize of the workers has other settings or statistics
     """
     normalizer = unwrap_vec_normalize(env)
     if normalizer is None:
@@ -126,9 +134,11 @@ def with_statistics(env: VecEnv, statistics: Statistics) -> VecEnv:
 
 def check_has_statistics(training: VecNormalize | None, here: VecNormalize | None) -> None:
     """
-    :param training: what a model was trained in
-    :param here: what it is to be played in
-    :raises ValueError: when the latter has not seen anything yet
+    Check that a model is not played in a new VecNormalize.
+
+    :param training: The VecNormalize of training, if any
+    :param here: The VecNormalize to play in, if any
+    :raises ValueError: When the VecNormalize to play in has no statistics yet
     """
     if training is not None and here is not None and training.norm_obs and _is_new(here) and not _is_new(training):
         raise ValueError(
@@ -179,11 +189,14 @@ def _flat(moments: Any) -> Any:
 
 def saved_normalizer(statistics: Statistics, observation_space: spaces.Space, action_space: spaces.Space) -> VecNormalize:
     """
-    :param statistics: of a model
-    :param observation_space: of the model
-    :param action_space: of the model
-    :return: a VecNormalize without workers, for a model that is loaded without an environment: it normalises, and says what
-        an environment needs
+    Make a VecNormalize without workers, for a model that is loaded without an environment.
+
+    It normalises observations, and holds the statistics for a later environment.
+
+    :param statistics: The statistics of the model
+    :param observation_space: The observation space of the model
+    :param action_space: The action space of the model
+    :return: The VecNormalize
     """
     shapes = {name: moments["mean"].shape for name, moments in _named(statistics["obs_rms"]).items()}
     boxes = {name: spaces.Box(-np.inf, np.inf, shape) for name, shape in shapes.items()}
@@ -202,7 +215,7 @@ def _named(moments: Any) -> dict[str, Any]:
 
 
 class _NoWorkers(VecEnv):
-    """What a VecNormalize without workers is around."""
+    """The empty VecEnv inside a VecNormalize without workers."""
 
     def __init__(self, observation_space: spaces.Space, action_space: spaces.Space) -> None:
         super().__init__(0, observation_space, action_space)
