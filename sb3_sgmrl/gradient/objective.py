@@ -93,7 +93,7 @@ class MetaObjective:
     :param relative_lr: The step sizes r of the parameters in units of α, by name; None for 1. Each is a scalar for all entries
         of a parameter, or a tensor of its shape. It is zero where the parameter is not adapted
     :param inner_surrogate: The inner surrogate ``pathwise``, ``lvc`` or ``dice``, see
-        :func:`~sb3_sgmrl.gradient.inner.curvature_weights`
+        :func:`~sb3_sgmrl.gradient.inner.InnerSurrogate`
     :param first_order: Whether to leave the second derivative out
     :param score_coef: The weight λ of the score term; 1 is SG-MRL, 0 is MAML. Alternatively, a weight for each inner step and
         parameter

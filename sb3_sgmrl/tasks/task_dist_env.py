@@ -158,8 +158,6 @@ class TaskDistEnv(DrawsTasks, RecordConstructorArgs):
         # Number of scheduled episodes that have started.
         self.n_started = 0
 
-    # Tasks
-
     @property
     def sets_own_tasks(self) -> bool:
         """Whether the environment's own ``set_task`` sets the task."""
@@ -259,8 +257,6 @@ class TaskDistEnv(DrawsTasks, RecordConstructorArgs):
         """End the process of a worker when its parent process ends, even while the environment hangs."""
         end_with_parent()
 
-    # The environment
-
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """
         Begin an episode of the scheduled, the pinned or a newly drawn task.
@@ -336,8 +332,6 @@ class TaskDistEnv(DrawsTasks, RecordConstructorArgs):
     def spec(self) -> EnvSpec | None:  # type: ignore[override]  # a property in gymnasium.Wrapper too
         """Specification from which ``gymnasium.make`` makes this environment again; ``None`` for a list of environments."""
         return None if self.members is not None else super().spec
-
-    # Internals
 
     def _check_test_tasks(self, n: int) -> None:
         """Check that the environment accepts the test tasks, which may lie outside its own range."""
