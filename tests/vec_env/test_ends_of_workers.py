@@ -135,7 +135,7 @@ def test_no_process_is_left_while_an_environment_hangs(kind, how, by, tmp_path):
         start_new_session=True,
     )
     try:
-        assert program.stdout.readline() == "hangs\n"
+        assert program.stdout.readline().startswith("hangs")  # both workers may write at once
         program.send_signal(by)
         # that there is no more output is known only when every process with it has ended
         program.communicate(timeout=60)
