@@ -199,11 +199,15 @@ class Probe:
 
 @contextmanager
 def _named_errors() -> Iterator[None]:
-    """Turn errors of a user's network or distribution, of any kind, into one sentence."""
+    """Turn errors of a user's network or distribution, of any kind, into one sentence. Torch's own check is on meanwhile."""
+    checked = th.distributions.Distribution._validate_args
+    th.distributions.Distribution.set_default_validate_args(True)
     try:
         yield
     except Exception as error:
         raise ValueError(f"`policy` fails on an observation of its space: {_first_line(error)}") from error
+    finally:
+        th.distributions.Distribution.set_default_validate_args(checked)
 
 
 def _moved_copy(policy: ActorCriticPolicy) -> ActorCriticPolicy:
