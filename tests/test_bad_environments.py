@@ -1,4 +1,4 @@
-"""Environments and tasks a person may get wrong: one sentence that names the argument, before anything is sampled."""
+"""Environments and tasks a user may get wrong: one sentence that names the argument, before anything is sampled."""
 
 import gymnasium as gym
 import numpy as np

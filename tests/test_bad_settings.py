@@ -1,4 +1,4 @@
-"""Settings a person may get wrong: one sentence that names the argument, before anything is sampled."""
+"""Settings a user may get wrong: one sentence that names the argument, before anything is sampled."""
 
 import warnings
 from dataclasses import replace

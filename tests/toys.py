@@ -202,7 +202,7 @@ def snapshot(folder: Path) -> dict[str, bytes]:
 
 
 def error_of(command: ModuleType, arguments: list[str], captured: pytest.CaptureFixture[str]) -> str:
-    """What a command says that fails as a person's errors do: exit code 2 and one sentence, in one line."""
+    """What a command says that fails as a user's errors do: exit code 2 and one sentence, in one line."""
     assert command.main(arguments) == 2, arguments
     error = captured.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1, error

@@ -1,4 +1,4 @@
-"""RL Zoo: playing and drawing runs, what a person may get wrong, and trainings that end early."""
+"""RL Zoo: playing and drawing runs, what a user may get wrong, and trainings that end early."""
 
 from __future__ import annotations
 

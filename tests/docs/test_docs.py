@@ -1,5 +1,5 @@
 """
-What the README and the documentation tell a person to type is run.
+What the README and the documentation tell a user to type is run.
 
 A comment before a block says what the tests do with it. Python blocks are run; after
 ``<!-- one meta-iteration is enough for the tests -->`` they learn for one, after ``<!-- needs PACKAGE -->`` they are run where
@@ -9,7 +9,7 @@ it is installed, and after ``<!-- tests: not run, REASON -->`` they are only com
 - ``<!-- tests: slow -->``: run as written by ``pytest -m slow``; for minutes
 - ``<!-- tests: run with ARGUMENTS -->``, ``<!-- tests: slow with ARGUMENTS -->``: every ``python`` in the block gets these
   arguments after its own; for what takes longer
-- ``<!-- tests: not run, REASON -->``: installations, and what waits for a person
+- ``<!-- tests: not run, REASON -->``: installations, and what waits for a user
 
 Of each command, also of those inside of lines of text, the default suite checks that its program accepts its arguments.
 """

@@ -223,7 +223,7 @@ def test_a_split_parts_the_list(data, n, fraction, seed):
     assert abs(len(test) - fraction * n) <= 1
 
 
-# What a person gives goes before what the environment has
+# What a user gives goes before what the environment has
 
 
 def test_thousands_of_listed_tasks_are_found_at_once():
