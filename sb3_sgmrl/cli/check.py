@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import ast
 from collections.abc import Sequence
 from typing import Any
 
 import gymnasium as gym
 
-from sb3_sgmrl.cli.command_line import import_env, run_command
+from sb3_sgmrl.cli.command_line import import_env, name_and_value, run_command
 from sb3_sgmrl.vec_env.task_checker import check_tasks
 
 _DESCRIPTION = """\
@@ -45,19 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     problems: list[Any] = []
 
     def check() -> None:
-        env = gym.make(import_env(options.env, options.gym_packages), **dict(map(_keyword, options.env_kwargs)))
+        env = gym.make(import_env(options.env, options.gym_packages), **dict(map(name_and_value, options.env_kwargs)))
         report = check_tasks(env, options.n_tasks, options.n_episodes, options.seed)
         print(report)
         problems.extend(report.problems)
 
     return run_command(check, show_traceback=options.verbose > 1) or int(bool(problems))
-
-
-def _keyword(text: str) -> tuple[str, Any]:
-    name, colon, value = text.partition(":")
-    if not colon:
-        raise ValueError(f"`--env-kwargs` must be NAME:VALUE, got {text!r}.")
-    try:
-        return name, ast.literal_eval(value)
-    except (ValueError, SyntaxError):
-        return name, value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import difflib
 import importlib
 import os
@@ -10,7 +11,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from types import ModuleType
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import gymnasium as gym
 from gymnasium.error import Error as GymnasiumError
@@ -112,6 +113,23 @@ def import_packages(packages: Sequence[str]) -> None:
             raise ValueError(
                 f"`--env` and `--gym-packages` must name modules that can be imported, got {module!r}."
             ) from error
+
+
+def name_and_value(text: str) -> tuple[str, Any]:
+    """
+    Read an argument of the environment.
+
+    :param text: The text NAME:VALUE, where the value is Python
+    :return: The name and the value
+    :raises ValueError: When there is no colon, or the value is not Python
+    """
+    name, colon, value = text.partition(":")
+    if not colon:
+        raise ValueError(f"`--env-kwargs` must have the form name:value, got {text!r}.")
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError) as error:
+        raise ValueError(f"`--env-kwargs` must have a number or text in quotes after the colon, got {text!r}.") from error
 
 
 def check_output(path: str, suffixes: Sequence[str], overwrite: bool, option: str = "--output") -> None:

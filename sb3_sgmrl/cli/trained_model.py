@@ -16,7 +16,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_sgmrl.algorithms import ALGORITHMS
-from sb3_sgmrl.cli.command_line import import_env
+from sb3_sgmrl.cli.command_line import import_env, name_and_value
 from sb3_sgmrl.cli.zoo.run_folder import saved_env_kwargs, saved_hyperparameters
 from sb3_sgmrl.common.adaptation import fit_to_model
 from sb3_sgmrl.common.saving import is_legacy_file
@@ -237,7 +237,7 @@ def open_model(options: argparse.Namespace, n_tasks: int = 1) -> AbstractContext
     check_seed(options.seed)
     env_id = import_env(options.env, options.gym_packages)
     path = _find_model(options, env_id)
-    env_kwargs = dict(_name_and_value(text) for text in options.env_kwargs)
+    env_kwargs = dict(name_and_value(text) for text in options.env_kwargs)
     of_user = {"device": options.device, "packages": options.gym_packages, "trusted": options.trusted}
     return load_model(path, options.algo, env_id, env_kwargs, n_tasks, options.n_episodes, **of_user)
 
@@ -290,16 +290,6 @@ def _check_normalization(hyperparams: dict[str, Any], path: pathlib.Path, env_id
         raise ValueError(
             f"{path} was trained in a VecNormalize, whose {path.parent / env_id / 'vecnormalize.pkl'} is missing."
         )
-
-
-def _name_and_value(text: str) -> tuple[str, Any]:
-    name, colon, value = text.partition(":")
-    if not colon:
-        raise ValueError(f"`--env-kwargs` must have the form name:value, got {text!r}.")
-    try:
-        return name, ast.literal_eval(value)
-    except (ValueError, SyntaxError) as error:
-        raise ValueError(f"`--env-kwargs` must have a number or text in quotes after the colon, got {text!r}.") from error
 
 
 def _choose_task(env: VecEnv, options: argparse.Namespace) -> Any:

@@ -150,5 +150,5 @@ def test_the_command_prints_a_table_and_tells_problems_by_its_exit_code(capsys):
     out = capsys.readouterr().out
     assert "Tasks of Navigation2D-v0" in out and "ok       horizon         100 steps" in out
     assert main(["--env", "sb3_sgmrl:Navigation2D-v0", "--env-kwargs", "speed"]) == 2
-    assert "`--env-kwargs` must be NAME:VALUE, got 'speed'." in capsys.readouterr().err
+    assert "`--env-kwargs` must have the form name:value, got 'speed'." in capsys.readouterr().err
     assert main(["--env", "Navigation3D-v0"]) == 2
