@@ -58,7 +58,7 @@ def _normal(inner: Any) -> tuple[th.Tensor, ...]:
     return inner.mean, inner.stddev
 
 
-_KINDS: dict[type[Distribution], Kind] = {
+KINDS: dict[type[Distribution], Kind] = {
     DiagGaussianDistribution: Kind(spaces.Box, th.distributions.Normal, _normal),
     SquashedDiagGaussianDistribution: Kind(spaces.Box, th.distributions.Normal, _normal, np.tanh),
     CategoricalDistribution: Kind(spaces.Discrete, th.distributions.Categorical, _logits),
@@ -78,7 +78,7 @@ def find_kind(distribution: Distribution, space: spaces.Space) -> Kind | None:
     :return: The kind; None when it does not draw and weigh actions as one of SB3's own distributions does
     """
     inner: Any = getattr(distribution, "distribution", None)
-    for cls, kind in _KINDS.items():
+    for cls, kind in KINDS.items():
         same = all(getattr(type(distribution), name) is getattr(cls, name) for name in _DECIDING)
         parts = inner if isinstance(inner, list) else [inner]
         if same and isinstance(space, kind.space) and all(type(part) is kind.inner for part in parts):

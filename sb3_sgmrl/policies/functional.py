@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from operator import itemgetter
 from typing import Any
 
@@ -15,8 +17,10 @@ from sb3_sgmrl.data.batch import Observations
 from sb3_sgmrl.policies.actions import draw_noise
 from sb3_sgmrl.policies.calls import PolicyCall, by_key, unchecked_distributions
 from sb3_sgmrl.policies.copies import detached_copy
+from sb3_sgmrl.policies.distributions import KINDS, Kind
 from sb3_sgmrl.policies.mlp import PlainMlp
 from sb3_sgmrl.policies.probing import Probe
+from sb3_sgmrl.policies.standard import is_standard
 from sb3_sgmrl.policies.structure import Structure
 
 Parameters = dict[str, th.Tensor]
@@ -30,7 +34,7 @@ class FunctionalPolicy:
     thread, and never change the policy itself.
 
     The constructor probes the policy on a few observations, see :class:`~sb3_sgmrl.policies.probing.Probe`. The features
-    extractor and the distribution decide which calls can be combined.
+    extractor and the distribution decide which calls can be combined. SB3's own MLPs need no probe.
 
     :param policy: The policy whose architecture is used
     :raises ValueError: When the policy is not a function of observation and parameters, or no trainable parameter shapes its
@@ -47,15 +51,21 @@ class FunctionalPolicy:
         self._places = _places(policy)
         frozen: Parameters = {name: value for name, value in policy.named_parameters() if not value.requires_grad}
         self._constants = {**self._by_place(frozen), **{f"policy.{name}": value for name, value in policy.named_buffers()}}
+        self.mlp = PlainMlp.find(policy)
+        if self.mlp is not None and is_standard(policy):
+            self.kind: Kind | None = KINDS[type(policy.action_dist)]
+            self.adapted_names = tuple(name for name, _ in policy.named_parameters() if name in self.mlp.parameter_names)
+            #: the reason why there are no second derivatives; None when there are
+            self.not_twice: str | None = None
+            #: whether one call can evaluate many parameter sets
+            self.vectorized = True
+            return
         probe = Probe(policy, self._call, self.to_tensor)
         self.kind = probe.kind
         self.adapted_names = probe.adapted_names
-        #: the reason why there are no second derivatives; None when there are
         self.not_twice = probe.not_twice
-        self.mlp = PlainMlp.find(policy)
         if self.mlp is not None and not probe.agrees(self.mlp.arrays):
             self.mlp = None
-        #: whether one call can evaluate many parameter sets
         self.vectorized = self.mlp is not None or probe.vectorizes(self._vectorized)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> FunctionalPolicy:
@@ -103,18 +113,26 @@ class FunctionalPolicy:
     def _by_place(self, parameters: Parameters) -> Parameters:
         return {f"policy.{place}": value for name, value in parameters.items() for place in self._places[name]}
 
-    def _call(self, parameters: Parameters, *args: Any) -> Any:
-        named = {**self._constants, **self._by_place(parameters)}
+    @contextmanager
+    def _borrowed(self) -> Iterator[PolicyCall]:
+        """Lend a skeleton to one thread. It is made here, because torch's transforms do not allow to make one."""
         try:
             skeleton = self._skeletons.pop()
         except IndexError:
             skeleton = self._skeleton()
-        # An extractor shared by actor and critic is registered under several names. Without tie_weights=False, adapted
-        # tensors would stay in the skeleton.
-        output = th.func.functional_call(skeleton, named, args, tie_weights=False, strict=False)
+        yield skeleton
         # a skeleton whose call raised an error is not reused
         self._skeletons.append(skeleton)
-        return output
+
+    def _run(self, skeleton: PolicyCall, parameters: Parameters, *args: Any) -> Any:
+        named = {**self._constants, **self._by_place(parameters)}
+        # An extractor shared by actor and critic is registered under several names. Without tie_weights=False, adapted
+        # tensors would stay in the skeleton.
+        return th.func.functional_call(skeleton, named, args, tie_weights=False, strict=False)
+
+    def _call(self, parameters: Parameters, *args: Any) -> Any:
+        with self._borrowed() as skeleton:
+            return self._run(skeleton, parameters, *args)
 
     def parameters(self) -> Parameters:
         """
@@ -187,7 +205,8 @@ class FunctionalPolicy:
     def _vectorized(self, stacked: Parameters, observations: Any) -> tuple[th.Tensor, ...]:
         assert self.kind is not None
         arrays = self.kind.arrays
-        return th.func.vmap(lambda p, o: self._call(p, "arrays", o, arrays), chunk_size=64)(stacked, observations)
+        with self._borrowed() as skeleton:
+            return th.func.vmap(lambda p, o: self._run(skeleton, p, "arrays", o, arrays), chunk_size=64)(stacked, observations)
 
     def _one_by_one(self, stacked: Parameters, observations: Any) -> tuple[th.Tensor, ...]:
         assert self.kind is not None
