@@ -7,6 +7,7 @@ import torch as th
 
 from sb3_sgmrl.common.arguments import with_arguments
 from sb3_sgmrl.common.meta_algorithm import MetaOnPolicyAlgorithm
+from sb3_sgmrl.gradient.advantages import ROUNDING
 from sb3_sgmrl.gradient.objective import InnerStep, MetaRollout
 from sb3_sgmrl.score_terms.base import ScoreTerm, TermContext
 
@@ -21,7 +22,9 @@ class MeanReward(ScoreTerm):
     def prepare(self, rollout: MetaRollout, context: TermContext) -> ScoreTerm:
         rewards = [trace[-1].batch.rewards[trace[-1].batch.mask] for trace in rollout.traces]
         together = np.concatenate(rewards)
-        return _OfIteration([(r.mean() - together.mean()) / (together.std() + 1e-8) for r in rewards])
+        deviation, size = together.std(), np.sqrt((together**2).mean())
+        unit = np.inf if deviation <= ROUNDING * size else deviation
+        return _OfIteration([float((r.mean() - together.mean()) / unit) for r in rewards])
 
     def coefficients(self, step: InnerStep) -> th.Tensor:
         raise TypeError("Rewards are standardised over all tasks: call `prepare(rollout, context)` first.")

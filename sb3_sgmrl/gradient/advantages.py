@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Literal, get_args
 
@@ -16,8 +16,8 @@ from sb3_sgmrl.util.validation import check_choice
 
 DiscountStart = Literal["step", "episode"]
 TimeReduction = Literal["mean", "sum"]
-# A standard deviation of advantages below this value counts as zero.
-_NO_DEVIATION = 1e-8
+# Differences below this part of the rewards are rounding. Rewards come in single precision.
+ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,8 @@ class AdvantageSettings:
     :param gae_lambda: The λ of generalised advantage estimation; 1 gives reward-to-go minus baseline
     :param baseline: The baseline. ``linear`` regresses on features of observation and time, fitted on the episodes it then
         predicts (Duan et al. 2016). ``critic`` takes values as an argument. ``none`` subtracts nothing
-    :param normalize: Whether to subtract the mean and divide by the standard deviation over all steps of the task
+    :param normalize: Whether to subtract the mean and divide by the standard deviation over all steps of the task. The mean
+        reward is subtracted first, before anything is fitted, see :func:`centred`
     :param discount_from: The step from which rewards are discounted. ``step`` discounts the reward-to-go of step h from h, as
         is customary. ``episode`` discounts from the start of the episode, R^h = Σ_{t≥h} γ^t r_t as in eq. (4) of the paper
     :param time_reduction: The reduction of the surrogate. ``mean`` is a mean over all steps. ``sum`` is a sum over the steps
@@ -91,7 +92,7 @@ class WeightedEpisodes:
 
     :param weights: The weights, shape (n_episodes, n_steps), zero where nothing was played
     :param scale: The divisor of a return in the surrogate (reduction × standard deviation). ∇ Σ w log π estimates ∇J / scale.
-        It is infinite where advantages are equal, for example when no episode met a reward
+        It is infinite where advantages are equal or episodes are alike, for example when no episode met a reward
     """
 
     weights: np.ndarray
@@ -133,28 +134,120 @@ def gae(rewards: np.ndarray, values: np.ndarray, settings: AdvantageSettings) ->
     return discounted_sum(td_errors(rewards, values, settings), settings.gamma * settings.gae_lambda)
 
 
-def finish(raw: np.ndarray, mask: np.ndarray, settings: AdvantageSettings) -> tuple[np.ndarray, np.ndarray]:
+def centred(rewards: np.ndarray, mask: np.ndarray, settings: AdvantageSettings, values: np.ndarray | None) -> np.ndarray:
     """
-    Turn raw advantages into the weights of the log-likelihoods.
+    Subtract the mean reward c of a task, so that no baseline has to predict it.
 
-    The steps are discounting from the start, normalisation and reduction, as the settings ask for them.
+    The subtracted rewards are c times the :func:`unit_rewards`. The reward-to-go of step t falls by c Σ_{k<n−t} γ^k in every
+    episode, where n is the longest length. This is a baseline of time, so the expected gradient stays as it is. Episodes that
+    end early keep their value.
 
-    :param raw: The advantages, shape (..., n_episodes, n_steps)
+    :param rewards: The rewards, shape (..., n_episodes, n_steps), zero where nothing was played
     :param mask: The steps that count, same shape
-    :param settings: The settings of discounting, normalisation and reduction
+    :param settings: The settings, which give the discount factor
+    :param values: The predictions of a critic, same shape; None without a critic. See :func:`mean_reward`
+    :return: The rewards less their mean, same shape
+    """
+    return rewards - mean_reward(rewards, mask, settings, values)[..., None, None] * unit_rewards(mask, settings.gamma)
+
+
+def mean_reward(rewards: np.ndarray, mask: np.ndarray, settings: AdvantageSettings, values: np.ndarray | None) -> np.ndarray:
+    """
+    Compute the c of :func:`centred`.
+
+    :param rewards: The rewards, shape (..., n_episodes, n_steps), zero where nothing was played
+    :param mask: The steps that count, same shape
+    :param settings: The settings, which give the discount factor
+    :param values: The predictions of a critic, same shape. With them c is the mean of the :func:`td_errors`
+    :return: The mean over all steps of each task, shape (...)
+    """
+    left = rewards if values is None else td_errors(rewards, values * mask, settings)
+    return (left * mask).sum((-2, -1)) / mask.sum((-2, -1))
+
+
+def unit_rewards(mask: np.ndarray, gamma: float, longest: np.ndarray | None = None) -> np.ndarray:
+    """
+    Compute a reward of 1 at every step, for as many steps as the longest episode of the task has.
+
+    An episode that ends earlier gets the rewards of the missing steps at its last step, discounted.
+
+    :param mask: The steps that count, shape (..., n_episodes, n_steps)
+    :param gamma: The discount factor
+    :param longest: The number of steps that are rewarded, shape (..., n_episodes) or (..., 1); None for the length of the
+        longest episode
+    :return: The rewards, same shape as ``mask``, zero where nothing was played
+    """
+    lengths, n_steps = mask.sum(-1), mask.shape[-1]
+    longest = lengths.max(-1, keepdims=True) if longest is None else longest
+    missing = np.where(lengths > 0, np.maximum(longest - lengths, 0), 0)
+    missed = np.cumsum(gamma ** np.arange(n_steps + 1))[missing] - 1
+    is_last = mask.copy()
+    is_last[..., :-1] &= ~mask[..., 1:]
+    return mask * (np.arange(n_steps) < longest[..., None]) + is_last * missed[..., None]
+
+
+def are_alike(rewards: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """
+    Check whether all episodes of a task have the same length and the same reward at each step.
+
+    Then no episode was better than another. Differences of their advantages come from the baseline alone.
+
+    :param rewards: The rewards, shape (..., n_episodes, n_steps), zero where nothing was played
+    :param mask: The steps that count, same shape
+    :return: Whether the episodes are alike, shape (...); false for a single episode, which has no other to compare with
+    """
+    if mask.shape[-2] < 2:
+        return np.zeros(mask.shape[:-2], dtype=bool)
+    return np.asarray(_equal_to(rewards, mask, 0).all(-1))
+
+
+def alike_without_each(rewards: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """
+    Check :func:`are_alike` of all episodes but each in turn.
+
+    :param rewards: The rewards of one task, shape (n_episodes, n_steps), zero where nothing was played
+    :param mask: The steps that count, same shape
+    :return: Whether the episodes that stay are alike, shape (n_episodes left out,)
+    """
+    n = len(mask)
+    if n < 3:
+        return np.zeros(n, dtype=bool)
+    to_first, to_second = _equal_to(rewards, mask, 0), _equal_to(rewards, mask, 1)
+    without = (~to_first).sum() - ~to_first == 0
+    without[0] = to_second[1:].all()
+    return without
+
+
+def _equal_to(rewards: np.ndarray, mask: np.ndarray, index: int) -> np.ndarray:
+    """Check which episodes have the length and, up to rounding, the rewards of one of them, shape (..., n_episodes)."""
+    largest = np.abs(rewards).max((-2, -1), keepdims=True)
+    differs = np.abs(rewards - rewards[..., index, None, :]) > ROUNDING * largest
+    return ~(differs | (mask != mask[..., index, None, :])).any(-1)
+
+
+def finish(
+    raw: np.ndarray, mask: np.ndarray, settings: AdvantageSettings, sizes: np.ndarray, alike: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """
+    Turn advantages into the weights of the log-likelihoods by normalisation and reduction.
+
+    :param raw: The advantages, discounted from the start where the settings ask for it, shape (..., n_episodes, n_steps)
+    :param mask: The steps that count, same shape
+    :param settings: The settings of normalisation and reduction
+    :param sizes: The root mean square of the rewards, shape (...). A standard deviation that is rounding beside it is zero
+    :param alike: Whether the episodes are alike, see :func:`are_alike`, shape (...). Then the weights are zero
     :return: The weights (..., n_episodes, n_steps) and the scale (...), see :class:`WeightedEpisodes`
     """
-    raw = raw * settings.discounts(raw.shape[-1])
     n_samples = mask.sum((-2, -1))
     scale = settings.divisor(mask).astype(np.float64)
     unit = scale / mask.any(-1).sum(-1)
     raw = raw * mask
     if settings.normalize:
-        centred = raw - (raw.sum((-2, -1)) / n_samples)[..., None, None]
-        centred *= mask
-        deviation = np.sqrt((centred**2).sum((-2, -1)) / n_samples)
-        std = deviation + _NO_DEVIATION
-        return centred / (std * scale)[..., None, None], np.where(deviation < _NO_DEVIATION, np.inf, unit * std)
+        raw -= (raw.sum((-2, -1)) / n_samples)[..., None, None]
+        raw *= mask
+        std = np.sqrt((raw**2).sum((-2, -1)) / n_samples)
+        std = np.where((std <= ROUNDING * sizes) | alike, np.inf, std)
+        return raw / (std * scale)[..., None, None], unit * std
     return raw / scale[..., None, None], unit
 
 
@@ -175,8 +268,13 @@ def episode_weights(
     weighted: list[WeightedEpisodes] = []
     for start in range(0, phase.n_tasks, size):
         chunk = phase.tasks(slice(start, start + size))
-        of_chunk = None if values is None else values[start : start + size]
+        of_chunk = values[start : start + size] if settings.predictor.needs_critic and values is not None else None
+        rewards = chunk.rewards
+        if settings.normalize:
+            chunk = replace(chunk, rewards=centred(rewards, chunk.mask, settings, of_chunk))
         predictions = settings.predictor.predict(chunk, settings.gamma, space, of_chunk)
-        weights, scales = finish(gae(chunk.rewards, predictions, settings), chunk.mask, settings)
+        raw = gae(chunk.rewards, predictions, settings) * settings.discounts(rewards.shape[-1])
+        sizes = np.sqrt((rewards**2).sum((-2, -1)) / chunk.mask.sum((-2, -1)))
+        weights, scales = finish(raw, chunk.mask, settings, sizes, are_alike(rewards, chunk.mask))
         weighted += [WeightedEpisodes(w, float(scale)) for w, scale in zip(weights, scales, strict=True)]
     return weighted

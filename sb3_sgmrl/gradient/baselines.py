@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -160,8 +161,12 @@ def episode_moment(features: np.ndarray, batch: TaskBatch | PhaseBatch, gamma: f
     :param gamma: The discount factor
     :return: The products, shape (..., n_features)
     """
-    returns = discounted_sum(batch.rewards, gamma)
-    return (features.swapaxes(-1, -2) @ returns[..., None])[..., 0]
+    return _products(features, discounted_sum(batch.rewards, gamma))
+
+
+def _products(features: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """Sum the features times x over the steps of each episode, shape (..., n_features)."""
+    return (features.swapaxes(-1, -2) @ x[..., None])[..., 0]
 
 
 def predict_from(fitted: TaskBatch, batch: TaskBatch, space: spaces.Space, gamma: float) -> np.ndarray:
@@ -180,6 +185,63 @@ def predict_from(fitted: TaskBatch, batch: TaskBatch, space: spaces.Space, gamma
         features, others = _plain_features(space, fitted), _plain_features(space, batch)
     coefficients = ridge_fit(episode_gram(features).sum(0), episode_moment(features, fitted, gamma).sum(0))
     return others @ coefficients
+
+
+@dataclass(frozen=True)
+class Regression:
+    """
+    The linear baseline of a task, for fits on all of its episodes and on all but each in turn.
+
+    :param features: The features of all episodes, shape (n_episodes, n_steps, n_features), zero where nothing was played
+    :param grams: The Gram matrix of each episode, shape (n_episodes, n_features, n_features)
+    """
+
+    features: np.ndarray
+    grams: np.ndarray
+
+    @classmethod
+    def make(cls, features: np.ndarray) -> Regression:
+        """
+        Compute the Gram matrices.
+
+        :param features: The features of all episodes, shape (n_episodes, n_steps, n_features)
+        :return: The regression
+        """
+        return cls(features, episode_gram(features))
+
+    def fit(self, targets: np.ndarray) -> np.ndarray:
+        """
+        Fit targets of all episodes.
+
+        :param targets: A number for each step, shape (n_episodes, n_steps)
+        :return: The predictions, same shape
+        """
+        return self.features @ ridge_fit(self.grams.sum(0), _products(self.features, targets).sum(0))
+
+    def moments_without_each(self, targets: np.ndarray) -> np.ndarray:
+        """
+        Sum the features times targets over all episodes but each in turn.
+
+        :param targets: A number for each step, shape (n_episodes, n_steps), or for each episode left out as well,
+            (n_episodes left out, n_episodes, n_steps)
+        :return: The sums, shape (n_episodes left out, n_features)
+        """
+        if targets.ndim == 2:
+            of_each = _products(self.features, targets)
+            return of_each.sum(0) - of_each
+        n, size = len(self.features), self.features.shape[-1]
+        own = _products(self.features, targets[np.arange(n), np.arange(n)])
+        return targets.reshape(n, -1) @ self.features.reshape(-1, size) - own
+
+    def predictions_without_each(self, moments: np.ndarray) -> np.ndarray:
+        """
+        Predict with fits on all episodes but each in turn.
+
+        :param moments: The sums of :meth:`moments_without_each`, shape (n_episodes left out, n_features)
+        :return: The predictions, shape (n_episodes left out, n_episodes, n_steps)
+        """
+        coefficients = ridge_fit(self.grams.sum(0) - self.grams, moments)
+        return np.moveaxis(self.features @ coefficients.T, -1, 0)
 
 
 class Baseline(ABC):
@@ -217,22 +279,14 @@ class Baseline(ABC):
         :return: The predicted rewards-to-go, shape (..., n_episodes, n_steps), zero where nothing was played
         """
 
-    def leave_one_out(
-        self, batch: TaskBatch, features: np.ndarray, gamma: float, space: spaces.Space, values: np.ndarray | None
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def regression(self, features: np.ndarray) -> Regression | None:
         """
-        Predict the rewards-to-go from all episodes of a task, and from all but each in turn.
+        Prepare fits without each episode of a task.
 
-        :param batch: The episodes of one task
-        :param features: The :func:`baseline_features` of the episodes
-        :param gamma: The discount factor
-        :param space: The observation space
-        :param values: The critic's predictions, shape (n_episodes, n_steps)
-        :return: The predictions, shape (n_episodes, n_steps), and those without each episode, shape (n_episodes left out,
-            n_episodes, n_steps)
+        :param features: The :func:`baseline_features` of the episodes, shape (n_episodes, n_steps, n_features)
+        :return: The regression; None where nothing is fitted
         """
-        predicted = self.predict(batch, gamma, space, values)
-        return predicted, np.broadcast_to(predicted, (batch.n_episodes, *predicted.shape))
+        return None
 
 
 class LinearBaseline(Baseline):
@@ -250,16 +304,8 @@ class LinearBaseline(Baseline):
         coefficients = ridge_fit(episode_gram(features).sum(-3), episode_moment(features, batch, gamma).sum(-2))
         return (features @ coefficients[..., None, :, None])[..., 0]
 
-    def leave_one_out(
-        self, batch: TaskBatch, features: np.ndarray, gamma: float, space: spaces.Space, values: np.ndarray | None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """
-        Predict as :meth:`Baseline.leave_one_out`. Each episode's Gram matrix is computed once and subtracted to leave it out.
-        """
-        grams, moments = episode_gram(features), episode_moment(features, batch, gamma)
-        predicted = features @ ridge_fit(grams.sum(0), moments.sum(0))
-        coefficients = ridge_fit(grams.sum(0) - grams, moments.sum(0) - moments)
-        return predicted, np.moveaxis(features @ coefficients.T, -1, 0)
+    def regression(self, features: np.ndarray) -> Regression | None:
+        return Regression.make(features)
 
 
 class CriticBaseline(Baseline):

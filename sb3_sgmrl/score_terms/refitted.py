@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch as th
 
-from sb3_sgmrl.gradient.advantages import AdvantageSettings, td_errors
+from sb3_sgmrl.gradient.advantages import AdvantageSettings, td_errors, unit_rewards
 from sb3_sgmrl.gradient.baselines import ridge_fit
 from sb3_sgmrl.gradient.discounting import accumulated, discounted_sum
 from sb3_sgmrl.gradient.objective import InnerStep
@@ -75,14 +75,14 @@ class RefittedCausal(FirstOrderTerm):
     where b is the linear baseline of Σ_{u≥t} y_u, fitted on the same episodes.
 
     The past of a step does not depend on its action, nor does b_t. So κ = 1 removes noise and keeps the expectation, up to the
-    O(1/N) with which an episode enters the fits. κ < 1 removes more noise. Its price is a bias where b does not predict well,
-    as with λ < 1 in GAE.
+    O(1/N) with which an episode enters means and fits: a bias of order α/N, where D_j alone has O(α²/N). κ < 1 removes more
+    noise. Its price is a bias where b does not predict well, as with λ < 1 in GAE.
 
     The cost is as many sums over the steps as for an advantage estimate, and no pass through the network.
 
     A baseline with about as many features as steps may meet all of its targets. Then σ goes to zero, and the y, which are
-    parts of σ, lose their meaning. So a task uses D_j when its Y_t have a norm of more than ten times that of the D_j.
-    Usually the Y_t have a third to two thirds of the norm of the D_j.
+    parts of σ, lose their meaning. So a task with fewer than two steps for each feature uses D_j when its Y_t have a norm of
+    more than ten times that of the D_j. Usually the Y_t have a third to two thirds of the norm of the D_j.
 
     :param gae_lambda: The factor κ
     """
@@ -95,7 +95,8 @@ class RefittedCausal(FirstOrderTerm):
         differences = _differences(step, without)
         causal = _advantages(contributions(step, step.settings, without, differences), without, self.gae_lambda)
         whole = differences[:, None] * batch.mask
-        weights = causal if np.linalg.norm(causal) <= _LARGEST * np.linalg.norm(whole) else whole
+        too_large = np.linalg.norm(causal) > _LARGEST * np.linalg.norm(whole)
+        weights = whole if too_large and not without.can_be_fitted.all() else causal
         return th.as_tensor(weights[batch.mask], dtype=x.dtype, device=x.device)
 
 
@@ -119,18 +120,19 @@ def contributions(step: InnerStep, settings: AdvantageSettings, without: LeaveOn
     Split D_j over the steps: y_{j,u} with Σ_u y_{j,u} = D_j, where y_u depends on the episode up to step u.
 
     The weights are w_t = (d_t A_t − μ) / (σ n); here A_t = Σ_{u≥t} g^{u−t} δ_u, g = γλ and d_t = γ^t or 1.
-    Define F = Σ w x and e_t = ∂F/∂(d_t A_t). The δ_u of τ_j is the residual of the baseline fitted without τ_j.
-    It enters D_j three times:
+    Define F = Σ w x and e_t = ∂F/∂(d_t A_t). The δ_u of τ_j is the residual of mean reward and baseline without τ_j.
+    Step u of τ_j enters D_j four times:
 
     - in its own advantages, with E_u = Σ_{t≤u} g^{u−t} d_t (x_t − x̄) / (σ n);
     - in the fit, with Z_u = Σ_{t≤u} γ^{u−t} f_tᵀβ; here
       β = −G⁻¹ Σ_t (f_t − γ f_{t+1}) Σ_{k≤t} g^{t−k} d_k e_k over all episodes;
-    - in σ, where (d_t A_t − μ)² = Σ_u of its increments when δ_u becomes known.
+    - in σ, where (d_t A_t − μ)² = Σ_u of its increments when δ_u becomes known;
+    - in the mean reward c of :func:`~sb3_sgmrl.gradient.advantages.centred`, with ∂F/∂c (r_u − c) / n.
 
     Here f are the features and G is their Gram matrix.
 
     This is the derivative of F by the weight of τ_j in all sums (the infinitesimal jackknife).
-    Only the part of the fit is exact.
+    It is taken at D, whose means and fits contain the future of τ_j. Only the part of the fit is exact.
     The rest of D_j beyond the derivative is small and is added at the last step.
 
     :param step: The inner step
@@ -157,18 +159,19 @@ def influence(step: InnerStep, settings: AdvantageSettings, without: LeaveOneOut
     n = mask.sum()
     x = np.zeros(mask.shape)
     x[mask] = step.sensitivity.cpu().numpy()
+    if settings.normalize and not step.phase.weighted.weights.any():  # without information there is no scale
+        return np.zeros(mask.shape)
     g = settings.gamma * settings.gae_lambda
     d = settings.discounts(mask.shape[1])
-    advantages = d * discounted_sum(td_errors(batch.rewards, without.values, settings), g) * mask
+    advantages = d * discounted_sum(td_errors(without.rewards, without.values, settings), g) * mask
     mean = advantages.sum() / n if settings.normalize else 0.0
     centred = (advantages - mean) * mask
-    # equal advantages have no scale: their weights, and so the gain, are zero
-    variance = max((centred**2).sum() / n, np.finfo(float).tiny)
+    variance = (centred**2).sum() / n
     reduction = settings.divisor(mask)
-    unit = (np.sqrt(variance) + 1e-8 if settings.normalize else 1.0) * reduction
+    unit = (np.sqrt(variance) if settings.normalize else 1.0) * reduction
     centred_x = (x - (x.sum() / n if settings.normalize else 0.0)) * mask / unit
     gain = float((step.phase.weighted.weights * x).sum())
-    deltas = td_errors(batch.rewards, without.values_without, settings) * mask
+    deltas = without.residuals(settings) * mask
     own_sums = accumulated(d * centred_x, g)
     # contribution of an episode to the divisor of the sum: each of its steps, or the episode itself
     share = gain / reduction * settings.shares(mask)
@@ -186,7 +189,15 @@ def influence(step: InnerStep, settings: AdvantageSettings, without: LeaveOneOut
         differences = features.copy()
         differences[:, :-1] -= settings.gamma * features[:, 1:]
         beta = ridge_fit(without.gram, -_summed(differences, slopes))
-        y = y + deltas * accumulated(features @ beta, settings.gamma)
+        fit = accumulated(features @ beta, settings.gamma)
+        y = y + deltas * fit
+        slopes = slopes + fit
+    if settings.normalize:
+        left = batch.rewards
+        if settings.predictor.needs_critic:
+            left = td_errors(left, without.values, settings)
+        by_mean = -(slopes * unit_rewards(mask, settings.gamma)).sum()
+        y = y + by_mean / n * (left - without.mean_rewards[:, None])
     return y * mask
 
 

@@ -11,7 +11,7 @@ from stable_baselines3.common.buffers import RolloutBuffer
 
 from sb3_sgmrl.data.batch import PhaseBatch
 from sb3_sgmrl.gradient import advantages
-from sb3_sgmrl.gradient.advantages import AdvantageSettings, episode_weights, gae
+from sb3_sgmrl.gradient.advantages import AdvantageSettings, centred, episode_weights, gae
 from sb3_sgmrl.gradient.baselines import RIDGE, baseline_features, flatten_observations
 from sb3_sgmrl.gradient.discounting import discounted_sum
 from sb3_sgmrl.score_terms.leave_one_out import leave_one_out
@@ -154,7 +154,9 @@ def test_normalised_advantages_and_their_scale(baseline, reduction):
     batch = phase(n_episodes=8)
     values = values_of(batch)
     settings = AdvantageSettings(0.9, 0.8, baseline, True, "step", reduction)
-    raw = episode_weights(batch, replace(settings, normalize=False), SPACE, values)
+    given = values if baseline == "critic" else None
+    without_mean = replace(batch, rewards=centred(batch.rewards, batch.mask, settings, given))
+    raw = episode_weights(without_mean, replace(settings, normalize=False), SPACE, values)
     for i, found in enumerate(episode_weights(batch, settings, SPACE, values)):
         n_samples = batch.mask[i].sum()
         unit = n_samples if reduction == "mean" else 8

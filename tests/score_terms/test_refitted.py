@@ -8,7 +8,7 @@ import torch as th
 from gymnasium import spaces
 
 from sb3_sgmrl.data.batch import PhaseBatch
-from sb3_sgmrl.gradient.advantages import AdvantageSettings, episode_weights
+from sb3_sgmrl.gradient.advantages import AdvantageSettings, episode_weights, mean_reward, unit_rewards
 from sb3_sgmrl.gradient.baselines import baseline_features
 from sb3_sgmrl.gradient.inner import WeightedSamples
 from sb3_sgmrl.gradient.objective import InnerStep, TaskPhase
@@ -77,13 +77,17 @@ def surrogate(step, settings, weights):
     def discount(g):
         return th.tensor([[g ** (u - t) if u >= t else 0.0 for u in range(n_steps)] for t in range(n_steps)])
 
+    values = th.zeros_like(rewards) if step.phase.values is None else th.as_tensor(step.phase.values)
+    if settings.normalize:
+        left = rewards - values + settings.gamma * th.cat([values[:, 1:], th.zeros(len(values), 1)], dim=1)
+        c = (counted * left).sum() / counted.sum()
+        rewards = rewards - c * th.as_tensor(unit_rewards(batch.mask, settings.gamma))
+    v = values
     if settings.baseline == "linear":
         f = th.as_tensor(baseline_features(SPACE, batch))
         target = rewards @ discount(settings.gamma).double().T
         gram = th.einsum("jt,jtf,jtg->fg", counted, f, f) + 1e-5 * th.eye(f.shape[-1], dtype=th.float64)
         v = f @ th.linalg.solve(gram, th.einsum("jt,jtf,jt->f", counted, f, target))
-    else:
-        v = th.zeros_like(rewards) if step.phase.values is None else th.as_tensor(step.phase.values)
     deltas = rewards - v + settings.gamma * th.cat([v[:, 1:], th.zeros(len(v), 1)], dim=1)
     a = deltas @ discount(settings.gamma * settings.gae_lambda).double().T
     if settings.discount_from == "episode":
@@ -91,7 +95,7 @@ def surrogate(step, settings, weights):
     scale = counted.sum() if settings.time_reduction == "mean" else weights.sum()
     if settings.normalize:
         mean = (counted * a).sum() / counted.sum()
-        a = (a - mean) / (((counted * (a - mean) ** 2).sum() / counted.sum()).sqrt() + 1e-8)
+        a = (a - mean) / (((counted * (a - mean) ** 2).sum() / counted.sum()).sqrt())
     x = th.zeros_like(m)
     x[m > 0] = step.sensitivity
     return (counted * a * x).sum() / scale
@@ -103,8 +107,12 @@ def test_influence_is_the_derivative_by_the_weight_of_an_episode(settings, lengt
     weights = th.ones(6, dtype=th.float64, requires_grad=True)
     expected = th.autograd.grad(surrogate(step, settings, weights), weights)[0]
     without = left_out(step, settings)
-    # with the residuals of the fit itself in place of those without the episode, the fit's part is a derivative too
-    y = influence(step, settings, replace(without, values_without=without.values))
+    # with the mean reward and the fit of all episodes in place of those of the others, their parts are derivatives too
+    critic = step.phase.values if settings.baseline == "critic" else None
+    means = np.broadcast_to(mean_reward(step.phase.batch.rewards, step.phase.batch.mask, settings, critic), 6)
+    means = means if settings.normalize else without.mean_rewards
+    of_all = {"rewards_without": without.rewards, "values_without": without.values, "mean_rewards": means}
+    y = influence(step, settings, replace(without, **of_all))
     np.testing.assert_allclose(y.sum(1), expected, atol=1e-7)
 
 
