@@ -72,12 +72,12 @@ def test_task_regression_remembers_iterations_after_their_gradient():
     np.testing.assert_allclose(np.stack(model._score_memory.task_regression._features), np.stack(rollout.tasks))
     # and so predict what the coefficients are the deviation from
     following = rollout_of(model)
-    term = model.outer_problem(following).score_term
+    problem = model.outer_problem(following)
     predicted = model._score_memory.task_regression.predict(np.stack(following.tasks))
-    for i, trace in enumerate(following.traces):
+    for i, trace in enumerate(problem.rollout.traces):
         value = (trace[-1].batch.returns(model.gamma).mean() - predicted[i]) / trace[-1].weighted.scale
         samples = WeightedSamples.make(model.functional, trace[0].batch, trace[0].weighted.weights)
-        coefficients = term.coefficients(
+        coefficients = problem.score_term.coefficients(
             InnerStep(
                 i, 0, trace[0], trace[1].parameters, samples, model.objective.inner, model.observation_space, samples.weights
             )
@@ -108,6 +108,32 @@ def test_score_terms_are_weighted_by_their_past(n_inner_steps):
     estimate = model.meta_gradient(rollout)
     for name, value in estimate.score_term.items():
         th.testing.assert_close(value, weights[0][name] * estimate.unweighted[0][name])
+
+
+@pytest.mark.parametrize("n_epochs", [1, 2])
+@pytest.mark.parametrize("n_inner_steps", [1, 2])
+def test_score_terms_much_larger_than_their_past_are_cut_off_before_they_are_weighed(n_inner_steps, n_epochs):
+    model = tiny(SGMRL, point_vec(3, end=0.2), n_inner_steps=n_inner_steps, n_epochs=n_epochs)
+    rollout = rollout_of(model)
+    for _ in range(4):
+        model.train(rollout)
+    usual = model.meta_gradient(rollout)
+    assert usual.objective.score_coef == model.objective.score_coef
+    for weight in model._signal_weights._weights.values():  # as if all earlier ones had been a hundredth as large
+        weight._nonzero_square *= 1e-4
+    estimate = model.meta_gradient(rollout)
+    weights = estimate.objective.score_coef
+    for stage, of_stage in enumerate(model.objective.score_limits):
+        assert len(of_stage) == 2
+        for names, limit in of_stage.items():
+            weighted = vector({name: weights[stage][name] * usual.unweighted[stage][name] for name in names})
+            at_most = model.objective.score_coef[stage][names[0]] * limit
+            assert float(weighted.norm()) == pytest.approx(at_most, rel=1e-4)
+    first = {name: weights[0][name] * estimate.unweighted[0][name] for name in estimate.score_term}
+    th.testing.assert_close(estimate.score_term, first)
+    maml = tiny(MAML, point_vec(3, end=0.2), n_inner_steps=n_inner_steps).meta_gradient(replace(rollout, policy=None))
+    assert (vector(estimate.gradient) - vector(usual.gradient)).norm() > 1e-3 * vector(maml.gradient).norm()
+    model.train(rollout)
 
 
 def test_weights_of_the_score_term_go_on_after_loading(tmp_path):

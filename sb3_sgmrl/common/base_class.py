@@ -31,12 +31,12 @@ from sb3_sgmrl.common.arguments import (
     with_arguments,
 )
 from sb3_sgmrl.common.saving import SafelySaved, with_saved_statistics
-from sb3_sgmrl.common.trainable import check_derivatives, check_trainable
+from sb3_sgmrl.common.trainable import check_derivatives, check_trainable, warn_of_shared_critic
 from sb3_sgmrl.gradient.advantages import AdvantageSettings, DiscountStart, TimeReduction
 from sb3_sgmrl.gradient.baselines import BaselineName
 from sb3_sgmrl.gradient.inner import InnerSurrogateName
 from sb3_sgmrl.gradient.objective import MetaObjective
-from sb3_sgmrl.gradient.score_weight import ScoreWeights
+from sb3_sgmrl.gradient.score_weight import ScoreLimits, ScoreWeights
 from sb3_sgmrl.gradient.step_sizes import StepSizeOwner, StepSizes, matching
 from sb3_sgmrl.policies.copies import detached
 from sb3_sgmrl.policies.functional import FunctionalPolicy, Parameters
@@ -229,6 +229,7 @@ class MetaModel(SafelySaved):
         self.policy.set_training_mode(False)
         self._functional = FunctionalPolicy(self.policy)
         check_derivatives(self, self._functional)
+        warn_of_shared_critic(self, self._functional)
 
     @property
     def functional(self) -> FunctionalPolicy:
@@ -316,6 +317,7 @@ class MetaModel(SafelySaved):
             inner_surrogate=self.inner_surrogate,
             first_order=self.first_order,
             score_coef=self.score_weights(),
+            score_limits=self.score_limits(),
         )
 
     @property
@@ -356,6 +358,14 @@ class MetaModel(SafelySaved):
         :return: The weight λ of the score term, or a weight for each inner step and parameter
         """
         return 1.0
+
+    def score_limits(self) -> ScoreLimits:
+        """
+        Return the norms at which score terms are cut off.
+
+        :return: The norms for each inner step; empty leaves the terms as they are
+        """
+        return ()
 
     @property
     def episodes_per_phase(self) -> list[int]:

@@ -138,6 +138,7 @@ class MetaOnPolicyAlgorithm(AdaptiveModel):
                 features = [ask(self.env, "task_features", task, indices=0)[0] for task in rollout.tasks]
                 rollout = replace(rollout, task_features=np.stack(features))
             term = term.prepare(rollout, TermContext(policy, objective, executor))
+            rollout = term.weigh(rollout)
         return OuterProblem(self.policy, policy, objective, rollout, term, self.max_grad_norm, executor, self._record)
 
     def _record(self, name: str, value: float) -> None:

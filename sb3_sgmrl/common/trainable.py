@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 from sb3_sgmrl.policies.functional import FunctionalPolicy
@@ -19,6 +20,21 @@ def check_derivatives(model: Any, policy: FunctionalPolicy) -> None:
         raise ValueError(
             f"`policy` has no second derivatives ({policy.not_twice}): use other modules, or `first_order=True` without a "
             "score term."
+        )
+
+
+def warn_of_shared_critic(model: Any, policy: FunctionalPolicy) -> None:
+    """
+    Warn when the critic shares adapted parameters with the actor.
+
+    :param model: The algorithm, with its constructor arguments as attributes
+    :param policy: The policy as a function
+    """
+    if model.objective.inner.predictor.needs_critic and policy.shared_with_critic:
+        warnings.warn(
+            "`baseline='critic'` biases every meta-gradient when actor and critic share a features extractor, because the "
+            "values then depend on the adapted parameters: pass `policy_kwargs={'share_features_extractor': False}`.",
+            stacklevel=2,
         )
 
 

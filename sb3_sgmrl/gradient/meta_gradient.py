@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch as th
 
 from sb3_sgmrl.gradient.inner import WeightedSamples, policy_gradient, pull_back
 from sb3_sgmrl.gradient.objective import InnerStep, MetaObjective, ScoreCoefficients, TaskPhase
+from sb3_sgmrl.gradient.score_weight import cut_off_weights
 from sb3_sgmrl.policies.functional import FunctionalPolicy, Parameters
 
 
@@ -25,12 +26,14 @@ class MetaGradient:
         score term
     :param unweighted: The score term of each inner step, by name; empty without a score term. The terms are not yet weighted
         by λ, nor carried back through the steps before their own
+    :param objective: The objective with the weights λ that were used
     :param relative_lr: The derivative by the relative step sizes r, shaped as r; empty where r is None
     """
 
     gradient: Parameters
     score_term: Parameters | None
     unweighted: list[Parameters]
+    objective: MetaObjective
     relative_lr: Parameters = field(default_factory=dict)
 
     def norms(self) -> dict[str, float]:
@@ -151,7 +154,7 @@ def meta_gradient(
     """
     Compute the mean of :func:`task_gradient` over tasks.
 
-    The tasks are summed in their order, with or without threads.
+    The tasks are summed in their order, with or without threads. A score term above its limit is cut off.
 
     :param policy: The policy as a function
     :param objective: The objective, which names the gradient
@@ -172,8 +175,14 @@ def meta_gradient(
         unweighted = unweighted or [{} for _ in scores]
         for mean, score in zip(unweighted, scores, strict=True):
             _add(mean, score, 1 / n_tasks)
+    if objective.score_limits and unweighted:
+        assert not isinstance(objective.score_coef, (int, float))
+        weights = cut_off_weights(objective.score_coef, objective.score_limits, unweighted)
+        if weights != objective.score_coef:  # Rare. Later inner steps enter the terms of earlier ones, so all is computed anew.
+            with_less = replace(objective, score_coef=weights, score_limits=())
+            return meta_gradient(policy, with_less, score_coefficients, traces, executor)
     score_term = weighted_term(objective, 0, unweighted[0]) if unweighted else None
-    return MetaGradient(total, score_term, unweighted, by_relative_lr)
+    return MetaGradient(total, score_term, unweighted, objective, by_relative_lr)
 
 
 def _in_order(

@@ -13,7 +13,7 @@ from gymnasium import spaces
 from sb3_sgmrl.data.batch import TaskBatch
 from sb3_sgmrl.gradient.advantages import AdvantageSettings, WeightedEpisodes
 from sb3_sgmrl.gradient.inner import INNER_SURROGATES, InnerSurrogate, InnerSurrogateName, WeightedSamples
-from sb3_sgmrl.gradient.score_weight import ScoreWeights
+from sb3_sgmrl.gradient.score_weight import ScoreLimits, ScoreWeights
 from sb3_sgmrl.policies.functional import FunctionalPolicy, Parameters
 
 
@@ -97,6 +97,8 @@ class MetaObjective:
     :param first_order: Whether to leave the second derivative out
     :param score_coef: The weight λ of the score term; 1 is SG-MRL, 0 is MAML. Alternatively, a weight for each inner step and
         parameter
+    :param score_limits: The norms at which score terms are cut off before they are weighted, for each inner step. Empty leaves
+        them as they are. Only with weights for each parameter
     """
 
     inner: AdvantageSettings
@@ -106,6 +108,7 @@ class MetaObjective:
     inner_surrogate: InnerSurrogateName = "pathwise"
     first_order: bool = False
     score_coef: float | ScoreWeights = 1.0
+    score_limits: ScoreLimits = ()
 
     @property
     def surrogate(self) -> InnerSurrogate:

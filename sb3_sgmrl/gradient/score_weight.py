@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch as th
@@ -12,6 +12,10 @@ from sb3_sgmrl.policies.functional import Parameters
 
 # The weights per inner step and parameter; zero for missing names.
 ScoreWeights = Sequence[dict[str, float]]
+# The largest norms of the score terms per inner step, by the names of the parameters that a norm is taken over.
+ScoreLimits = Sequence[Mapping[tuple[str, ...], float]]
+# The largest norm of a term, as a multiple of the root mean square norm of the past.
+_LARGEST = 3.0
 
 
 @dataclass
@@ -32,6 +36,9 @@ class SignalWeight:
     λ follows from *earlier* iterations. Given the past it is a constant, and λ c points where E c points. With larger batches
     N falls and λ tends to 1, the exact gradient. Where no signal stands out from the noise, λ is small or 0, which is MAML.
 
+    A term that is much larger than those before it is an outlier. Its norm is cut off at :meth:`limit`, before it is weighted
+    and before it is remembered.
+
     :param decay: The decay β per iteration
     """
 
@@ -41,6 +48,9 @@ class SignalWeight:
     _square: float = 0.0
     _product: float = 0.0
     _n: int = 0
+    # The sums Σ β^{T−t} ‖c_t‖² and Σ β^{T−t} over the terms that were not zero.
+    _nonzero_square: float = 0.0
+    _nonzero: float = 0.0
 
     def weights(self) -> dict[str, float]:
         """
@@ -58,25 +68,70 @@ class SignalWeight:
         noise = max(self._square / _total(self.decay, self._n) - signal, 0.0)
         return signal / (signal + (1 - self.decay) / (1 + self.decay) * noise)
 
+    def limit(self) -> float:
+        """
+        Compute the largest norm that a term may have.
+
+        :return: Three times the root mean square norm of the terms that were not zero; infinite before the first of them
+        """
+        return _LARGEST * math.sqrt(self._nonzero_square / self._nonzero) if self._nonzero > 0 else math.inf
+
     def observe(self, score_term: Parameters) -> None:
         """
         Learn from an iteration, after its gradient was computed.
 
-        The estimate restarts when the parameters differ from those before. A term whose products are not finite is skipped.
+        The estimate restarts when the parameters differ from those before. A term that is not finite is skipped.
 
         :param score_term: The score term c by name, before it was weighted
         """
         if _shapes(score_term) != _shapes(self._mean):  # A parameter was frozen, or the network has changed.
             self._mean, self._square, self._product, self._n = {}, 0.0, 0.0, 0
-        square, past = _dot(score_term, score_term), _dot(score_term, self._mean) if self._n > 0 else 0.0
-        if not (math.isfinite(square) and math.isfinite(past)):  # The running means would never forget it.
+            self._nonzero_square, self._nonzero = 0.0, 0.0
+        square = _dot(score_term, score_term)
+        if not math.isfinite(square):  # The running means would never forget it.
             return
+        factor = cut_off(math.sqrt(square), self.limit())
+        if factor < 1:
+            score_term = {name: factor * value for name, value in score_term.items()}
+            square = factor**2 * square
         if self._n > 0:
-            self._product = self.decay * self._product + past / _total(self.decay, self._n)
+            self._product = self.decay * self._product + _dot(score_term, self._mean) / _total(self.decay, self._n)
         for name, value in score_term.items():
             self._mean[name] = self.decay * self._mean[name] + value if name in self._mean else value
         self._square = self.decay * self._square + square
         self._n += 1
+        if square > 0:
+            self._nonzero_square = self.decay * self._nonzero_square + square
+            self._nonzero = self.decay * self._nonzero + 1
+
+
+def cut_off(norm: float, limit: float) -> float:
+    """
+    Compute the factor that cuts a vector off at a limit.
+
+    :param norm: The norm of the vector
+    :param limit: The largest norm that it may have
+    :return: The factor; 1 for a vector that is not longer
+    """
+    return limit / norm if norm > limit else 1.0
+
+
+def cut_off_weights(weights: ScoreWeights, limits: ScoreLimits, score_terms: Sequence[Parameters]) -> ScoreWeights:
+    """
+    Reduce the weights of score terms that are larger than their limits.
+
+    :param weights: The weights λ of each inner step
+    :param limits: The largest norms of each inner step
+    :param score_terms: The score term of each inner step, by name, before it was weighted
+    :return: The weights λ, each times the factor that cuts its term off
+    """
+    found = [dict(of_stage) for of_stage in weights]
+    for of_stage, largest, score_term in zip(found, limits, score_terms, strict=True):
+        for names, limit in largest.items():
+            group = {name: score_term[name] for name in names if name in score_term}
+            factor = cut_off(math.sqrt(_dot(group, group)), limit)
+            of_stage.update({name: factor * of_stage[name] for name in group if factor < 1})
+    return found
 
 
 def _total(decay: float, n: int) -> float:
@@ -89,7 +144,8 @@ def _shapes(parameters: Parameters) -> dict[str, th.Size]:
 
 
 def _dot(one: Parameters, other: Parameters) -> float:
-    return sum(float((value * other[name]).sum()) for name, value in one.items())
+    # In single precision, the square of a large number is infinite.
+    return sum(float((value.double() * other[name].double()).sum()) for name, value in one.items())
 
 
 @dataclass
@@ -115,6 +171,19 @@ class SignalWeights:
         for (stage, _), of_group in self._weights.items():
             if stage < n_inner_steps:
                 found[stage].update(of_group.weights())
+        return found
+
+    def limits(self, n_inner_steps: int) -> ScoreLimits:
+        """
+        Compute the largest norms of the score terms.
+
+        :param n_inner_steps: The number ζ of inner steps
+        :return: The largest norm of each group of parameters that was observed, for each inner step
+        """
+        found: list[dict[tuple[str, ...], float]] = [{} for _ in range(n_inner_steps)]
+        for (stage, _), of_group in self._weights.items():
+            if stage < n_inner_steps:
+                found[stage][tuple(of_group.weights())] = of_group.limit()
         return found
 
     def observe(self, score_terms: Sequence[Parameters]) -> None:

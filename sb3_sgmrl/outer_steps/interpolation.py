@@ -20,7 +20,7 @@ class Interpolation(OuterStep):
         adapted = [trace[-1].parameters for trace in problem.rollout.traces]
         theta = problem.functional.parameters()
         displacement = {name: th.stack([psi[name] - value for psi in adapted]).mean(0) for name, value in theta.items()}
-        return MetaGradient(displacement, None, [])
+        return MetaGradient(displacement, None, [], problem.objective)
 
     def update(self, problem: OuterProblem) -> MetaGradient:
         estimate = self.estimate(problem)

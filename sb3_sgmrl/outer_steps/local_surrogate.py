@@ -80,7 +80,7 @@ class LocalSurrogate:
         :param inner_kl_coefs: The weight of the KL penalty of each inner step; None leaves the penalties out
         :return: The mean over tasks at the present parameters of the policy; the tasks are summed in their order
         """
-        policy, objective = self._problem.functional, self._problem.objective
+        policy, objective = self._problem.functional, self.estimate.objective
         theta = policy.parameters()
 
         def of_task(task: int) -> LocalGradient:
@@ -98,7 +98,7 @@ class LocalSurrogate:
         :param v: A direction in the space of θ, by name
         :return: The mean over tasks of the Fisher information of the adapted policies times v, at the parameters that played
         """
-        policy, objective = self._problem.functional, self._problem.objective
+        policy, objective = self._problem.functional, self.estimate.objective
         products = self.over(lambda played: task_fisher_product(policy, objective, played, v), self.played)
         return {name: th.stack([product[name] for product in products]).mean(0) for name in v}
 
@@ -108,7 +108,7 @@ class LocalSurrogate:
 
         :return: The mean over tasks at the present parameters of the policy
         """
-        policy, objective = self._problem.functional, self._problem.objective
+        policy, objective = self._problem.functional, self.estimate.objective
         theta = policy.parameters()
 
         def of_task(task: int) -> LocalValue:

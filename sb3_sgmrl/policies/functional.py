@@ -55,6 +55,8 @@ class FunctionalPolicy:
         if self.mlp is not None and is_standard(policy):
             self.kind: Kind | None = KINDS[type(policy.action_dist)]
             self.adapted_names = tuple(name for name, _ in policy.named_parameters() if name in self.mlp.parameter_names)
+            #: names of the adapted parameters that the value net depends on, such as those of a shared features extractor
+            self.shared_with_critic: tuple[str, ...] = ()
             #: the reason why there are no second derivatives; None when there are
             self.not_twice: str | None = None
             #: whether one call can evaluate many parameter sets
@@ -63,6 +65,7 @@ class FunctionalPolicy:
         probe = Probe(policy, self._call, self.to_tensor)
         self.kind = probe.kind
         self.adapted_names = probe.adapted_names
+        self.shared_with_critic = probe.shared_with_critic
         self.not_twice = probe.not_twice
         if self.mlp is not None and not probe.agrees(self.mlp.arrays):
             self.mlp = None

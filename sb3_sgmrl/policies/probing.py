@@ -146,6 +146,7 @@ class Probe:
             raise ValueError("`policy` has no trainable parameter that shapes its actions: set requires_grad=True for one.")
         with _named_errors():
             valuing = _reached(self._call(self._parameters, "values", self._observations), self._parameters)
+        self.shared_with_critic = tuple(name for name in self._parameters if name in self._acting and name in valuing)
         return tuple(name for name in self._parameters if name in self._acting or name not in valuing)
 
     def _try_second_derivatives(self) -> str | None:

@@ -34,11 +34,12 @@ class ScoreTerm(ABC):
     """
     Base class of the score term of an algorithm. One object serves all iterations.
 
-    Each iteration makes three kinds of calls:
+    Each iteration makes four kinds of calls:
 
     1. :meth:`prepare`, with all tasks, returns the term of the iteration.
-    2. :meth:`coefficients` of the returned term, for every inner step of every task.
-    3. :meth:`observe` of the returned term, after the gradient was followed.
+    2. :meth:`weigh` of the returned term may change the weights of the outer episodes.
+    3. :meth:`coefficients` of the returned term, for every inner step of every task.
+    4. :meth:`observe` of the returned term, after the gradient was followed.
 
     A term that looks at single inner steps only overrides :meth:`coefficients` and nothing else.
     """
@@ -64,6 +65,17 @@ class ScoreTerm(ABC):
         :return: The term of this iteration; the term itself where it needs nothing of other tasks
         """
         return self
+
+    def weigh(self, rollout: MetaRollout) -> MetaRollout:
+        """
+        Choose the weights of the outer episodes that the gradient is computed from.
+
+        A term changes them when its coefficients are not in the units of the tasks' own outer surrogates.
+
+        :param rollout: The data of the iteration
+        :return: The data as they are, or with other weights of the outer episodes
+        """
+        return rollout
 
     @abstractmethod
     def coefficients(self, step: InnerStep) -> th.Tensor:

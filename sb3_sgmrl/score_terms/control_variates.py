@@ -158,3 +158,53 @@ class VariateScaling:
         b = np.stack(baselines)
         outer = np.broadcast_to(outer_returns[:, None], b.shape)
         self._sums = self.decay * self._sums + [b.size, b.sum(), outer.sum(), (b**2).sum(), (b * outer).sum()]
+
+
+@dataclass
+class OuterScale:
+    """
+    The number that divides the returns and the outer surrogates of all tasks.
+
+    It is the mean of the tasks' own scales (length × standard deviation) in earlier iterations. Each iteration counts for less
+    than the next.
+
+    The own scale of a task follows from its adapted policy, and so from the episodes whose scores are weighted. Dividing by it
+    makes a bias of order α/N, which is also the order of the correction.
+
+    :param decay: The weight of an iteration relative to the next
+    """
+
+    decay: float = 0.9
+    # weighted sums of the mean scale and of 1
+    _sum: float = 0.0
+    _weight: float = 0.0
+
+    def scales(self, own: np.ndarray) -> np.ndarray:
+        """
+        Return the divisor of each task.
+
+        In the first iteration a task has the mean scale of the others, which is independent of its episodes too. A single task
+        has its own scale then.
+
+        :param own: The scale of each task, shape (n_tasks,), infinite where the episodes carry no information
+        :return: The divisor of each task, shape (n_tasks,); infinite where no scale is known
+        """
+        if self._weight > 0:
+            return np.full(len(own), self._sum / self._weight)
+        if len(own) == 1:
+            return own
+        known = np.isfinite(own)
+        n_others = known.sum() - known
+        total = np.where(known, own, 0.0)
+        return np.where(n_others > 0, (total.sum() - total) / np.maximum(n_others, 1), np.inf)
+
+    def observe(self, own: np.ndarray) -> None:
+        """
+        Learn from an iteration, after its gradient was computed.
+
+        :param own: The scale of each task, shape (n_tasks,)
+        """
+        known = own[np.isfinite(own)]
+        if len(known) > 0:
+            self._sum = self.decay * self._sum + float(known.mean())
+            self._weight = self.decay * self._weight + 1

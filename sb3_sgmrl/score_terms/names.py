@@ -9,6 +9,7 @@ from typing import Literal
 from sb3_sgmrl.score_terms.base import ScoreTerm
 from sb3_sgmrl.score_terms.control_variates import (
     ControlVariate,
+    OuterScale,
     TaskRegression,
     VariateScaling,
     leave_one_out_return,
@@ -37,10 +38,12 @@ class ScoreMemory:
 
     :param task_regression: The regression of ``task_regression``
     :param scaling: The regression of ``control_variate_scaling``
+    :param outer_scale: The scale of all exact forms
     """
 
     task_regression: TaskRegression = field(default_factory=TaskRegression)
     scaling: VariateScaling = field(default_factory=VariateScaling)
+    outer_scale: OuterScale = field(default_factory=OuterScale)
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ class ScoreOptions:
 
 
 def _returns(variate: ControlVariate) -> Callable[[ScoreOptions], ScoreTerm]:
-    return lambda options: Returns(variate, options.scaling)
+    return lambda options: Returns(variate, options.memory.outer_scale, options.scaling)
 
 
 SCORE_TERMS: dict[str, Callable[[ScoreOptions], ScoreTerm]] = {
@@ -74,6 +77,8 @@ SCORE_TERMS: dict[str, Callable[[ScoreOptions], ScoreTerm]] = {
     "none": _returns(none),
     "leave_one_task_out": _returns(leave_one_task_out),
     "leave_one_out_return": _returns(leave_one_out_return),
-    "task_regression": lambda options: TaskRegressionTerm(options.memory.task_regression, options.scaling),
-    "counterfactual": lambda options: Counterfactual(options.scaling),
+    "task_regression": lambda options: TaskRegressionTerm(
+        options.memory.task_regression, options.memory.outer_scale, options.scaling
+    ),
+    "counterfactual": lambda options: Counterfactual(options.memory.outer_scale, options.scaling),
 }

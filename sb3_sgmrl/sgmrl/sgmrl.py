@@ -13,7 +13,7 @@ from sb3_sgmrl.gradient.advantages import DiscountStart, TimeReduction
 from sb3_sgmrl.gradient.baselines import BaselineName
 from sb3_sgmrl.gradient.inner import InnerSurrogateName
 from sb3_sgmrl.gradient.meta_gradient import MetaGradient
-from sb3_sgmrl.gradient.score_weight import ScoreWeights, SignalWeights
+from sb3_sgmrl.gradient.score_weight import ScoreLimits, ScoreWeights, SignalWeights
 from sb3_sgmrl.gradient.step_sizes import StepSizeOwner
 from sb3_sgmrl.outer_steps.base import OuterProblem
 from sb3_sgmrl.score_terms.base import ScoreTerm
@@ -67,7 +67,8 @@ class SGMRL(MetaOnPolicyAlgorithm):
 
     The default form of the score term is formula (C) of the documentation, split over the steps: the return after leaving each
     episode out is subtracted, to first order, with the baseline and the normalisation refitted. It is weighted by its own
-    signal to noise in earlier iterations. ``score_coef=1`` and an exact ``control_variate`` give an unbiased estimate;
+    signal to noise in earlier iterations. ``score_coef=1`` and an exact ``control_variate`` give an unbiased estimate, when the
+    outer surrogate has ``gae_lambda=1`` and ``discount_from="episode"``;
     ``counterfactual`` is (C) without the expansion, and costs more; the others are much noisier.
     """
 
@@ -181,6 +182,9 @@ class SGMRL(MetaOnPolicyAlgorithm):
         if self.score_coef == "auto":
             return self._signal_weights.weights(self.n_inner_steps)
         return self.score_coef
+
+    def score_limits(self) -> ScoreLimits:
+        return self._signal_weights.limits(self.n_inner_steps) if self.score_coef == "auto" else ()
 
     def observe(self, problem: OuterProblem, estimate: MetaGradient) -> None:
         super().observe(problem, estimate)

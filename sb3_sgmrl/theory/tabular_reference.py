@@ -82,7 +82,7 @@ class TabularReference(MetaOnPolicyAlgorithm):
         with thread_pool(self.n_threads) as pool:
             of_tasks = list(pool.map(self.task_gradient, mdps, rollout.traces))
         gradient = {name: th.stack([of_task[name] for of_task in of_tasks]).mean(0) for name in of_tasks[0]}
-        return MetaGradient(gradient, None, [])
+        return MetaGradient(gradient, None, [], self.objective)
 
     def task_gradient(self, mdp: TabularMDP, trace: list[TaskPhase]) -> Parameters:
         """

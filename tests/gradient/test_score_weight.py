@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch as th
 
-from sb3_sgmrl.gradient.score_weight import SignalWeight, SignalWeights
+from sb3_sgmrl.gradient.score_weight import SignalWeight, SignalWeights, cut_off_weights
 
 
 def observed(signal, noise, n, seed=0, size=400, decay=0.95):
@@ -68,13 +68,59 @@ def test_signal_weight_of_a_term_that_is_zero():
     assert weight.weights() == {"a": 0.0}
 
 
-@pytest.mark.parametrize("value", [1e30, float("inf"), float("nan")])
-def test_a_term_beyond_single_precision_is_not_remembered(value):
-    """Its square overflows, and a weight of zero or NaN would be saved with the model."""
-    rng, weight, alone = np.random.default_rng(0), SignalWeight(), SignalWeight()
-    for _ in range(30):
-        term = {"a": th.as_tensor(1 + 0.1 * rng.standard_normal(4), dtype=th.float32)}
-        weight.observe(term)
-        alone.observe(term)
-        weight.observe({"a": th.full((4,), value)})
-    assert weight.weights() == alone.weights() and 0.9 < weight.weights()["a"] <= 1.0
+def noisy(weight, rng, n, factor=1.0):
+    """Terms whose signal has a third of the norm of their noise, with 400 entries."""
+    for _ in range(n):
+        weight.observe({"a": th.as_tensor(factor * (1 / 3 + rng.normal(size=400)) / 20, dtype=th.float32)})
+
+
+@pytest.mark.parametrize("factor", [30.0, -30.0, 1e4, 1e37])
+def test_an_outlier_is_not_remembered_for_long(factor):
+    weight, rng = SignalWeight(), np.random.default_rng(0)
+    noisy(weight, rng, 200)
+    before = weight.weights()["a"]
+    noisy(weight, rng, 1, factor)
+    assert weight.weights()["a"] > 0.85 * before > 0.65
+    noisy(weight, rng, 30)
+    assert weight.weights()["a"] > 0.95 * before
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_terms_that_are_not_finite_are_not_remembered(value):
+    weight, rng = SignalWeight(), np.random.default_rng(0)
+    noisy(weight, rng, 20)
+    before = weight.weights(), weight.limit()
+    weight.observe({"a": th.full((400,), value)})
+    assert (weight.weights(), weight.limit()) == before
+
+
+def test_products_of_large_terms_are_finite():
+    """The square of a number of single precision need not be one."""
+    weight = SignalWeight()
+    for _ in range(3):
+        weight.observe({"a": th.full((4,), 1e30)})
+    assert weight.weights() == {"a": pytest.approx(1.0)}
+    assert weight.limit() == pytest.approx(6e30)
+
+
+def test_terms_are_cut_off_at_a_multiple_of_earlier_ones():
+    weight = SignalWeight(0.5)
+    assert weight.limit() == np.inf
+    weight.observe({"a": th.zeros(2)})  # says nothing about how large terms are
+    assert weight.limit() == np.inf
+    weight.observe({"a": th.tensor([2.0, 0.0])})
+    assert weight.limit() == pytest.approx(6.0)
+    weight.observe({"a": th.tensor([0.0, 600.0])})
+    assert weight.limit() == pytest.approx(3 * np.sqrt((4 / 2 + 36) / 1.5))
+    # terms that grow for good are followed
+    for _ in range(20):
+        weight.observe({"a": th.tensor([600.0, 0.0])})
+    assert weight.limit() == pytest.approx(1800, rel=0.01)
+
+
+def test_weights_of_terms_that_are_cut_off():
+    weights = [{"a": 0.5, "b": 0.5, "c": 1.0}, {"a": 0.25}]
+    limits = [{("a", "b"): 2.5, ("c",): 1.0}, {("a",): np.inf}]
+    terms = [{"a": th.tensor([3.0]), "b": th.tensor([4.0]), "c": th.tensor([0.5])}, {"a": th.tensor([1e9])}]
+    assert cut_off_weights(weights, limits, terms) == [{"a": 0.25, "b": 0.25, "c": 1.0}, {"a": 0.25}]
+    assert weights[0]["a"] == 0.5

@@ -144,13 +144,28 @@ def test_only_what_shapes_the_actions_is_adapted(kind):
 
 @pytest.mark.parametrize("baseline", ["linear", "critic"])
 def test_what_is_frozen_is_neither_adapted_nor_trained(baseline):
-    kwargs = {"policy_kwargs": {"features_extractor_class": FrozenExtractor}, "baseline": baseline}
+    policy_kwargs = {"features_extractor_class": FrozenExtractor, "share_features_extractor": baseline != "critic"}
+    kwargs = {"policy_kwargs": policy_kwargs, "baseline": baseline}
     model = tiny(SGMRL, point_vec(2), **kwargs)
     before = state(model)
     assert "action_net.weight" in model.functional.adapted_names
     assert "features_extractor.norm.weight" in model.functional.adapted_names
     changed = differ(before, state(model.learn(1)))
     assert changed and not any(name.endswith(("linear.weight", "linear.bias", "scale", "running_mean")) for name in changed)
+
+
+@pytest.mark.parametrize("extractor", [LinearExtractor, FrozenExtractor])
+def test_a_features_extractor_that_the_critic_shares_is_announced(extractor, recwarn):
+    """The values would change with θ where the meta-gradient holds them fixed."""
+    kwargs = {"features_extractor_class": extractor}
+    with pytest.warns(UserWarning, match="pass `policy_kwargs={'share_features_extractor': False}`"):
+        model = tiny(SGMRL, point_vec(2), policy_kwargs=kwargs, baseline="critic")
+    assert all(name.startswith("features_extractor.") for name in model.functional.shared_with_critic)
+    recwarn.clear()
+    # without the critic, without sharing, and where there is nothing to share
+    for own, baseline in ((kwargs, "linear"), ({**kwargs, "share_features_extractor": False}, "critic"), ({}, "critic")):
+        tiny(SGMRL, point_vec(2), policy_kwargs=own, baseline=baseline)
+    assert not recwarn.list
 
 
 def test_a_fixed_standard_deviation():

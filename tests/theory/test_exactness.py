@@ -1,10 +1,12 @@
 """The estimator that training uses, against exact gradients: over every batch, in float64."""
 
+import itertools
+
 import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
-from exact_tools import MDP, PAPER, RULES, SPACE, counterfactuals, objective, subtracting
+from exact_tools import GAMMA, MDP, PAPER, RULES, SPACE, counterfactuals, objective, subtracting
 from gymnasium.wrappers import TimeLimit
 from toys import tiny
 
@@ -28,6 +30,8 @@ from sb3_sgmrl.theory import (
     expected_gradient,
     relative_error,
 )
+
+RETURN_FORMS = [name for name in SCORE_TERMS if name not in ("refitted_causal", "refitted", "linearized")]
 
 
 def predicted(task_returns):
@@ -125,18 +129,18 @@ def test_refitted_form_with_the_true_difference_has_no_bias(policy, rule, n_inne
     assert relative_error(estimate, exact) < 1e-10
 
 
+def tabular_model(**kwargs):
+    return tiny(SGMRL, TaskDistEnv(TimeLimit(gym.make("sb3_sgmrl:TabularMDP-v0", n_states=2, n_actions=2), 2)), **kwargs)
+
+
 @pytest.mark.parametrize("discounts", [(0.9, 0.9), (0.5, 0.9)], ids=str)
 @pytest.mark.parametrize("scaled", [False, True], ids=["", "scaled"])
-@pytest.mark.parametrize(
-    "variate", [name for name in SCORE_TERMS if name not in ("refitted_causal", "refitted", "linearized")]
-)
+@pytest.mark.parametrize("variate", RETURN_FORMS)
 def test_the_algorithm_itself_has_no_bias(policy, variate, scaled, discounts):
     """Through the method that ``train`` calls, with its own settings; inner and outer discount factors may differ."""
     inner, outer = discounts
     paper = {"gae_lambda": 1.0, "baseline": "none", "normalize": False, "discount_from": "episode", "time_reduction": "sum"}
-    model = tiny(
-        SGMRL,
-        TaskDistEnv(TimeLimit(gym.make("sb3_sgmrl:TabularMDP-v0", n_states=2, n_actions=2), 2)),
+    model = tabular_model(
         gamma=inner,
         inner_lr=0.4,
         outer_advantage={"gamma": outer, **paper},
@@ -156,6 +160,61 @@ def test_the_algorithm_itself_has_no_bias(policy, variate, scaled, discounts):
         policy, mdps, model.objective, [2, 1], lambda traces: model.meta_gradient(MetaRollout(tasks, traces)).gradient
     )
     assert relative_error(estimate, exact_gradient(policy, mdps, model.objective, 2, 1)) < 1e-10
+
+
+@pytest.mark.parametrize("n_outer_episodes", [1, 2])
+@pytest.mark.parametrize("baseline", ["linear", "none"])
+@pytest.mark.parametrize("time_reduction", ["mean", "sum"])
+@pytest.mark.parametrize("variate", RETURN_FORMS)
+def test_exact_forms_have_no_bias_with_the_default_outer_surrogate(
+    policy, variate, time_reduction, baseline, n_outer_episodes
+):
+    """Normalised, with a baseline fitted on the outer episodes. A discount from the step and λ < 1 are other objectives."""
+    model = tabular_model(
+        inner_lr=0.4,
+        outer_advantage={
+            "gamma": GAMMA,
+            "gae_lambda": 1.0,
+            "baseline": baseline,
+            "discount_from": "episode",
+            "time_reduction": time_reduction,
+        },
+        control_variate=variate,
+        score_coef=1.0,
+    )
+    scale = 0.7
+    model._score_memory.outer_scale.observe(np.array([scale]))
+    model.policy = policy.policy
+    estimate = expectation(
+        policy,
+        [MDP],
+        model.objective,
+        [2, n_outer_episodes],
+        lambda traces: model.meta_gradient(MetaRollout([np.zeros((2, 2, 3))], traces)).gradient,
+    )
+    exact = exact_gradient(policy, [MDP], model.objective, 2, 1)
+    assert relative_error({name: scale * value for name, value in estimate.items()}, exact) < 1e-9
+
+
+def test_the_first_iteration_has_the_scale_of_other_tasks(policy):
+    """It has no past. Over tasks that are drawn independently the direction has no bias."""
+    plain = {"gae_lambda": 1.0, "baseline": "none", "discount_from": "episode", "time_reduction": "sum"}
+    model = tabular_model(inner_lr=0.4, outer_advantage={"gamma": GAMMA, **plain}, control_variate="none", score_coef=1.0)
+    model.policy = policy.policy
+    mdps = [TabularMDP.random(2, 2, 1, np.random.default_rng(seed), deterministic=True) for seed in (2, 3)]
+    total = {name: th.zeros_like(value) for name, value in policy.parameters().items()}
+    for drawn in itertools.product(mdps, mdps):
+        of_pair = expectation(
+            policy,
+            drawn,
+            model.objective,
+            [2, 2],
+            lambda traces: model.meta_gradient(MetaRollout([None] * 2, traces)).gradient,
+        )
+        total = {name: total[name] + value for name, value in of_pair.items()}
+    exact = exact_gradient(policy, mdps, model.objective, 2, 1)
+    size, size_of_exact = (float(th.cat([v.flatten() for v in g.values()]).norm()) for g in (total, exact))
+    assert relative_error({name: value * size_of_exact / size for name, value in total.items()}, exact) < 1e-9
 
 
 @pytest.mark.parametrize("rule", RULES)

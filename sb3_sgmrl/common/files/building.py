@@ -230,7 +230,7 @@ def check_learned(settings: Mapping[str, Any], parameters: Mapping[str, th.Tenso
         if isinstance(learned, SignalWeights):
             is_right = all(_is_weight(weight, parameters) for weight in learned._weights.values())
         elif isinstance(learned, ScoreMemory):
-            regression, scaling = learned.task_regression, learned.scaling
+            regression, scaling, scale = learned.task_regression, learned.scaling, learned.outer_scale
             features = regression._features
             is_right = (
                 len(features) == len(regression._targets) <= regression.memory
@@ -238,6 +238,9 @@ def check_learned(settings: Mapping[str, Any], parameters: Mapping[str, th.Tenso
                 and all(vector.ndim == 1 and vector.dtype == np.float64 for vector in features)
                 and 0 < scaling.decay < 1
                 and scaling._sums.shape == VariateScaling()._sums.shape
+                and 0 < scale.decay < 1
+                and scale._sum >= 0
+                and scale._weight >= 0
             )
         else:
             continue
@@ -246,7 +249,8 @@ def check_learned(settings: Mapping[str, Any], parameters: Mapping[str, th.Tenso
 
 
 def _is_weight(weight: SignalWeight, parameters: Mapping[str, th.Tensor]) -> bool:
-    return (0 < weight.decay < 1 and weight._n >= 0 and weight._square >= 0) and all(
+    sums = (weight._n, weight._square, weight._nonzero_square, weight._nonzero)
+    return (0 < weight.decay < 1 and min(sums) >= 0) and all(
         name in parameters and mean.shape == parameters[name].shape and mean.dtype == parameters[name].dtype
         for name, mean in weight._mean.items()
     )

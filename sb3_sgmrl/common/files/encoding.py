@@ -17,7 +17,7 @@ from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule, Line
 from sb3_sgmrl.common.files.classes import class_of, name_of, qualified_name, similar
 from sb3_sgmrl.common.files.schedules import LinearToZero, NamedSchedule
 from sb3_sgmrl.gradient.score_weight import SignalWeight, SignalWeights
-from sb3_sgmrl.score_terms.control_variates import TaskRegression, VariateScaling
+from sb3_sgmrl.score_terms.control_variates import OuterScale, TaskRegression, VariateScaling
 from sb3_sgmrl.score_terms.names import ScoreMemory
 from sb3_sgmrl.util.archive import BadFileError
 from sb3_sgmrl.util.conformity import check_fields
@@ -25,7 +25,12 @@ from sb3_sgmrl.util.conformity import check_fields
 # the key for the kind of a JSON object; an object without this key is a dictionary
 _KIND = "@"
 # the state that algorithms learn besides the parameters
-_STATES: tuple[Any, ...] = (SignalWeight, SignalWeights, TaskRegression, VariateScaling, ScoreMemory)
+_STATES: tuple[Any, ...] = (SignalWeight, SignalWeights, TaskRegression, VariateScaling, OuterScale, ScoreMemory)
+# fields that older files lack, which then have their defaults
+_ADDED: dict[Any, dict[str, Callable[[], Any]]] = {
+    SignalWeight: {"_nonzero_square": float, "_nonzero": float},
+    ScoreMemory: {"outer_scale": OuterScale},
+}
 _PLAIN = (type(None), bool, int, str)
 
 
@@ -88,12 +93,16 @@ for _state in _STATES:
         _state.__name__,
         _Kind(
             _attributes(*(field.name for field in fields(_state))),
-            lambda _cls=_state, **parts: _cls(**check_fields(_cls, parts)),
+            lambda _cls=_state, **parts: _cls(**check_fields(_cls, {**_added(_cls), **parts})),
         ),
     )
 _BY_NAME = {name: kind for name, kind in _KINDS.values()}
 # mappings that have other keys than text, or whose order matters
 _MAPPINGS: dict[type, str] = {dict: "dict", OrderedDict: "ordered dict"}
+
+
+def _added(state: Any) -> dict[str, Any]:
+    return {name: make() for name, make in _ADDED.get(state, {}).items()}
 
 
 def _named_schedule(name: str, begin: float, end: float) -> Any:

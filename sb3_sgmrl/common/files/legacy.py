@@ -105,6 +105,8 @@ def read_legacy(file: IO[bytes], custom_objects: Mapping[str, Any] | None = None
         settings.pop(name, None)
     if "_task_regression" in settings:
         settings["_score_memory"] = ScoreMemory(settings.pop("_task_regression"), settings.pop("_variate_scaling"))
+    elif "_score_memory" in settings:  # fields that the file lacks have their defaults
+        settings["_score_memory"] = ScoreMemory(**vars(settings["_score_memory"]))
     return ModelFile(algorithm, settings, parameters)
 
 
