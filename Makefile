@@ -31,7 +31,10 @@ commit-checks: format type lint
 doc:
 	python -m sphinx -b html -W --keep-going docs docs/_build/html
 
+mutants:
+	python tests/mutation.py --sample 150 --seed 0
+
 clean:
 	rm -rf docs/_build
 
-.PHONY: pytest test-long type lint format check-codestyle commit-checks doc clean
+.PHONY: mutants pytest test-long type lint format check-codestyle commit-checks doc clean

@@ -178,7 +178,7 @@ def meta_gradient(
     if objective.score_limits and unweighted:
         assert not isinstance(objective.score_coef, (int, float))
         weights = cut_off_weights(objective.score_coef, objective.score_limits, unweighted)
-        if weights != objective.score_coef:  # Rare. Later inner steps enter the terms of earlier ones, so all is computed anew.
+        if weights != objective.score_coef:  # Rare. Later steps enter the terms of earlier ones, so all is computed anew.
             with_less = replace(objective, score_coef=weights, score_limits=())
             return meta_gradient(policy, with_less, score_coefficients, traces, executor)
     score_term = weighted_term(objective, 0, unweighted[0]) if unweighted else None

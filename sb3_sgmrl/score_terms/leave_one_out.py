@@ -26,7 +26,6 @@ from sb3_sgmrl.gradient.objective import MetaObjective, TaskPhase
 from sb3_sgmrl.policies.functional import FunctionalPolicy, Parameters
 from sb3_sgmrl.policies.likelihood import log_likelihood
 
-
 # With as many steps for each feature of the baseline, the residuals of a fit are at least 1/√2 of those of other episodes.
 _STEPS_PER_FEATURE = 2
 

@@ -67,9 +67,9 @@ class SGMRL(MetaOnPolicyAlgorithm):
 
     The default form of the score term is formula (C) of the documentation, split over the steps: the return after leaving each
     episode out is subtracted, to first order, with the baseline and the normalisation refitted. It is weighted by its own
-    signal to noise in earlier iterations. ``score_coef=1`` and an exact ``control_variate`` give an unbiased estimate, when the
-    outer surrogate has ``gae_lambda=1`` and ``discount_from="episode"``;
-    ``counterfactual`` is (C) without the expansion, and costs more; the others are much noisier.
+    signal to noise in earlier iterations. ``score_coef=1`` and an exact ``control_variate`` give an unbiased estimate when the
+    outer surrogate has ``gae_lambda=1`` and ``discount_from="episode"``. ``counterfactual`` is (C) without the expansion, and
+    costs more; the others are much noisier.
     """
 
     arguments: ClassVar[dict[str, Argument]] = {**MetaOnPolicyAlgorithm.arguments, **SCORE_ARGUMENTS}

@@ -160,7 +160,9 @@ VARIANTS = [(algorithm, {}) for algorithm in ALGORITHMS] + [
 
 
 @pytest.mark.parametrize(
-    ("algorithm", "settings"), [*VARIANTS, *((a, {"baseline": b}) for a in (SGMRL, EMAML) for b in ("critic", "none"))], ids=str
+    ("algorithm", "settings"),
+    [*VARIANTS, *((a, {"baseline": b}) for a in (SGMRL, EMAML) for b in ("critic", "none"))],
+    ids=str,
 )
 def test_nothing_is_learned_from_rewards_without_information(algorithm, settings):
     model = tiny(algorithm, point_vec(2), n_inner_steps=2, **settings)

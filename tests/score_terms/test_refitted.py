@@ -211,6 +211,35 @@ def test_to_split_makes_no_term_much_larger(settings, lengths):
     assert RefittedCausal(0.9).coefficients(step).norm() <= 10.001 * whole.norm()
 
 
+def test_episodes_that_are_alike_keep_the_weights_of_their_steps():
+    """As in discrete tasks. To leave one of them out changes nothing, so D_j is zero, but the actions had consequences."""
+    settings = SETTINGS["no baseline"]
+    one = inner_step(replace(settings, normalize=False), (7,))
+    batch = one.phase.batch
+    arrays = ("observations", "actions", "rewards", "mask")
+    many = replace(batch, **{name: np.repeat(getattr(batch, name), 4, axis=0) for name in arrays})
+    weights = np.repeat(one.phase.weighted.weights, 4, axis=0) / 4
+    index = th.arange(4).repeat_interleave(7)
+    samples = WeightedSamples(None, th.zeros(28), th.as_tensor(weights.ravel()), index, 4)
+    step = replace(
+        one,
+        phase=replace(one.phase, batch=many, weighted=replace(one.phase.weighted, weights=weights)),
+        samples=samples,
+        settings=replace(settings, normalize=False),
+        sensitivity=one.sensitivity.repeat(4),
+    )
+    np.testing.assert_allclose(Refitted().coefficients(step), 0, atol=1e-12)
+    assert RefittedCausal(0.5).coefficients(step).norm() > 1e-3
+
+
+@pytest.mark.parametrize(("n_episodes", "can_be_fitted"), [(3, False), (4, True)])
+def test_a_baseline_is_fitted_with_two_steps_for_each_feature(n_episodes, can_be_fitted):
+    """Eight features; without one of four episodes of six steps there are 18 steps, without one of three there are 12."""
+    step = inner_step(SETTINGS["default"], (6,) * n_episodes)
+    assert (left_out(step, SETTINGS["default"]).can_be_fitted == can_be_fitted).all()
+    assert left_out(step, SETTINGS["no baseline"]).can_be_fitted.all()
+
+
 def test_linearized_form_is_formula_c_where_nothing_is_refitted(settings):
     step = inner_step(settings)
     naive, refitted = Linearized().coefficients(step), Refitted().coefficients(step)
