@@ -162,9 +162,14 @@ def test_the_algorithm_itself_has_no_bias(policy, variate, scaled, discounts):
     assert relative_error(estimate, exact_gradient(policy, mdps, model.objective, 2, 1)) < 1e-10
 
 
-@pytest.mark.parametrize("n_outer_episodes", [1, 2])
-@pytest.mark.parametrize("baseline", ["linear", "none"])
-@pytest.mark.parametrize("time_reduction", ["mean", "sum"])
+DEFAULT_OUTER = ("mean", "linear", 1)
+OTHER_OUTER = [case for case in itertools.product(("mean", "sum"), ("linear", "none"), (1, 2)) if case != DEFAULT_OUTER]
+
+
+@pytest.mark.parametrize(
+    ("time_reduction", "baseline", "n_outer_episodes"),
+    [DEFAULT_OUTER, *(pytest.param(*case, marks=pytest.mark.slow) for case in OTHER_OUTER)],
+)
 @pytest.mark.parametrize("variate", RETURN_FORMS)
 def test_exact_forms_have_no_bias_with_the_default_outer_surrogate(
     policy, variate, time_reduction, baseline, n_outer_episodes
