@@ -32,7 +32,7 @@ doc:
 	python -m sphinx -b html -W --keep-going docs docs/_build/html
 
 mutants:
-	python tests/mutation.py --sample 150 --seed 0
+	python tests/mutation/mutation.py --sample 150 --seed 0
 
 clean:
 	rm -rf docs/_build

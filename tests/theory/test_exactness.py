@@ -213,7 +213,7 @@ def test_the_first_iteration_has_the_scale_of_other_tasks(policy):
             policy,
             drawn,
             model.objective,
-            [2, 2],
+            [2, 1],
             lambda traces: model.meta_gradient(MetaRollout([None] * 2, traces)).gradient,
         )
         total = {name: total[name] + value for name, value in of_pair.items()}

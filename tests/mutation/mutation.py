@@ -3,10 +3,10 @@ Mutation testing of the pure rooms.
 
 Each mutant changes one operator, comparison, constant, condition or return. The tests of the changed file run.
 
-    python tests/mutation.py --sample 150 --seed 0 --report mutants.csv
+    python tests/mutation/mutation.py --sample 150 --seed 0 --report mutants.csv
 
 The files are changed in a copy of the repository. A mutant is killed when its tests fail or take too long.
-``tests/mutants.md`` lists survivors that no test can notice.
+``tests/mutation/survivors.md`` lists survivors that no test can notice.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ import pytest
 import stable_baselines3.common.vec_env  # noqa: F401
 import torch  # noqa: F401
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 # the tests of each file, quick ones first
 TESTS: dict[str, list[str]] = {
     "gradient/advantages.py": ["tests/gradient/test_advantages.py", "tests/gradient/test_invariance.py"],
