@@ -21,7 +21,7 @@ from sb3_sgmrl.common.adaptation import AdaptiveModel, fit_to_model
 from sb3_sgmrl.common.evaluation import AdaptationReport, draw_test_tasks, evaluate_adaptation
 from sb3_sgmrl.util.arrays import read_arrays
 from sb3_sgmrl.util.files import replace_when_complete
-from sb3_sgmrl.util.validation import check_positive, check_seed
+from sb3_sgmrl.util.validation import check_path, check_positive, check_seed, check_verbosity, shown
 from sb3_sgmrl.vec_env.engines import make_task_env
 
 # the algorithms' default, for the number of columns before the model is known
@@ -81,8 +81,12 @@ class MetaEvalCallback(EventCallback):
         counts = {name: value for name, value in given.items() if value is not None}
         check_positive(n_tasks=n_tasks, eval_freq=eval_freq, **counts)
         check_seed(seed)
+        check_verbosity("verbose", verbose)
         for name, path in (("log_path", log_path), ("best_model_save_path", best_model_save_path)):
-            if path is not None and os.path.isfile(path):
+            if path is None:
+                continue
+            check_path(name, path)
+            if os.path.isfile(path):
                 raise ValueError(f"`{name}` must be a folder, but {path} is a file.")
         with _called_eval_env():
             self.eval_env = make_task_env(eval_env, n_tasks * (n_episodes or _USUAL_EPISODES))
@@ -225,6 +229,20 @@ class MetaEvalCallback(EventCallback):
         for name in ("obs_rms", "ret_rms"):
             if hasattr(training, name):
                 setattr(evaluation, name, deepcopy(getattr(training, name)))
+
+
+def check_callback(callback: Any) -> None:
+    """
+    Check the argument ``callback`` of ``learn``.
+
+    :param callback: Its value
+    :raises ValueError: When it is neither a callback, a function, a list of callbacks nor None
+    """
+    given = callback if isinstance(callback, list) else [] if callback is None else [callback]
+    for one in given:
+        is_function = callable(one) and not isinstance(one, type) and not isinstance(callback, list)
+        if not isinstance(one, BaseCallback) and not is_function:
+            raise ValueError(f"`callback` must be a BaseCallback, a list of them, or a function, got {shown(one)}.")
 
 
 @contextmanager

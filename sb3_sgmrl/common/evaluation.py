@@ -21,7 +21,7 @@ from sb3_sgmrl.data.batch import PhaseBatch
 from sb3_sgmrl.data.streams import EVALUATION
 from sb3_sgmrl.util.files import replace_when_complete
 from sb3_sgmrl.util.progress import with_progress
-from sb3_sgmrl.util.validation import check_positive, check_seed
+from sb3_sgmrl.util.validation import check_bool, check_positive, check_seed, shown
 from sb3_sgmrl.vec_env.borrowing import borrowed_workers
 from sb3_sgmrl.vec_env.task_workers import ask, check_tasks
 
@@ -156,7 +156,7 @@ def check_task_list(tasks: Any) -> None:
     :raises ValueError: When it is not a list, or is empty
     """
     if isinstance(tasks, str) or not isinstance(tasks, (Sequence, np.ndarray)) or getattr(tasks, "shape", None) == ():
-        raise ValueError(f"`tasks` must be a list of tasks, got {tasks!r}.")
+        raise ValueError(f"`tasks` must be a list of tasks, got {shown(tasks)}.")
     if len(tasks) == 0:
         raise ValueError("`tasks` must hold at least one task.")
 
@@ -244,6 +244,9 @@ def evaluate_adaptation(
     :return: The report
     :raises ValueError: When a count is not positive, there are no tasks, or the environment does not match the model
     """
+    if not isinstance(model, AdaptiveModel):
+        raise ValueError(f"`model` must be a trained model, such as an SGMRL, got {shown(model)}.")
+    check_bool("progress_bar", progress_bar)
     n_episodes = model.n_episodes if n_episodes is None else n_episodes
     check_positive(n_tasks=n_tasks, n_steps=n_steps, n_episodes=n_episodes)
     check_seed(seed)

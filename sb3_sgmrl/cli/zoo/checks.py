@@ -10,11 +10,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-import torch as th
 import yaml
 from rl_zoo3 import exp_manager
 from rl_zoo3.utils import get_class_by_name
-from stable_baselines3.common.utils import get_device
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_sgmrl.common.arguments import argument_names
@@ -36,19 +34,6 @@ def evaluated(text: str) -> Any:
     :return: The value
     """
     return eval(text, dict(vars(exp_manager)))
-
-
-def check_device(device: th.device | str) -> None:
-    """
-    Check the option ``--device``.
-
-    :param device: The device
-    :raises ValueError: When PyTorch has no such device
-    """
-    try:
-        get_device(device)
-    except RuntimeError as error:
-        raise ValueError(f"`--device` must be a PyTorch device, such as cpu or cuda, got {device}.") from error
 
 
 @contextmanager

@@ -36,7 +36,7 @@ from sb3_sgmrl.common.meta_algorithm import MetaOnPolicyAlgorithm
 from sb3_sgmrl.common.saving import read_file
 from sb3_sgmrl.data.streams import EVAL_SEED, REPORT_SEED
 from sb3_sgmrl.tasks.task_dist_env import TaskDistEnv
-from sb3_sgmrl.util.validation import check_positive
+from sb3_sgmrl.util.validation import check_device, check_positive
 from sb3_sgmrl.vec_env.engines import DEFAULT_WORKERS, as_task_vec_env
 from sb3_sgmrl.vec_env.task_workers import known_horizon
 
@@ -80,7 +80,7 @@ class MetaExperimentManager(ExperimentManager):
 
     def __init__(self, *args: Any, meta: MetaOptions | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        zoo_checks.check_device(self.device)
+        check_device("--device", self.device)
         if self.continue_training:
             check_algorithm(self.trained_agent, self.algo)
         for option, count in (("--eval-episodes", self.n_eval_episodes), ("--n-eval-envs", self.n_eval_envs)):
