@@ -24,6 +24,7 @@ from sb3_sgmrl.util.validation import (
     check_bool,
     check_choice,
     check_device,
+    check_inner_steps,
     check_mapping,
     check_model_seed,
     check_path,
@@ -191,7 +192,7 @@ ARGUMENTS: dict[str, Argument] = {
     "n_outer_episodes": Argument(
         "The number of episodes per task of the adapted policy; ``n_episodes`` when None", optional(positive)
     ),
-    "n_inner_steps": Argument("The number ζ of inner steps", positive),
+    "n_inner_steps": Argument("The number ζ of inner steps", check_inner_steps),
     "inner_lr": Argument("The step size α of an inner step", _inner_lr),
     "inner_lr_learning_rate": Argument(
         "The rate at which step sizes are learned, all starting at ``inner_lr``. Adam follows "

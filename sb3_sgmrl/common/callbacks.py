@@ -76,6 +76,10 @@ class MetaEvalCallback(EventCallback):
         seed: int = 0,
         verbose: int = 1,
     ) -> None:
+        events = {"callback_on_new_best": callback_on_new_best, "callback_after_eval": callback_after_eval}
+        for name, event in events.items():
+            if event is not None and not isinstance(event, BaseCallback):
+                raise ValueError(f"`{name}` must be a BaseCallback, got {shown(event)}.")
         super().__init__(callback_after_eval, verbose)
         given = {"n_steps": n_steps, "n_episodes": n_episodes}
         counts = {name: value for name, value in given.items() if value is not None}
@@ -250,8 +254,8 @@ def _called_eval_env() -> Iterator[None]:
     """Name the argument of the callback in errors about an environment."""
     try:
         yield
-    except ValueError as error:
-        raise ValueError(str(error).replace("`env`", "`eval_env`")) from error
+    except (ValueError, TypeError) as error:
+        raise type(error)(str(error).replace("`env`", "`eval_env`")) from error
 
 
 def _task_array(tasks: Sequence[Any]) -> np.ndarray:

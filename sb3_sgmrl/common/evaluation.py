@@ -21,7 +21,7 @@ from sb3_sgmrl.data.batch import PhaseBatch
 from sb3_sgmrl.data.streams import EVALUATION
 from sb3_sgmrl.util.files import replace_when_complete
 from sb3_sgmrl.util.progress import with_progress
-from sb3_sgmrl.util.validation import check_bool, check_positive, check_seed, shown
+from sb3_sgmrl.util.validation import check_bool, check_inner_steps, check_positive, check_seed, shown
 from sb3_sgmrl.vec_env.borrowing import borrowed_workers
 from sb3_sgmrl.vec_env.task_workers import ask, check_tasks
 
@@ -248,7 +248,8 @@ def evaluate_adaptation(
         raise ValueError(f"`model` must be a trained model, such as an SGMRL, got {shown(model)}.")
     check_bool("progress_bar", progress_bar)
     n_episodes = model.n_episodes if n_episodes is None else n_episodes
-    check_positive(n_tasks=n_tasks, n_steps=n_steps, n_episodes=n_episodes)
+    check_positive(n_tasks=n_tasks, n_episodes=n_episodes)
+    check_inner_steps("n_steps", n_steps)
     check_seed(seed)
     if tasks is not None:
         check_task_list(tasks)

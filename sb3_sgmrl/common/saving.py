@@ -27,7 +27,7 @@ from sb3_sgmrl.common.files.statistics import saved_normalizer, statistics_of, w
 from sb3_sgmrl.policies.functional import FunctionalPolicy
 from sb3_sgmrl.util.archive import BadFileError, is_archive
 from sb3_sgmrl.util.files import replace_when_complete, with_zip_suffix
-from sb3_sgmrl.util.validation import check_names
+from sb3_sgmrl.util.validation import check_mapping, check_names, check_path
 
 SelfSafelySaved = TypeVar("SelfSafelySaved", bound="SafelySaved")
 
@@ -101,7 +101,10 @@ def _opened(path: SavePath) -> Iterator[io.BufferedIOBase]:
             finally:
                 path.seek(position)
             return
+        check_path("path", path)
         file = pathlib.Path(path)
+        if not file.name:
+            raise FileNotFoundError(f"There is no model at `path` {path}, which is a folder: name the file.")
         if not file.is_file() and file.suffix != ".zip" and with_zip_suffix(file).is_file():
             file = with_zip_suffix(file)
         if file.is_dir():
@@ -215,6 +218,8 @@ class SafelySaved(BaseAlgorithm):
         check_names(kwargs, argument_names(cls).union(of_load), f"is not an argument of {cls.__name__}")
         seed = kwargs.pop("seed", None)
         check_arguments(cls.arguments, {**kwargs, "seed": seed, "device": device})
+        if custom_objects is not None:
+            check_mapping("custom_objects", custom_objects)
         file = read_file(path, trusted, custom_objects)
         # a file holds learned step sizes with their optimiser, or neither; load cannot change that
         of_step_sizes = ["inner_lr_learning_rate", "inner_lr_per"]

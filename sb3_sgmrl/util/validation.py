@@ -14,6 +14,10 @@ import torch as th
 
 # the characters of a value in an error
 _SHOWN = 200
+# counts above it would be kept in lists that no machine holds
+_LARGEST_COUNT = 10**9
+# an inner step plays a whole phase of episodes
+_MOST_INNER_STEPS = 1000
 # seeds of SB3, which seeds numpy's global generator
 LARGEST_SEED = 2**32 - 1
 
@@ -107,6 +111,21 @@ def check_positive(**counts: Any) -> None:
     for name, value in counts.items():
         if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
             raise ValueError(f"`{name}` must be a positive integer, got {shown(value)}.")
+        if value > _LARGEST_COUNT:
+            raise ValueError(f"`{name}` must be a positive integer of at most {_LARGEST_COUNT}, got {shown(value)}.")
+
+
+def check_inner_steps(name: str, value: Any) -> None:
+    """
+    Check a number of inner steps.
+
+    :param name: The name of the argument
+    :param value: The value of the argument
+    :raises ValueError: When it is not a positive integer, or absurdly large
+    """
+    check_positive(**{name: value})
+    if value > _MOST_INNER_STEPS:
+        raise ValueError(f"`{name}` must be a positive integer of at most {_MOST_INNER_STEPS}, got {value!r}.")
 
 
 def check_names(names: Iterable[str], known: Iterable[str], complaint: str) -> None:
