@@ -205,9 +205,13 @@ class MetaEvalCallback(EventCallback):
         self.last_report = report
         self._timesteps.append(self.num_timesteps)
         self._results.append(report.returns)
+        means = report.mean_returns
+        # the model before its evaluation: a kill in between repeats the evaluation, and leaves the best model
+        is_best = means[-1] > self.best_mean_reward
+        if is_best and self.best_model_save_path is not None:
+            self.model.save(os.path.join(self.best_model_save_path, "best_model"))
         if self._file is not None:
             self._write(self._file)
-        means = report.mean_returns
         for k, mean in enumerate(means):
             self.logger.record(f"eval/mean_reward_after_{k}", float(mean))
         self.logger.record("eval/mean_reward", float(means[-1]))
@@ -216,10 +220,8 @@ class MetaEvalCallback(EventCallback):
         self.logger.dump(self.num_timesteps)
         if self.verbose >= 1:
             print(f"Evaluation after {self.num_timesteps} samples\n{report}")
-        if means[-1] > self.best_mean_reward:
+        if is_best:
             self.best_mean_reward = float(means[-1])
-            if self.best_model_save_path is not None:
-                self.model.save(os.path.join(self.best_model_save_path, "best_model"))
             if self.callback_on_new_best is not None:
                 self._go_on = self.callback_on_new_best.on_step() and self._go_on
         if self.callback is not None:

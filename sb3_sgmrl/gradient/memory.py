@@ -15,23 +15,30 @@ from sb3_sgmrl.gradient.baselines import MANY_FEATURES, n_baseline_features
 _SLOW_BASELINE = 1500
 
 
-def check_memory(n_episodes: int, n_steps: int, observation_space: spaces.Space, action_space: spaces.Space) -> None:
+def check_memory(
+    n_episodes: int,
+    n_steps: int,
+    observation_space: spaces.Space,
+    action_space: spaces.Space,
+    what: str = "A meta-iteration",
+    smaller: str = "`meta_batch_size`, `n_episodes` or the time limit of `env`",
+) -> None:
     """
-    Check that a meta-iteration fits into memory.
+    Check that episodes fit into memory.
 
     :param n_episodes: The number of episodes of a meta-iteration, which keeps all of them
     :param n_steps: The number of steps of the longest episode
     :param observation_space: The space of the environment
     :param action_space: The space of the environment
+    :param what: What plays the episodes, for the error
+    :param smaller: What must be smaller, for the error
     :raises ValueError: When the episodes do not fit into the machine's memory
     """
     parts = observation_space.spaces.values() if isinstance(observation_space, spaces.Dict) else [observation_space]
     per_step = sum(math.prod(part.shape or ()) * np.dtype(part.dtype).itemsize for part in parts)
     # the bytes of an action, a reward, a weight and a flag
     per_step += math.prod(action_space.shape or ()) * 4 + 8 + 8 + 1
-    _check_fits(
-        "A meta-iteration", n_episodes * n_steps * per_step, "`meta_batch_size`, `n_episodes` or the time limit of `env`"
-    )
+    _check_fits(what, n_episodes * n_steps * per_step, smaller)
 
 
 def check_linear_baseline(n_episodes: int, n_steps: int, observation_space: spaces.Space) -> None:

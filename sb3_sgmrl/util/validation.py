@@ -111,7 +111,7 @@ def check_positive(**counts: Any) -> None:
     for name, value in counts.items():
         if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
             raise ValueError(f"`{name}` must be a positive integer, got {shown(value)}.")
-        if value > _LARGEST_COUNT:
+        if int(value) > _LARGEST_COUNT:
             raise ValueError(f"`{name}` must be a positive integer of at most {_LARGEST_COUNT}, got {shown(value)}.")
 
 
@@ -140,7 +140,7 @@ def check_names(names: Iterable[str], known: Iterable[str], complaint: str) -> N
     known = sorted(known)
     for name in names:
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
+            close = difflib.get_close_matches(str(name), known, n=1)
             hint = f"did you mean {close[0]!r}?" if close else f"choose one of {', '.join(known)}."
             raise ValueError(f"{name!r} {complaint}: {hint}")
 
