@@ -30,6 +30,7 @@ from sb3_sgmrl.gradient.step_sizes import StepSizes
 from sb3_sgmrl.outer_steps.base import OptimizerStep, OuterProblem, OuterStep
 from sb3_sgmrl.outer_steps.clipped_epochs import ClippedEpochs
 from sb3_sgmrl.score_terms.base import TermContext
+from sb3_sgmrl.util.interrupts import undisturbed
 from sb3_sgmrl.util.threads import thread_pool
 from sb3_sgmrl.util.validation import check_bool, check_path, check_positive, is_number, shown
 from sb3_sgmrl.vec_env.borrowing import tasks_released_afterwards
@@ -208,8 +209,9 @@ class MetaOnPolicyAlgorithm(AdaptiveModel):
         try:
             yield
         finally:
-            boundary, self._boundary = self._boundary, None
-            boundary.restore(self)
+            with undisturbed():
+                boundary, self._boundary = self._boundary, None
+                boundary.restore(self)
 
     def save(self, path: SavePath, exclude: Iterable[str] | None = None, include: Iterable[str] | None = None) -> None:
         """
@@ -223,11 +225,12 @@ class MetaOnPolicyAlgorithm(AdaptiveModel):
         if self._boundary is None:
             return super().save(path, exclude, include)
         present = self._present()
-        self._boundary.restore(self)
-        try:
-            super().save(path, exclude, include)
-        finally:
-            present.restore(self)
+        with undisturbed():
+            self._boundary.restore(self)
+            try:
+                super().save(path, exclude, include)
+            finally:
+                present.restore(self)
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "_boundary"]
