@@ -109,7 +109,7 @@ def _opened(path: SavePath) -> Iterator[io.BufferedIOBase]:
             file = with_zip_suffix(file)
         if file.is_dir():
             raise FileNotFoundError(f"There is no model at `path` {path}, which is a folder: name the file.")
-        if not file.exists():
+        if not file.is_file():  # reading a pipe would wait for its writer
             raise FileNotFoundError(f"There is no model at `path` {with_zip_suffix(file)}.")
         with open(file, "rb") as opened:
             yield opened
