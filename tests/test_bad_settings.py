@@ -252,7 +252,7 @@ def test_more_than_the_machine_has_memory_for(tmp_path, monkeypatch):
     small, large = (tiny(SGMRL, point(), meta_batch_size=n) for n in (1, 100))
     for name, model in {"small": small, "large": large}.items():
         model.save(tmp_path / name)
-    monkeypatch.setattr("sb3_sgmrl.common.arguments.os.sysconf", lambda name: 200)
+    monkeypatch.setattr("sb3_sgmrl.gradient.memory.os.sysconf", lambda name: 200)
     SGMRL.load(tmp_path / "small", env=point())
     with pytest.raises(ValueError, match=too_much):
         SGMRL.load(tmp_path / "large", env=point())

@@ -17,6 +17,7 @@ import gymnasium as gym
 from gymnasium.error import Error as GymnasiumError
 
 from sb3_sgmrl.util.files import replace_when_complete
+from sb3_sgmrl.util.interrupts import QuickPresses
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -60,6 +61,8 @@ def run_program(main: Callable[[], int]) -> NoReturn:
 
     :param main: The command; it returns the exit code
     """
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, QuickPresses())
     code = main()
     if code == INTERRUPTED:  # further Ctrl-C would only end the end by a traceback
         signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from functools import partial
 from importlib.util import find_spec
 from types import SimpleNamespace
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from sb3_sgmrl.algorithms import ALGORITHMS
 from sb3_sgmrl.cli.command_line import check_output, import_env, run_command
 from sb3_sgmrl.cli.trained_model import TRUSTED
+from sb3_sgmrl.util.validation import LARGEST_SEED
 
 _DESCRIPTION = """\
 Train on a task family with RL Zoo, then adapt to new tasks and report the returns before and after each inner step.
@@ -44,6 +45,18 @@ RL Zoo's options below apply as well, with these differences:
   --progress         on by default in a terminal
   --verbose          2 also shows the tracebacks of errors
 """
+
+
+# the options of RL Zoo that it does not check; -1 is the default of the first two
+_RANGES = {
+    "num_threads": (1, 1024),
+    "seed": (0, LARGEST_SEED),
+    "n_jobs": (1, 1024),
+    "n_trials": (1, 10**9),
+    "n_startup_trials": (0, 10**9),
+    "max_total_trials": (1, 10**9),
+    "trial_id": (0, 10**9),
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -108,6 +121,23 @@ class _ZooParser(argparse.ArgumentParser):
         :raises ValueError: Always
         """
         raise ValueError(f"{message}; `--help` shows the options, which cannot be abbreviated.")
+
+    def parse_args(self, *args: Any, **kwargs: Any) -> Any:
+        """
+        Parse and check the options that RL Zoo uses unchecked.
+
+        :param args: As in argparse
+        :param kwargs: As in argparse
+        :return: The options
+        :raises ValueError: When a number is outside its range
+        """
+        options = super().parse_args(*args, **kwargs)
+        for name, (least, most) in _RANGES.items():
+            value = getattr(options, name)
+            is_default = value is None or (value == -1 and name in ("num_threads", "seed"))
+            if not is_default and not least <= value <= most:
+                raise ValueError(f"`--{name.replace('_', '-')}` must be an integer from {least} to {most}, got {value}.")
+        return options
 
 
 def make_parser(prog: str, description: str, epilog: str) -> argparse.ArgumentParser:

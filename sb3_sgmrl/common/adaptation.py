@@ -20,7 +20,7 @@ from sb3_sgmrl.common.saving import with_saved_statistics
 from sb3_sgmrl.data.batch import PhaseBatch, check_episodes
 from sb3_sgmrl.data.streams import ADAPTATION
 from sb3_sgmrl.gradient.baselines import BASELINES
-from sb3_sgmrl.util.validation import check_positive, check_seed
+from sb3_sgmrl.util.validation import check_inner_steps, check_positive, check_seed
 from sb3_sgmrl.vec_env.borrowing import borrowed_workers
 from sb3_sgmrl.vec_env.engines import close_task_env, make_task_env
 from sb3_sgmrl.vec_env.task_workers import ask, check_tasks
@@ -146,7 +146,8 @@ class AdaptiveModel(MetaModel):
         :return: The adapted policies after 1, …, ``n_steps`` inner steps
         :raises ValueError: As in :meth:`adapt`
         """
-        check_positive(n_steps=n_steps, n_episodes=self.n_episodes if n_episodes is None else n_episodes)
+        check_inner_steps("n_steps", n_steps)
+        check_positive(n_episodes=self.n_episodes if n_episodes is None else n_episodes)
         check_seed(seed)
         # all phases are weighed for an inner step, because nothing is played after the last one
         policy, objective = self.functional, replace(self.objective, outer=self.objective.inner)

@@ -9,29 +9,34 @@ from __future__ import annotations
 
 import inspect
 import math
-import os
 import textwrap
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal, TypeVar, get_args
 
-import numpy as np
-import torch as th
-from gymnasium import spaces
-from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.policies import ActorCriticPolicy
 
-from sb3_sgmrl.gradient.advantages import AdvantageSettings
-from sb3_sgmrl.gradient.baselines import MANY_FEATURES, n_baseline_features
+from sb3_sgmrl.gradient.advantages import AdvantageSettings, DiscountStart, TimeReduction
+from sb3_sgmrl.gradient.baselines import BaselineName
 from sb3_sgmrl.gradient.inner import InnerSurrogateName
 from sb3_sgmrl.gradient.step_sizes import StepSizeOwner
-from sb3_sgmrl.util.validation import check_choice, check_positive, is_number, is_positive_and_finite
+from sb3_sgmrl.util.validation import (
+    check_bool,
+    check_choice,
+    check_device,
+    check_inner_steps,
+    check_mapping,
+    check_model_seed,
+    check_path,
+    check_positive,
+    check_verbosity,
+    is_number,
+    is_positive_and_finite,
+    shown,
+)
+from sb3_sgmrl.vec_env.engines import EngineName
 
 Algorithm = TypeVar("Algorithm", bound=type[BaseAlgorithm])
-# the number of unknowns above which the linear baseline warns
-_SLOW_BASELINE = 1500
 # called with the name and the value; raises a ValueError
 Check = Callable[[str, Any], None]
 # ``learning`` affects results, ``playing`` only speed; ``run`` belongs to one run; ``model`` has no number or name
@@ -46,11 +51,13 @@ class Argument:
     :param doc: The description, as after ``:param name:``
     :param check: The check, which raises a ValueError for a value outside the range; None accepts every value
     :param kind: The kind, see ``Kind``
+    :param instead: What to do instead of setting the attribute of a finished model; None when setting it has an effect
     """
 
     doc: str
     check: Check | None = None
     kind: Kind = "learning"
+    instead: str | None = None
 
 
 def positive(name: str, value: Any) -> None:
@@ -98,66 +105,94 @@ def fraction(name: str, value: Any) -> None:
     :raises ValueError: When it is not a number in [0, 1]
     """
     if not (is_number(value) and 0 <= value <= 1):
-        raise ValueError(f"`{name}` must lie in [0, 1], got {value!r}.")
+        raise ValueError(f"`{name}` must lie in [0, 1], got {shown(value)}.")
+
+
+def scheduled(check: Check) -> Check:
+    """
+    Make a check that also accepts a function of the remaining progress.
+
+    :param check: The check of a value
+    :return: The same check, which accepts a function whose value at the beginning passes
+    """
+
+    def check_value(name: str, value: Any) -> None:
+        if not callable(value):
+            return check(name, value)
+        try:
+            at_beginning = value(1.0)
+        except Exception as error:
+            raise ValueError(
+                f"`{name}` must be a number, or a function of the remaining progress, got {shown(value)}: {error}."
+            ) from error
+        check(f"{name}(1.0)", at_beginning)
+
+    return check_value
 
 
 def _learning_rate(name: str, value: Any) -> None:
-    if not callable(value) and not (is_number(value) and math.isfinite(value) and value >= 0):
-        raise ValueError(f"`{name}` must be a finite number of at least 0, or a function, got {value!r}.")
+    if not (is_number(value) and math.isfinite(value) and value >= 0):
+        raise ValueError(f"`{name}` must be a finite number of at least 0, or a function, got {shown(value)}.")
 
 
 def _inner_lr(name: str, value: Any) -> None:
     if not is_positive_and_finite(value):
-        raise ValueError(f"`{name}` must be positive and finite, got {value!r}.")
+        raise ValueError(f"`{name}` must be positive and finite, got {shown(value)}.")
 
 
 def _step_size_rate(name: str, value: Any) -> None:
     if not is_positive_and_finite(value):
-        raise ValueError(f"`{name}` must be positive and finite, or None for fixed step sizes, got {value!r}.")
+        raise ValueError(f"`{name}` must be positive and finite, or None for fixed step sizes, got {shown(value)}.")
 
 
 def _patterns(name: str, value: Any) -> None:
     patterns = [value] if isinstance(value, str) else value
     if not (isinstance(patterns, Sequence) and len(patterns) > 0 and all(isinstance(one, str) for one in patterns)):
-        raise ValueError(f"`{name}` must be a pattern of parameter names, a list of them, or None for all, got {value!r}.")
+        raise ValueError(
+            f"`{name}` must be a pattern of parameter names, a list of them, or None for all, got {shown(value)}."
+        )
 
 
 def _max_norm(name: str, value: Any) -> None:
     if not (is_number(value) and value > 0):
-        raise ValueError(f"`{name}` must be positive, or None for no clipping, got {value!r}.")
+        raise ValueError(f"`{name}` must be positive, or None for no clipping, got {shown(value)}.")
 
 
 def _clip_range(name: str, value: Any) -> None:
-    if not callable(value) and not is_positive_and_finite(value):
-        raise ValueError(f"`{name}` must be positive and finite, or a function, got {value!r}.")
+    if not is_positive_and_finite(value):
+        raise ValueError(f"`{name}` must be positive and finite, or a function, got {shown(value)}.")
 
 
 def _target_kl(name: str, value: Any) -> None:
     if not is_positive_and_finite(value):
-        raise ValueError(f"`{name}` must be positive and finite, or None for no limit, got {value!r}.")
+        raise ValueError(f"`{name}` must be positive and finite, or None for no limit, got {shown(value)}.")
 
 
 def _advantage_settings(name: str, value: Any) -> None:
+    check_mapping(name, value)
     settings = tuple(setting.name for setting in fields(AdvantageSettings))
     for key in value:
         if key not in settings:
             raise ValueError(f"`{name}` must hold only {', '.join(settings)}, got {key!r}.")
+    check_bool(f"{name}['normalize']", value.get("normalize", True))
 
 
+# what to do instead of setting an attribute
+_NEW_MODEL, _OTHER_WORKERS = "make a new model", "pass a VecEnv to set_env"
 ARGUMENTS: dict[str, Argument] = {
     "policy": Argument("The policy: ``MlpPolicy``, ``CnnPolicy``, ``MultiInputPolicy`` or a class", kind="model"),
     "env": Argument(
         "The :class:`~sb3_sgmrl.TaskDistEnv`, a VecEnv of them, or the id of a registered task family", kind="model"
     ),
     "learning_rate": Argument(
-        "The step size of the meta-optimiser: a number or a function of the remaining progress", _learning_rate
+        "The step size of the meta-optimiser: a number or a function of the remaining progress", scheduled(_learning_rate)
     ),
     "meta_batch_size": Argument("The number of tasks per meta-iteration", positive),
     "n_episodes": Argument("The number of episodes per task in each adaptation phase", positive),
     "n_outer_episodes": Argument(
         "The number of episodes per task of the adapted policy; ``n_episodes`` when None", optional(positive)
     ),
-    "n_inner_steps": Argument("The number ζ of inner steps", positive),
+    "n_inner_steps": Argument("The number ζ of inner steps", check_inner_steps),
     "inner_lr": Argument("The step size α of an inner step", _inner_lr),
     "inner_lr_learning_rate": Argument(
         "The rate at which step sizes are learned, all starting at ``inner_lr``. Adam follows "
@@ -175,27 +210,30 @@ ARGUMENTS: dict[str, Argument] = {
         "(ANIL), or a list of patterns. The others are learned, but not adapted. None adapts all",
         optional(_patterns),
     ),
-    "gamma": Argument("The discount factor"),
-    "gae_lambda": Argument("The λ of generalised advantage estimation"),
+    "gamma": Argument("The discount factor", fraction),
+    "gae_lambda": Argument("The λ of generalised advantage estimation", fraction),
     "baseline": Argument(
         "The baseline: ``linear`` (features of observation and time, fitted per task and phase), ``critic`` (the policy's "
-        "value net, trained on all episodes) or ``none``"
+        "value net, trained on all episodes) or ``none``",
+        one_of(BaselineName),
     ),
-    "normalize_advantage": Argument("Whether to normalise the advantages of each task and phase"),
+    "normalize_advantage": Argument("Whether to normalise the advantages of each task and phase", check_bool),
     "discount_from": Argument(
         "The start of discounting: ``step`` discounts rewards-to-go from their step, as is customary; ``episode`` from the "
-        "start of the episode, as in eq. (4) of the paper"
+        "start of the episode, as in eq. (4) of the paper",
+        one_of(DiscountStart),
     ),
     "time_reduction": Argument(
         "The reduction over time: ``mean`` takes means over all steps; ``sum`` takes sums over the steps of an episode and "
-        "means over episodes, as in the paper"
+        "means over episodes, as in the paper",
+        one_of(TimeReduction),
     ),
     "outer_advantage": Argument(
         "The settings of :class:`~sb3_sgmrl.gradient.advantages.AdvantageSettings` that differ in the outer surrogate",
         optional(_advantage_settings),
     ),
     "inner_surrogate": Argument("The inner surrogate: ``pathwise``, ``lvc`` or ``dice``", one_of(InnerSurrogateName)),
-    "first_order": Argument("Whether to leave out second derivatives"),
+    "first_order": Argument("Whether to leave out second derivatives", check_bool),
     "max_grad_norm": Argument("The norm the meta-gradient is clipped at; None does not clip", optional(_max_norm)),
     "n_epochs": Argument(
         "The number of outer steps on the episodes of a meta-iteration; later steps follow a clipped local "
@@ -204,7 +242,7 @@ ARGUMENTS: dict[str, Argument] = {
     ),
     "clip_range": Argument(
         "The clip range ε of likelihood ratios, with ``n_epochs`` above 1: a number or a function of the remaining progress",
-        _clip_range,
+        scheduled(_clip_range),
     ),
     "target_kl": Argument(
         "The KL divergence of the adapted policies at which the epochs end early, as in SB3's PPO; None sets no limit",
@@ -213,24 +251,34 @@ ARGUMENTS: dict[str, Argument] = {
     "vf_epochs": Argument(
         'The number of gradient steps on the value loss per meta-iteration, with ``baseline="critic"``', positive
     ),
-    "n_envs": Argument("The number of workers made from a single environment; None chooses", kind="playing"),
+    "n_envs": Argument(
+        "The number of workers made from a single environment; None chooses", optional(positive), "playing", _OTHER_WORKERS
+    ),
     "engine": Argument(
         "The engine that plays a single environment: ``batched`` is the batched form of a registered family; ``in_process`` "
         "are clones in this process; ``subprocess`` are clones in one process per processor; ``auto`` takes the batched form "
         "where there is one, else clones in this process",
-        kind="playing",
+        one_of(EngineName),
+        "playing",
+        _OTHER_WORKERS,
     ),
     "n_threads": Argument("The number of threads for gradients; None takes one per processor", optional(positive), "playing"),
-    "stats_window_size": Argument("The number of episodes that the rollout statistics average over", kind="log"),
-    "tensorboard_log": Argument("The folder of TensorBoard logs; None writes none", kind="run"),
+    "stats_window_size": Argument(
+        "The number of episodes that the rollout statistics average over", positive, "log", _NEW_MODEL
+    ),
+    "tensorboard_log": Argument("The folder of TensorBoard logs; None writes none", optional(check_path), "run"),
     "policy_kwargs": Argument(
         "The further arguments of the policy; without ``ortho_init`` its layers start with Glorot-uniform weights and "
-        "zero biases"
+        "zero biases",
+        optional(check_mapping),
+        instead=_NEW_MODEL,
     ),
-    "verbose": Argument("The verbosity: 0 no output, 1 info, 2 debug", kind="run"),
-    "seed": Argument("The seed of everything random; None draws one", kind="run"),
-    "device": Argument("The device of the policy", kind="run"),
-    "_init_setup_model": Argument("Whether to build the network at construction", kind="run"),
+    "verbose": Argument("The verbosity: 0 no output, 1 info, 2 debug", check_verbosity, "run"),
+    "seed": Argument(
+        "The seed of everything random; None draws one", optional(check_model_seed), "run", "call set_random_seed(seed)"
+    ),
+    "device": Argument("The device of the policy", check_device, "run", "pass it to load"),
+    "_init_setup_model": Argument("Whether to build the network at construction", check_bool, "run"),
 }
 
 
@@ -261,82 +309,29 @@ def argument_names(algorithm: type[BaseAlgorithm], *kinds: Kind) -> set[str]:
     return {name for name, argument in table.items() if not kinds or argument.kind in kinds} - {"_init_setup_model"}
 
 
-def check_arguments(model: Any) -> None:
+def check_arguments(arguments: Mapping[str, Argument], values: Mapping[str, Any]) -> None:
     """
-    Check the values of all arguments.
+    Check the values of arguments.
 
-    :param model: An algorithm whose constructor arguments are set as attributes
+    :param arguments: The table of arguments
+    :param values: The values by name; arguments that are missing here are not checked
     :raises ValueError: When an argument is outside its range; the message names the first one
     """
-    for name, argument in model.arguments.items():
-        if argument.check is not None:
-            argument.check(name, getattr(model, name))
+    for name, argument in arguments.items():
+        if argument.check is not None and name in values:
+            argument.check(name, values[name])
 
 
-def check_policy(policy_class: Any, policy_kwargs: dict[str, Any]) -> None:
+def check_change(arguments: Mapping[str, Argument], name: str, value: Any) -> None:
     """
-    Check that meta-learning supports a policy.
+    Check an attribute of a finished model before it is set.
 
-    :param policy_class: The class of the policy
-    :param policy_kwargs: The further arguments of the policy
-    :raises ValueError: When the policy is no ActorCriticPolicy, is recurrent or uses gSDE, or the optimiser is LBFGS
+    :param arguments: The table of arguments
+    :param name: The name of the attribute, which may be none of the arguments
+    :param value: Its new value
+    :raises ValueError: When the value is outside the range of the argument, or would have no effect
     """
-    if not issubclass(policy_class, ActorCriticPolicy) or issubclass(policy_class, RecurrentActorCriticPolicy):
-        raise ValueError(f"`policy` must be an ActorCriticPolicy that is not recurrent, got {policy_class.__name__}.")
-    if policy_kwargs.get("use_sde"):
-        raise ValueError("`policy_kwargs` must not set `use_sde`, because noise that lasts for several steps has no score.")
-    optimizer = policy_kwargs.get("optimizer_class")
-    if isinstance(optimizer, type) and issubclass(optimizer, th.optim.LBFGS):
-        raise ValueError("`policy_kwargs` must not hold the optimizer LBFGS, which evaluates the objective more than once.")
-
-
-def check_memory(n_episodes: int, n_steps: int, observation_space: spaces.Space, action_space: spaces.Space) -> None:
-    """
-    Check that a meta-iteration fits into memory.
-
-    :param n_episodes: The number of episodes of a meta-iteration, which keeps all of them
-    :param n_steps: The number of steps of the longest episode
-    :param observation_space: The space of the environment
-    :param action_space: The space of the environment
-    :raises ValueError: When the episodes do not fit into the machine's memory
-    """
-    parts = observation_space.spaces.values() if isinstance(observation_space, spaces.Dict) else [observation_space]
-    per_step = sum(math.prod(part.shape or ()) * np.dtype(part.dtype).itemsize for part in parts)
-    # the bytes of an action, a reward, a weight and a flag
-    per_step += math.prod(action_space.shape or ()) * 4 + 8 + 8 + 1
-    _check_fits(
-        "A meta-iteration", n_episodes * n_steps * per_step, "`meta_batch_size`, `n_episodes` or the time limit of `env`"
-    )
-
-
-def check_linear_baseline(n_episodes: int, n_steps: int, observation_space: spaces.Space) -> None:
-    """
-    Check that the linear baseline fits into memory, and warn when it is slow.
-
-    :param n_episodes: The number of episodes of a task
-    :param n_steps: The number of steps of the longest episode
-    :param observation_space: The space of the environment
-    :raises ValueError: When the matrices of a task do not fit into the machine's memory
-    """
-    n = n_baseline_features(observation_space)
-    if n > MANY_FEATURES:
-        n = min(n, n_episodes * n_steps)
-    # the matrices of each episode, of all others, and of the solver
-    _check_fits("`baseline='linear'`", 4 * n_episodes * n**2 * 8, "`n_episodes`, the time limit or the observations of `env`")
-    if n > _SLOW_BASELINE:
-        warnings.warn(
-            f"`baseline='linear'` solves equations with {n} unknowns for each episode, which may take longer than the policy: "
-            "use `baseline='critic'` to avoid this.",
-            stacklevel=3,
-        )
-
-
-def _check_fits(what: str, needed: int, smaller: str) -> None:
-    if not hasattr(os, "sysconf"):
-        return
-    there_is = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if needed > there_is:
-        raise ValueError(
-            f"{what} would take {needed / 2**30:.0f} GiB and the machine has {there_is / 2**30:.0f}: "
-            f"{smaller} must be smaller."
-        )
+    argument = arguments.get(name)
+    if argument is not None and argument.instead is not None:
+        raise ValueError(f"`{name}` cannot be changed after construction, got {shown(value)}: {argument.instead} instead.")
+    check_arguments(arguments, {name: value})

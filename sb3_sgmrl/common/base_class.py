@@ -25,9 +25,7 @@ from sb3_sgmrl.common.arguments import (
     ARGUMENTS,
     Argument,
     check_arguments,
-    check_linear_baseline,
-    check_memory,
-    check_policy,
+    check_change,
     with_arguments,
 )
 from sb3_sgmrl.common.saving import SafelySaved, with_saved_statistics
@@ -35,9 +33,11 @@ from sb3_sgmrl.common.trainable import check_derivatives, check_trainable, warn_
 from sb3_sgmrl.gradient.advantages import AdvantageSettings, DiscountStart, TimeReduction
 from sb3_sgmrl.gradient.baselines import BaselineName
 from sb3_sgmrl.gradient.inner import InnerSurrogateName
+from sb3_sgmrl.gradient.memory import check_linear_baseline, check_memory
 from sb3_sgmrl.gradient.objective import MetaObjective
 from sb3_sgmrl.gradient.score_weight import ScoreLimits, ScoreWeights
 from sb3_sgmrl.gradient.step_sizes import StepSizeOwner, StepSizes, matching
+from sb3_sgmrl.policies.accepted import check_policy, check_policy_name
 from sb3_sgmrl.policies.copies import detached
 from sb3_sgmrl.policies.functional import FunctionalPolicy, Parameters
 from sb3_sgmrl.policies.initialization import initialize
@@ -101,6 +101,10 @@ class MetaModel(SafelySaved):
         device: th.device | str = "auto",
         _init_setup_model: bool = True,
     ) -> None:
+        check_policy_name(policy, self.policy_aliases)
+        given = {"n_envs": n_envs, "engine": engine, "stats_window_size": stats_window_size, "policy_kwargs": policy_kwargs}
+        of_run = {"tensorboard_log": tensorboard_log, "verbose": verbose, "seed": seed, "device": device}
+        check_arguments(self.arguments, {**given, **of_run, "_init_setup_model": _init_setup_model})
         self.meta_batch_size = meta_batch_size
         self.n_episodes = n_episodes
         self.n_outer_episodes = n_outer_episodes
@@ -152,6 +156,14 @@ class MetaModel(SafelySaved):
         if _init_setup_model:
             self._setup_model()
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        is_made = "policy" in vars(self)
+        if is_made:
+            check_change(self.arguments, name, value)
+        super().__setattr__(name, value)
+        if is_made and name == "learning_rate":
+            self._setup_lr_schedule()
+
     @staticmethod
     def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
         return BaseAlgorithm._wrap_env(as_task_vec_env(env, verbose=verbose), verbose, monitor_wrapper)
@@ -170,7 +182,7 @@ class MetaModel(SafelySaved):
         self._vec_normalize_env = unwrap_vec_normalize(env)
         if force_reset:
             self._last_obs = None
-        self.n_envs = env.num_envs
+        vars(self)["n_envs"] = env.num_envs
         self.env = env
 
     def check_env(self, env: VecEnv) -> None:
@@ -220,9 +232,13 @@ class MetaModel(SafelySaved):
     def _make_policy(self) -> None:
         policy_kwargs = {"ortho_init": False, **self.policy_kwargs}
         policy_class: Any = self.policy_class
-        self.policy = policy_class(
-            self.observation_space, self.action_space, self.lr_schedule, use_sde=False, **policy_kwargs
-        ).to(self.device)
+        try:
+            policy = policy_class(self.observation_space, self.action_space, self.lr_schedule, use_sde=False, **policy_kwargs)
+        except (TypeError, ValueError, AssertionError, AttributeError, RuntimeError, LookupError) as error:
+            text = " ".join(str(error).split())[:300].rstrip(".")
+            name = "policy_kwargs" if self.policy_kwargs else "policy"
+            raise ValueError(f"`{name}` must fit {policy_class.__name__} and the spaces of `env`: {text}.") from error
+        self.policy = policy.to(self.device)
         if "ortho_init" not in self.policy_kwargs:
             initialize(self.policy)
         # policies as functions drop no units and change no running statistics, so the critic must not either
@@ -260,7 +276,7 @@ class MetaModel(SafelySaved):
 
         :raises ValueError: When an argument is outside its range, or ``inner_lr_learning_rate`` changed after construction
         """
-        check_arguments(self)
+        check_arguments(self.arguments, {**vars(self), "n_envs": None})  # the attribute counts the workers of any `env`
         self.objective  # noqa: B018  # checks its own settings
         if self.score_term is not None:
             self.score_term.check(self)

@@ -21,7 +21,7 @@ from sb3_sgmrl.common.adaptation import AdaptiveModel, fit_to_model
 from sb3_sgmrl.common.evaluation import AdaptationReport, draw_test_tasks, evaluate_adaptation
 from sb3_sgmrl.util.arrays import read_arrays
 from sb3_sgmrl.util.files import replace_when_complete
-from sb3_sgmrl.util.validation import check_positive, check_seed
+from sb3_sgmrl.util.validation import check_path, check_positive, check_seed, check_verbosity, shown
 from sb3_sgmrl.vec_env.engines import make_task_env
 
 # the algorithms' default, for the number of columns before the model is known
@@ -76,13 +76,21 @@ class MetaEvalCallback(EventCallback):
         seed: int = 0,
         verbose: int = 1,
     ) -> None:
+        events = {"callback_on_new_best": callback_on_new_best, "callback_after_eval": callback_after_eval}
+        for name, event in events.items():
+            if event is not None and not isinstance(event, BaseCallback):
+                raise ValueError(f"`{name}` must be a BaseCallback, got {shown(event)}.")
         super().__init__(callback_after_eval, verbose)
         given = {"n_steps": n_steps, "n_episodes": n_episodes}
         counts = {name: value for name, value in given.items() if value is not None}
         check_positive(n_tasks=n_tasks, eval_freq=eval_freq, **counts)
         check_seed(seed)
+        check_verbosity("verbose", verbose)
         for name, path in (("log_path", log_path), ("best_model_save_path", best_model_save_path)):
-            if path is not None and os.path.isfile(path):
+            if path is None:
+                continue
+            check_path(name, path)
+            if os.path.isfile(path):
                 raise ValueError(f"`{name}` must be a folder, but {path} is a file.")
         with _called_eval_env():
             self.eval_env = make_task_env(eval_env, n_tasks * (n_episodes or _USUAL_EPISODES))
@@ -197,9 +205,13 @@ class MetaEvalCallback(EventCallback):
         self.last_report = report
         self._timesteps.append(self.num_timesteps)
         self._results.append(report.returns)
+        means = report.mean_returns
+        # the model before its evaluation: a kill in between repeats the evaluation, and leaves the best model
+        is_best = means[-1] > self.best_mean_reward
+        if is_best and self.best_model_save_path is not None:
+            self.model.save(os.path.join(self.best_model_save_path, "best_model"))
         if self._file is not None:
             self._write(self._file)
-        means = report.mean_returns
         for k, mean in enumerate(means):
             self.logger.record(f"eval/mean_reward_after_{k}", float(mean))
         self.logger.record("eval/mean_reward", float(means[-1]))
@@ -208,10 +220,8 @@ class MetaEvalCallback(EventCallback):
         self.logger.dump(self.num_timesteps)
         if self.verbose >= 1:
             print(f"Evaluation after {self.num_timesteps} samples\n{report}")
-        if means[-1] > self.best_mean_reward:
+        if is_best:
             self.best_mean_reward = float(means[-1])
-            if self.best_model_save_path is not None:
-                self.model.save(os.path.join(self.best_model_save_path, "best_model"))
             if self.callback_on_new_best is not None:
                 self._go_on = self.callback_on_new_best.on_step() and self._go_on
         if self.callback is not None:
@@ -227,13 +237,27 @@ class MetaEvalCallback(EventCallback):
                 setattr(evaluation, name, deepcopy(getattr(training, name)))
 
 
+def check_callback(callback: Any) -> None:
+    """
+    Check the argument ``callback`` of ``learn``.
+
+    :param callback: Its value
+    :raises ValueError: When it is neither a callback, a function, a list of callbacks nor None
+    """
+    given = callback if isinstance(callback, list) else [] if callback is None else [callback]
+    for one in given:
+        is_function = callable(one) and not isinstance(one, type) and not isinstance(callback, list)
+        if not isinstance(one, BaseCallback) and not is_function:
+            raise ValueError(f"`callback` must be a BaseCallback, a list of them, or a function, got {shown(one)}.")
+
+
 @contextmanager
 def _called_eval_env() -> Iterator[None]:
     """Name the argument of the callback in errors about an environment."""
     try:
         yield
-    except ValueError as error:
-        raise ValueError(str(error).replace("`env`", "`eval_env`")) from error
+    except (ValueError, TypeError) as error:
+        raise type(error)(str(error).replace("`env`", "`eval_env`")) from error
 
 
 def _task_array(tasks: Sequence[Any]) -> np.ndarray:

@@ -19,11 +19,12 @@ from sb3_sgmrl.common.adaptation import AdaptiveModel, env_to_adapt_in
 from sb3_sgmrl.common.phases import play_and_adapt
 from sb3_sgmrl.data.batch import PhaseBatch
 from sb3_sgmrl.data.streams import EVALUATION
+from sb3_sgmrl.gradient.memory import check_memory
 from sb3_sgmrl.util.files import replace_when_complete
 from sb3_sgmrl.util.progress import with_progress
-from sb3_sgmrl.util.validation import check_positive, check_seed
+from sb3_sgmrl.util.validation import check_bool, check_inner_steps, check_positive, check_seed, shown
 from sb3_sgmrl.vec_env.borrowing import borrowed_workers
-from sb3_sgmrl.vec_env.task_workers import ask, check_tasks
+from sb3_sgmrl.vec_env.task_workers import ask, check_tasks, find_horizon
 
 _BOOTSTRAP_SAMPLES = 10_000
 
@@ -156,7 +157,7 @@ def check_task_list(tasks: Any) -> None:
     :raises ValueError: When it is not a list, or is empty
     """
     if isinstance(tasks, str) or not isinstance(tasks, (Sequence, np.ndarray)) or getattr(tasks, "shape", None) == ():
-        raise ValueError(f"`tasks` must be a list of tasks, got {tasks!r}.")
+        raise ValueError(f"`tasks` must be a list of tasks, got {shown(tasks)}.")
     if len(tasks) == 0:
         raise ValueError("`tasks` must hold at least one task.")
 
@@ -244,13 +245,20 @@ def evaluate_adaptation(
     :return: The report
     :raises ValueError: When a count is not positive, there are no tasks, or the environment does not match the model
     """
+    if not isinstance(model, AdaptiveModel):
+        raise ValueError(f"`model` must be a trained model, such as an SGMRL, got {shown(model)}.")
+    check_bool("progress_bar", progress_bar)
     n_episodes = model.n_episodes if n_episodes is None else n_episodes
-    check_positive(n_tasks=n_tasks, n_steps=n_steps, n_episodes=n_episodes)
+    check_positive(n_tasks=n_tasks, n_episodes=n_episodes)
+    check_inner_steps("n_steps", n_steps)
     check_seed(seed)
     if tasks is not None:
         check_task_list(tasks)
         n_tasks = len(tasks)
     with env_to_adapt_in(model, env, n_tasks * n_episodes) as vec_env:
+        played = (n_steps + 1) * n_tasks * n_episodes, find_horizon(vec_env) or 1
+        smaller = "`n_tasks`, `n_steps` or `n_episodes`"
+        check_memory(*played, vec_env.observation_space, vec_env.action_space, "The evaluation", smaller)
         tasks = draw_test_tasks(vec_env, n_tasks, seed) if tasks is None else tasks
         phases = play_inner_steps(model, vec_env, tasks, n_steps, n_episodes, [seed, EVALUATION, 1], progress_bar)
     return AdaptationReport(list(tasks), np.stack([phase.episode_returns.mean(1) for phase in phases], axis=1))

@@ -18,7 +18,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from sb3_sgmrl.common.adaptation import AdaptiveModel
 from sb3_sgmrl.common.arguments import with_arguments
 from sb3_sgmrl.common.boundary import Boundary
-from sb3_sgmrl.common.callbacks import MetaProgressBarCallback
+from sb3_sgmrl.common.callbacks import MetaProgressBarCallback, check_callback
 from sb3_sgmrl.common.phases import play_and_adapt
 from sb3_sgmrl.common.saving import SavePath
 from sb3_sgmrl.common.trainable import check_trainable
@@ -30,8 +30,9 @@ from sb3_sgmrl.gradient.step_sizes import StepSizes
 from sb3_sgmrl.outer_steps.base import OptimizerStep, OuterProblem, OuterStep
 from sb3_sgmrl.outer_steps.clipped_epochs import ClippedEpochs
 from sb3_sgmrl.score_terms.base import TermContext
+from sb3_sgmrl.util.interrupts import undisturbed
 from sb3_sgmrl.util.threads import thread_pool
-from sb3_sgmrl.util.validation import check_positive
+from sb3_sgmrl.util.validation import check_bool, check_path, check_positive, is_number, shown
 from sb3_sgmrl.vec_env.borrowing import tasks_released_afterwards
 from sb3_sgmrl.vec_env.normalization import frozen_statistics
 from sb3_sgmrl.vec_env.task_workers import ask, early_resets_allowed
@@ -209,8 +210,9 @@ class MetaOnPolicyAlgorithm(AdaptiveModel):
         try:
             yield
         finally:
-            boundary, self._boundary = self._boundary, None
-            boundary.restore(self)
+            with undisturbed():
+                boundary, self._boundary = self._boundary, None
+                boundary.restore(self)
 
     def save(self, path: SavePath, exclude: Iterable[str] | None = None, include: Iterable[str] | None = None) -> None:
         """
@@ -224,11 +226,12 @@ class MetaOnPolicyAlgorithm(AdaptiveModel):
         if self._boundary is None:
             return super().save(path, exclude, include)
         present = self._present()
-        self._boundary.restore(self)
-        try:
-            super().save(path, exclude, include)
-        finally:
-            present.restore(self)
+        with undisturbed():
+            self._boundary.restore(self)
+            try:
+                super().save(path, exclude, include)
+            finally:
+                present.restore(self)
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "_boundary"]
@@ -286,10 +289,15 @@ class MetaOnPolicyAlgorithm(AdaptiveModel):
         """
         if self.env is None:
             raise ValueError("`env` is missing: pass it to `load(path, env=...)` or `set_env(env)` before learning.")
-        if not total_timesteps >= 0:
-            raise ValueError(f"`total_timesteps` must not be negative, got {total_timesteps!r}.")
+        if not (is_number(total_timesteps) and total_timesteps >= 0):
+            raise ValueError(f"`total_timesteps` must not be negative, got {shown(total_timesteps)}.")
         if log_interval is not None:
             check_positive(log_interval=log_interval)
+        if tb_log_name is not None:
+            check_path("tb_log_name", tb_log_name)
+        check_bool("reset_num_timesteps", reset_num_timesteps)
+        check_bool("progress_bar", progress_bar)
+        check_callback(callback)
         self.check_settings()  # attributes may have changed since construction
         tb_log_name = type(self).__name__ if tb_log_name is None else tb_log_name
         iteration = 0

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 
-from sb3_sgmrl.common.arguments import check_memory
 from sb3_sgmrl.data.batch import Observations, PhaseBatch, index_observations
 from sb3_sgmrl.data.buffers import TaskRolloutBuffer
+from sb3_sgmrl.gradient.memory import check_memory
 from sb3_sgmrl.policies.actions import env_actions
 from sb3_sgmrl.policies.functional import FunctionalPolicy, Parameters
 from sb3_sgmrl.policies.inference import ParallelPolicies

@@ -8,7 +8,7 @@ import pathlib
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
@@ -17,7 +17,7 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
 from stable_baselines3.common.utils import check_for_correct_spaces, get_system_info
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize, unwrap_vec_normalize
 
-from sb3_sgmrl.common.arguments import argument_names
+from sb3_sgmrl.common.arguments import Argument, argument_names, check_arguments
 from sb3_sgmrl.common.files.building import DERIVED, check_learned, check_parameters, check_settings, not_larger_than
 from sb3_sgmrl.common.files.encoding import as_schedule
 from sb3_sgmrl.common.files.legacy import is_legacy, legacy_algorithm, read_legacy
@@ -27,7 +27,7 @@ from sb3_sgmrl.common.files.statistics import saved_normalizer, statistics_of, w
 from sb3_sgmrl.policies.functional import FunctionalPolicy
 from sb3_sgmrl.util.archive import BadFileError, is_archive
 from sb3_sgmrl.util.files import replace_when_complete, with_zip_suffix
-from sb3_sgmrl.util.validation import check_names
+from sb3_sgmrl.util.validation import check_mapping, check_names, check_path
 
 SelfSafelySaved = TypeVar("SelfSafelySaved", bound="SafelySaved")
 
@@ -101,12 +101,15 @@ def _opened(path: SavePath) -> Iterator[io.BufferedIOBase]:
             finally:
                 path.seek(position)
             return
+        check_path("path", path)
         file = pathlib.Path(path)
+        if not file.name:
+            raise FileNotFoundError(f"There is no model at `path` {path}, which is a folder: name the file.")
         if not file.is_file() and file.suffix != ".zip" and with_zip_suffix(file).is_file():
             file = with_zip_suffix(file)
         if file.is_dir():
             raise FileNotFoundError(f"There is no model at `path` {path}, which is a folder: name the file.")
-        if not file.exists():
+        if not file.is_file():  # reading a pipe would wait for its writer
             raise FileNotFoundError(f"There is no model at `path` {with_zip_suffix(file)}.")
         with open(file, "rb") as opened:
             yield opened
@@ -117,6 +120,7 @@ def _opened(path: SavePath) -> Iterator[io.BufferedIOBase]:
 class SafelySaved(BaseAlgorithm):
     """An SB3 algorithm that saves to files of data, which load completely or not at all."""
 
+    arguments: ClassVar[dict[str, Argument]]
     inner_lr_learning_rate: float | None
     adapt_only: str | Sequence[str] | None
 
@@ -213,6 +217,9 @@ class SafelySaved(BaseAlgorithm):
             raise ValueError(f"`path` holds a model of {saved}, not of {cls.__name__}: use {saved}.load.")
         check_names(kwargs, argument_names(cls).union(of_load), f"is not an argument of {cls.__name__}")
         seed = kwargs.pop("seed", None)
+        check_arguments(cls.arguments, {**kwargs, "seed": seed, "device": device})
+        if custom_objects is not None:
+            check_mapping("custom_objects", custom_objects)
         file = read_file(path, trusted, custom_objects)
         # a file holds learned step sizes with their optimiser, or neither; load cannot change that
         of_step_sizes = ["inner_lr_learning_rate", "inner_lr_per"]
@@ -231,7 +238,7 @@ class SafelySaved(BaseAlgorithm):
             if value != (saved_value := getattr(model, name)):
                 raise ValueError(f"`{name}` cannot be changed by load: it is {saved_value!r} in `path`, got {value!r}.")
         if seed is not None:
-            model.seed = int(seed)
+            vars(model)["seed"] = int(seed)
             model.set_random_seed(model.seed)
         return model
 

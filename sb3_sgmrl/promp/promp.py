@@ -16,18 +16,18 @@ from sb3_sgmrl.gradient.step_sizes import StepSizeOwner
 from sb3_sgmrl.outer_steps.base import OuterStep
 from sb3_sgmrl.outer_steps.clipped_epochs import ClippedEpochs
 from sb3_sgmrl.outer_steps.kl_penalty import InnerKlPenalty
-from sb3_sgmrl.util.validation import is_number, is_positive_and_finite
+from sb3_sgmrl.util.validation import is_number, is_positive_and_finite, shown
 from sb3_sgmrl.vec_env.engines import EngineName
 
 
 def _coefficient(name: str, value: Any) -> None:
     if not (is_number(value) and 0 <= value < float("inf")):
-        raise ValueError(f"`{name}` must be a finite number that is not negative, got {value!r}.")
+        raise ValueError(f"`{name}` must be a finite number that is not negative, got {shown(value)}.")
 
 
 def _target(name: str, value: Any) -> None:
     if not is_positive_and_finite(value):
-        raise ValueError(f"`{name}` must be positive and finite, or None for a fixed coefficient, got {value!r}.")
+        raise ValueError(f"`{name}` must be positive and finite, or None for a fixed coefficient, got {shown(value)}.")
 
 
 KL_ARGUMENTS: dict[str, Argument] = {

@@ -6,18 +6,18 @@ import torch as th
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
-from sb3_sgmrl.common.arguments import Argument, with_arguments
+from sb3_sgmrl.common.arguments import Argument, scheduled, with_arguments
 from sb3_sgmrl.common.meta_algorithm import MetaOnPolicyAlgorithm
 from sb3_sgmrl.gradient.advantages import DiscountStart, TimeReduction
 from sb3_sgmrl.gradient.baselines import BaselineName
 from sb3_sgmrl.outer_steps.interpolation import Interpolation
-from sb3_sgmrl.util.validation import is_number
+from sb3_sgmrl.util.validation import is_number, shown
 from sb3_sgmrl.vec_env.engines import EngineName
 
 
 def _fraction_of_the_way(name: str, value: Any) -> None:
-    if not callable(value) and not (is_number(value) and 0 <= value <= 1):
-        raise ValueError(f"`{name}` must lie in [0, 1], or be a function, got {value!r}.")
+    if not (is_number(value) and 0 <= value <= 1):
+        raise ValueError(f"`{name}` must lie in [0, 1], or be a function, got {shown(value)}.")
 
 
 # what has no meaning without a meta-gradient
@@ -28,7 +28,7 @@ _NOT_HERE = (
 REPTILE_ARGUMENTS: dict[str, Argument] = {
     "learning_rate": Argument(
         "The part ε of the way to the adapted parameters: a number or a function of the remaining progress",
-        _fraction_of_the_way,
+        scheduled(_fraction_of_the_way),
     ),
     "n_outer_episodes": Argument(
         "The number of episodes per task of the adapted policy, which are played for the log alone; ``n_episodes`` when None",

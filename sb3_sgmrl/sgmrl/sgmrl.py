@@ -19,13 +19,13 @@ from sb3_sgmrl.outer_steps.base import OuterProblem
 from sb3_sgmrl.score_terms.base import ScoreTerm
 from sb3_sgmrl.score_terms.names import SCORE_TERMS, ControlVariateName, ScoreMemory, ScoreOptions
 from sb3_sgmrl.score_terms.returns import ReturnTerm
-from sb3_sgmrl.util.validation import check_choice, is_number
+from sb3_sgmrl.util.validation import check_bool, check_choice, is_number, shown
 from sb3_sgmrl.vec_env.engines import EngineName
 
 
 def _score_coef(name: str, value: Any) -> None:
-    if value != "auto" and not (is_number(value) and 0 <= value <= 1):
-        raise ValueError(f"`{name}` must lie in [0, 1] or be 'auto', got {value!r}.")
+    if not (isinstance(value, str) and value == "auto") and not (is_number(value) and 0 <= value <= 1):
+        raise ValueError(f"`{name}` must lie in [0, 1] or be 'auto', got {shown(value)}.")
 
 
 def _control_variate(name: str, value: Any) -> None:
@@ -51,7 +51,8 @@ SCORE_ARGUMENTS: dict[str, Argument] = {
         fraction,
     ),
     "control_variate_scaling": Argument(
-        "Whether to scale what is subtracted by a regression on earlier iterations; only with the exact forms"
+        "Whether to scale what is subtracted by a regression on earlier iterations; only with the exact forms",
+        check_bool,
     ),
 }
 

@@ -14,6 +14,7 @@ from gymnasium import spaces
 from gymnasium.utils.env_checker import data_equivalence
 
 from sb3_sgmrl.tasks.copies import lookup_key, own_copy
+from sb3_sgmrl.util.validation import check_seed, is_number, shown
 
 Task = Any
 Sampler = Callable[[int, np.random.Generator], Iterable[Task]]
@@ -224,8 +225,9 @@ class TaskDistribution:
         n = len(self._train)
         if n < 2:
             raise ValueError("`split` needs a finite list of at least two tasks: pass `tasks`, or a list of environments.")
-        if not 0 < split < 1:
-            raise ValueError(f"`split`, the fraction of test tasks, must lie between 0 and 1, got {split!r}.")
+        if not (is_number(split) and 0 < split < 1):
+            raise ValueError(f"`split`, the fraction of test tasks, must lie between 0 and 1, got {shown(split)}.")
+        check_seed(split_seed, "split_seed")
         order = np.random.default_rng(split_seed).permutation(n)
         n_test = min(max(round(split * n), 1), n - 1)
         self._test, self._train = sorted(order[:n_test].tolist()), sorted(order[n_test:].tolist())
@@ -242,7 +244,8 @@ class TaskDistribution:
 def _read_weights(weights: Sequence[float] | None, n: int) -> np.ndarray | None:
     if weights is None:
         return None
-    array = np.array(weights, dtype=np.float64)
+    numbers = _numeric(weights)
+    array = np.array(np.nan if numbers is None else numbers, dtype=np.float64)
     if array.shape != (n,) or not np.isfinite(array).all() or (array < 0).any() or array.sum() == 0:
         raise ValueError(
             f"`weights` must be {n} non-negative numbers, one per task and not all zero, got {_describe(weights)}."

@@ -15,6 +15,7 @@ from gymnasium.envs.registration import EnvSpec
 
 from sb3_sgmrl.tasks.distribution import Sampler, Task
 from sb3_sgmrl.tasks.interface import layers
+from sb3_sgmrl.util.validation import shown
 
 EnvLike = gym.Env | str | EnvSpec | Callable[..., gym.Env]
 SetTask = Callable[[Any, Any], Any] | str | Sequence[str]
@@ -77,7 +78,7 @@ class Attributes:
             return value
         shape, array = np.asarray(current).shape, np.asarray(value)
         if array.dtype.kind not in "biuf":
-            raise ValueError(f"`set_task` names {name!r}, a number or an array that cannot hold the task {value!r}.")
+            raise ValueError(f"`set_task` names {name!r}, a number or an array that cannot hold the task {shown(value)}.")
         if array.size != math.prod(shape):
             raise ValueError(f"`set_task` names {name!r} of shape {shape}, which cannot hold a task of shape {array.shape}.")
         return array.reshape(shape) if isinstance(current, np.ndarray) else array.item()
@@ -98,7 +99,7 @@ def find_tasks(
     :raises ValueError: When there are no tasks, or no way to set one
     """
     if task_space is not None and not isinstance(task_space, spaces.Space):
-        raise TypeError(f"`task_space` must be a gymnasium space, got {task_space!r}.")
+        raise TypeError(f"`task_space` must be a gymnasium space, got {shown(task_space)}.")
     given = task_space is not None or tasks is not None
     sampler, own_space = own_attribute(env, "sample_tasks"), own_attribute(env, "task_space")
     # tasks and set_task of the user may be of another kind than the environment's own space
@@ -135,7 +136,7 @@ def make_setter(env: gym.Env, set_task: SetTask | None) -> Callable[[Any, Task],
         check_takes("`set_task`", set_task, "base_env", "task")
         return set_task
     if not isinstance(set_task, Sequence):
-        raise TypeError(f"`set_task` must be a callable (base_env, task) or the names of attributes, got {set_task!r}.")
+        raise TypeError(f"`set_task` must be a callable (base_env, task) or the names of attributes, got {shown(set_task)}.")
     return Attributes([set_task] if isinstance(set_task, str) else list(set_task), env)
 
 
@@ -169,9 +170,10 @@ def read_tasks(name: str, tasks: Any) -> list[Task] | None:
     """
     if tasks is None:
         return None
-    if isinstance(tasks, (str, bytes, spaces.Space)) or not isinstance(tasks, Iterable):
+    no_list = isinstance(tasks, (str, bytes, spaces.Space)) or getattr(tasks, "shape", None) == ()
+    if no_list or not isinstance(tasks, Iterable):
         advice = ": pass a space of tasks as `task_space`" if isinstance(tasks, spaces.Space) else ""
-        raise TypeError(f"`{name}` must be a list of tasks, got {tasks!r}{advice}.")
+        raise TypeError(f"`{name}` must be a list of tasks, got {shown(tasks)}{advice}.")
     return list(tasks)
 
 
@@ -194,6 +196,7 @@ def make_env(env: Any, env_kwargs: dict[str, Any]) -> gym.Env:
     :param env_kwargs: The keyword arguments of the id or the callable
     :return: The environment
     :raises TypeError: When ``env`` gives no environment, or is an existing one that takes no arguments
+    :raises ValueError: When no environment has this id
     """
     if isinstance(env, gym.Env):
         if env_kwargs:
@@ -201,15 +204,21 @@ def make_env(env: Any, env_kwargs: dict[str, Any]) -> gym.Env:
             raise TypeError(f"{names} cannot be passed to an existing environment: pass an id or a callable as `env`.")
         made = env
     elif isinstance(env, (str, EnvSpec)):
-        made = gym.make(env, **env_kwargs)
+        try:
+            made = gym.make(env, **env_kwargs)
+        except gym.error.Error as error:
+            if isinstance(error, gym.error.DependencyNotInstalled):
+                raise
+            text = " ".join(str(error).split()).rstrip(".")
+            raise ValueError(f"`env` must be a registered id, got {shown(env)}: {text}.") from error
     elif callable(env):
         made = env(**env_kwargs)
     else:
         raise TypeError(
-            f"`env` must be a gymnasium.Env, a registered id, a callable that returns one, or a list, got {env!r}."
+            f"`env` must be a gymnasium.Env, a registered id, a callable that returns one, or a list, got {shown(env)}."
         )
     if not isinstance(made, gym.Env):
-        raise TypeError(f"`env` must return a gymnasium.Env when called, got {made!r}.")
+        raise TypeError(f"`env` must return a gymnasium.Env when called, got {shown(made)}.")
     return made
 
 

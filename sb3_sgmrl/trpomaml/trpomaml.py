@@ -17,23 +17,23 @@ from sb3_sgmrl.outer_steps.trust_region import TrustRegion
 from sb3_sgmrl.score_terms.base import ScoreTerm
 from sb3_sgmrl.score_terms.names import ControlVariateName
 from sb3_sgmrl.sgmrl import SGMRL
-from sb3_sgmrl.util.validation import is_number, is_positive_and_finite
+from sb3_sgmrl.util.validation import is_number, is_positive_and_finite, shown
 from sb3_sgmrl.vec_env.engines import EngineName
 
 
 def _target_kl(name: str, value: Any) -> None:
     if not is_positive_and_finite(value):
-        raise ValueError(f"`{name}` must be positive and finite, got {value!r}.")
+        raise ValueError(f"`{name}` must be positive and finite, got {shown(value)}.")
 
 
 def _damping(name: str, value: Any) -> None:
     if not (is_number(value) and 0 <= value < float("inf")):
-        raise ValueError(f"`{name}` must be a finite number that is not negative, got {value!r}.")
+        raise ValueError(f"`{name}` must be a finite number that is not negative, got {shown(value)}.")
 
 
 def _shrinking(name: str, value: Any) -> None:
     if not (is_number(value) and 0 < value < 1):
-        raise ValueError(f"`{name}` must lie between 0 and 1, got {value!r}.")
+        raise ValueError(f"`{name}` must lie between 0 and 1, got {shown(value)}.")
 
 
 # what a trust region has no use for

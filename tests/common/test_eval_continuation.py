@@ -15,7 +15,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.monitor import Monitor
 from toys import HORIZON, PointEnv, point, point_vec
 
-from sb3_sgmrl import SGMRL, TaskDistEnv, evaluate_adaptation
+from sb3_sgmrl import SGMRL, MetaEvalCallback, TaskDistEnv, evaluate_adaptation
 
 # ---------------------------------------------------------------------------------------------------- continued evaluations
 
@@ -45,6 +45,27 @@ def test_the_best_of_earlier_evaluations_stays_the_best(scripted, tmp_path):
     callback = learn_on(model, tmp_path, callback_on_new_best=best)
     assert callback.best_mean_reward == 8 and best.n_calls == 0
     assert learn_on(model, tmp_path).best_mean_reward == 9
+
+
+def test_a_kill_between_the_files_of_an_evaluation_leaves_the_best_model(scripted, tmp_path, monkeypatch):
+    scripted([0] * 5, [1, 7, 7, 2, 3])
+    model, write = small(), MetaEvalCallback._write
+
+    def killed(callback, path):
+        if len(callback._timesteps) == 2:
+            raise KeyboardInterrupt
+        write(callback, path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(MetaEvalCallback, "_write", killed)
+        with pytest.raises(KeyboardInterrupt):
+            model.learn(3 * SAMPLES, meta_eval(log_path=str(tmp_path), best_model_save_path=str(tmp_path)))
+    assert rows(tmp_path)["timesteps"].tolist() == [0]
+    assert SGMRL.load(tmp_path / "best_model").num_timesteps == SAMPLES  # the return of 7
+    resumed = SGMRL.load(tmp_path / "best_model", env=point_vec(2))
+    callback = learn_on(resumed, tmp_path, best_model_save_path=str(tmp_path))
+    assert rows(tmp_path)["timesteps"].tolist() == [0, SAMPLES, 2 * SAMPLES] and callback.best_mean_reward == 7
+    assert SGMRL.load(tmp_path / "best_model").num_timesteps == SAMPLES
 
 
 def test_the_same_callback_goes_on(tmp_path):

@@ -10,22 +10,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-import torch as th
 import yaml
 from rl_zoo3 import exp_manager
 from rl_zoo3.utils import get_class_by_name
-from stable_baselines3.common.utils import get_device
 from stable_baselines3.common.vec_env import VecNormalize
 
-from sb3_sgmrl.common.arguments import argument_names
+from sb3_sgmrl.cli.zoo.hyperparameter_file import read_as_written
+from sb3_sgmrl.cli.zoo.run_folder import ZOO_HYPERPARAMETERS
+from sb3_sgmrl.common.arguments import argument_names, check_arguments
 from sb3_sgmrl.common.meta_algorithm import MetaOnPolicyAlgorithm
-from sb3_sgmrl.util.validation import check_names, check_positive
-
-# hyperparameters that RL Zoo reads itself
-_ZOO_HYPERPARAMETERS = {
-    *("n_timesteps", "n_envs", "normalize", "frame_stack", "env_wrapper", "vec_env_wrapper", "env_kwargs", "monitor_kwargs"),
-    "callback",
-}
+from sb3_sgmrl.util.validation import check_mapping, check_names, check_positive, shown
 
 
 def evaluated(text: str) -> Any:
@@ -34,21 +28,12 @@ def evaluated(text: str) -> Any:
 
     :param text: The Python text
     :return: The value
-    """
-    return eval(text, dict(vars(exp_manager)))
-
-
-def check_device(device: th.device | str) -> None:
-    """
-    Check the option ``--device``.
-
-    :param device: The device
-    :raises ValueError: When PyTorch has no such device
+    :raises ValueError: When it is not Python
     """
     try:
-        get_device(device)
-    except RuntimeError as error:
-        raise ValueError(f"`--device` must be a PyTorch device, such as cpu or cuda, got {device}.") from error
+        return eval(text, dict(vars(exp_manager)))
+    except Exception as error:  # text may raise anything
+        raise ValueError(f"Hyperparameters must be numbers or Python, got {shown(text)}: {error}.") from error
 
 
 @contextmanager
@@ -62,9 +47,11 @@ def reading(config: str) -> Iterator[None]:
     if not _is_there(config):
         raise ValueError(f"`--conf-file` must be an existing .yml, .yaml or .py file, or a module, got {config}.")
     try:
-        yield
-    except yaml.YAMLError as error:
-        raise ValueError(f"`--conf-file` must be valid YAML, got {config}: {error}") from error
+        with read_as_written():
+            yield
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        text = " ".join(str(error).split()).rstrip(".")
+        raise ValueError(f"`--conf-file` must be valid YAML with each name once, got {config}: {text}.") from error
     except (AttributeError, KeyError, TypeError) as error:  # RL Zoo's errors for files of another format
         raise ValueError(f"`--conf-file` must have an entry with name: value lines per environment, got {config}.") from error
 
@@ -159,7 +146,7 @@ def check_hyperparameters(algorithm: type[MetaOnPolicyAlgorithm], hyperparams: d
     :raises ValueError: When a name is unknown, or the learning rate is invalid
     """
     check_names(
-        hyperparams, _ZOO_HYPERPARAMETERS | hyperparameter_names(algorithm), f"is not a hyperparameter of {algorithm.__name__}"
+        hyperparams, ZOO_HYPERPARAMETERS | hyperparameter_names(algorithm), f"is not a hyperparameter of {algorithm.__name__}"
     )
     nested = {"normalize": VecNormalize, "policy_kwargs": algorithm.policy_aliases.get(hyperparams.get("policy", ""))}
     for name, of in nested.items():
@@ -167,6 +154,22 @@ def check_hyperparameters(algorithm: type[MetaOnPolicyAlgorithm], hyperparams: d
         value = evaluated(value) if isinstance(value, str) else value
         if of is not None and isinstance(value, dict):
             check_names(value, set(inspect.signature(of).parameters), f"of `{name}` is not an argument of {of.__name__}")
-    rate = hyperparams.get("learning_rate", 1.0)
-    if isinstance(rate, str) and not re.fullmatch(r"lin_[0-9.]+(e-?[0-9]+)?", rate):
-        raise ValueError(f"`learning_rate` must be a number, or 'lin_' and a number for a linear decay to 0, got {rate!r}.")
+        if value is not None and not isinstance(value, (dict, bool) if name == "normalize" else dict):
+            raise ValueError(
+                f"`{name}` must be a dictionary{' or True or False' * (name == 'normalize')}, got {shown(value)}."
+            )
+    for name in ("env_kwargs", "monitor_kwargs"):
+        if hyperparams.get(name) is not None:
+            check_mapping(name, hyperparams[name])
+    if hyperparams.get("frame_stack") is not None:
+        check_positive(frame_stack=hyperparams["frame_stack"])
+    if not isinstance(hyperparams.get("policy", ""), str):
+        raise ValueError(f"`policy` must be the name of a policy, got {shown(hyperparams['policy'])}.")
+    # RL Zoo reads schedules and policy_kwargs from text
+    of_zoo = [name for name in ("learning_rate", "clip_range", "policy_kwargs") if isinstance(hyperparams.get(name), str)]
+    numbers = {name: value for name, value in hyperparams.items() if name not in of_zoo}
+    check_arguments(algorithm.arguments, numbers)
+    for name in ("learning_rate", "clip_range"):
+        rate = hyperparams.get(name, 1.0)
+        if isinstance(rate, str) and not re.fullmatch(r"lin_([0-9]+\.?[0-9]*|\.[0-9]+)(e[-+]?[0-9]+)?", rate):
+            raise ValueError(f"`{name}` must be a number, or 'lin_' and a number for a linear decay to 0, got {shown(rate)}.")

@@ -6,6 +6,8 @@ import signal
 import threading
 from typing import Any
 
+from sb3_sgmrl.util.interrupts import QuickPresses
+
 
 class CtrlC:
     """
@@ -28,7 +30,8 @@ class CtrlC:
         # keep handlers that the user or the shell has set; Python can set handlers only in the main thread
         if threading.current_thread() is threading.main_thread():
             for number, default in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL)):
-                if signal.getsignal(number) is default:
+                handler = signal.getsignal(number)
+                if handler is default or isinstance(handler, QuickPresses):
                     self._previous[number] = signal.signal(number, self._on_press)
         return self
 

@@ -29,6 +29,7 @@ from sb3_sgmrl.cli.zoo import checks as zoo_checks
 from sb3_sgmrl.cli.zoo.interrupt import CtrlC
 from sb3_sgmrl.cli.zoo.report import ProgressTable, close_all, write_report
 from sb3_sgmrl.cli.zoo.resume import check_algorithm, check_changes, saved_hyperparameters
+from sb3_sgmrl.common.adaptation import fit_to_model
 from sb3_sgmrl.common.callbacks import MetaEvalCallback, MetaProgressBarCallback
 from sb3_sgmrl.common.evaluation import evaluate_adaptation
 from sb3_sgmrl.common.files.statistics import with_statistics
@@ -36,7 +37,7 @@ from sb3_sgmrl.common.meta_algorithm import MetaOnPolicyAlgorithm
 from sb3_sgmrl.common.saving import read_file
 from sb3_sgmrl.data.streams import EVAL_SEED, REPORT_SEED
 from sb3_sgmrl.tasks.task_dist_env import TaskDistEnv
-from sb3_sgmrl.util.validation import check_positive
+from sb3_sgmrl.util.validation import check_device, check_positive
 from sb3_sgmrl.vec_env.engines import DEFAULT_WORKERS, as_task_vec_env
 from sb3_sgmrl.vec_env.task_workers import known_horizon
 
@@ -80,7 +81,7 @@ class MetaExperimentManager(ExperimentManager):
 
     def __init__(self, *args: Any, meta: MetaOptions | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        zoo_checks.check_device(self.device)
+        check_device("--device", self.device)
         if self.continue_training:
             check_algorithm(self.trained_agent, self.algo)
         for option, count in (("--eval-episodes", self.n_eval_episodes), ("--n-eval-envs", self.n_eval_envs)):
@@ -310,11 +311,24 @@ class MetaExperimentManager(ExperimentManager):
         """
         result = None
         try:
-            result = super().setup_experiment()
+            made = super().setup_experiment()
+            if made is not None and self.eval_env_kwargs != self.env_kwargs:
+                self._check_eval_env(made[0])
+            result = made
         finally:
             if result is None:  # RL Zoo would use a folder without a model as the latest run
                 shutil.rmtree(self.save_path, ignore_errors=True)
         return result
+
+    def _check_eval_env(self, model: BaseAlgorithm) -> None:
+        """Find wrong ``--eval-env-kwargs`` before training; without evaluations they first serve the report at its end."""
+        assert isinstance(model, MetaOnPolicyAlgorithm)
+        try:
+            with closing(self.create_envs(self.n_eval_envs, eval_env=True)) as env:
+                fit_to_model(model, env)
+        except (ValueError, TypeError) as error:
+            text = " ".join(str(error).split()).rstrip(".")
+            raise ValueError(f"`--eval-env-kwargs` must make an environment as in training: {text}.") from error
 
     def learn(self, model: BaseAlgorithm) -> None:
         """

@@ -17,13 +17,19 @@ from typing import Any
 
 import yaml
 
+from sb3_sgmrl.algorithms import ALGORITHMS
+from sb3_sgmrl.cli.zoo.hyperparameter_file import with_numbers_and_unique_names
+from sb3_sgmrl.common.arguments import argument_names
 from sb3_sgmrl.common.files.classes import class_of
+from sb3_sgmrl.util.validation import check_names
 
 # the size limit of a settings file, in bytes
 _LARGEST = 2**20
 _PYTHON = "tag:yaml.org,2002:python/"
 # hyperparameters that make environments; the model's own file holds all others
 _OF_ENVIRONMENTS = ("n_envs", "env_wrapper", "vec_env_wrapper", "frame_stack", "normalize", "env_kwargs", "monitor_kwargs")
+# hyperparameters that RL Zoo reads itself
+ZOO_HYPERPARAMETERS = {"n_timesteps", "policy", "callback", *_OF_ENVIRONMENTS}
 _COUNTS = ("meta_batch_size", "n_episodes", "n_outer_episodes", "n_inner_steps")
 # modules whose wrappers a folder may name: the commands install them, and their wrappers do not run their arguments
 _WRAPPERS = (
@@ -36,6 +42,7 @@ _PREFIXES = {"nn": "torch.nn", "th": "torch", "torch": "torch"}
 _MODULE_AND_ID = re.compile(r"[\w.]+:[\w/-]+")
 
 
+@with_numbers_and_unique_names
 class _Loader(yaml.SafeLoader):
     """A YAML loader for RL Zoo's files: plain YAML, ordered dictionaries, tuples and names of classes."""
 
@@ -84,8 +91,11 @@ def saved_hyperparameters(settings: pathlib.Path, packages: Sequence[str] = ()) 
     :raises ValueError: When the file holds anything other than data, or names a wrapper of another module
     """
     path = settings / "config.yml"
-    found = {name: value for name, value in _read(path).items() if name in (*_OF_ENVIRONMENTS, *_COUNTS)}
+    saved = _read(path)
+    found = {name: value for name, value in saved.items() if name in (*_OF_ENVIRONMENTS, *_COUNTS)}
     with _of(path):
+        known = set().union(*(argument_names(algorithm.cls) for algorithm in ALGORITHMS.values()), ZOO_HYPERPARAMETERS)
+        check_names(saved, known, "is not a hyperparameter")
         for name in ("normalize", "monitor_kwargs", "env_kwargs"):
             if isinstance(found.get(name), str):
                 found[name] = parse_expression(found[name])
