@@ -15,6 +15,7 @@ from sb3_sgmrl.promp import ProMP
 from sb3_sgmrl.reptile import Reptile
 from sb3_sgmrl.sgmrl import SGMRL
 from sb3_sgmrl.tasks.task_dist_env import TaskDistEnv
+from sb3_sgmrl.trained_agents import load_trained
 from sb3_sgmrl.trpomaml import TRPOMAML
 from sb3_sgmrl.vec_env.from_vector_env import from_vector_env
 from sb3_sgmrl.vec_env.task_checker import check_tasks
@@ -44,6 +45,7 @@ __all__ = [
     "check_tasks",
     "evaluate_adaptation",
     "from_vector_env",
+    "load_trained",
     "register",
     "to_sb3",
 ]

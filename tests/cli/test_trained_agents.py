@@ -1,0 +1,56 @@
+"""The trained agents of the repository are what their cards say."""
+
+import hashlib
+import json
+import math
+import shutil
+
+import pytest
+
+from sb3_sgmrl import evaluate_adaptation, load_trained
+from sb3_sgmrl.trained_agents import FOLDER, trained_agents
+
+AGENTS = trained_agents()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    shutil.copytree(FOLDER / "sgmrl" / "Navigation2D-v0_1", tmp_path / "sgmrl" / "Navigation2D-v0_1")
+    return tmp_path
+
+
+@pytest.mark.parametrize(("algo", "env"), AGENTS)
+def test_an_agent_adapts_as_its_card_says(algo, env):
+    home = FOLDER / algo / f"{env}_1"
+    results = json.loads((home / "results.json").read_text())
+    assert hashlib.sha256((home / f"{env}.zip").read_bytes()).hexdigest() == results["sha256"]
+    assert "```bash\npython -m sb3_sgmrl.train " in (home / "README.md").read_text()
+    model = load_trained(env, algo)
+    n_tasks, k = 8, results["n_inner_steps"]
+    report = evaluate_adaptation(model, env, n_tasks, k, n_episodes=results["n_eval_episodes"], seed=3)
+    # three standard deviations of the difference between two means over tasks
+    tolerance = 3 * results["std_reward"] * math.sqrt(1 / n_tasks + 1 / results["n_tasks"])
+    assert abs(report.mean_returns[k] - results["mean_reward"]) < tolerance
+
+
+def test_what_has_no_agent_is_named(folder):
+    def refuses(match, *arguments):
+        with pytest.raises(ValueError, match=match) as error:
+            load_trained(*arguments, folder=folder)
+        assert "\n" not in str(error.value)
+
+    assert trained_agents(folder) == [("sgmrl", "Navigation2D-v0")]
+    refuses("`env` Navigation2D-v7 is another version", "Navigation2D-v7")
+    refuses("`env` TabularMDP-v0 has no trained agent: there are Navigation2D-v0", "TabularMDP-v0")
+    refuses("`algo` 'maml' has no agent trained on Navigation2D-v0: use sgmrl", "Navigation2D-v0", "maml")
+    refuses("`algo` must be one of sgmrl", "Navigation2D-v0", "ppo")
+    shutil.move(folder / "sgmrl" / "Navigation2D-v0_1", folder / "sgmrl" / "Other-v0_1")
+    refuses("has no trained agents: they come with the source", "Navigation2D-v0")
+    with pytest.raises(ValueError, match="no trained agents"):
+        load_trained("Navigation2D-v0", folder=folder / "missing")
+
+
+def test_an_agent_of_another_algorithm_is_refused(folder):
+    shutil.move(folder / "sgmrl", folder / "maml")
+    with pytest.raises(ValueError, match="holds a model of SGMRL, not of MAML"):
+        load_trained("Navigation2D-v0", "maml", folder)
