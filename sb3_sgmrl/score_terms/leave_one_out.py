@@ -15,7 +15,6 @@ from sb3_sgmrl.gradient.advantages import (
     centred,
     finish,
     gae,
-    mean_reward,
     td_errors,
     unit_rewards,
 )
@@ -92,7 +91,8 @@ def leave_one_out(
     if settings.normalize:
         critic = values if settings.predictor.needs_critic else None
         total = centred(batch.rewards, mask, settings, critic)
-        means = mean_reward(np.broadcast_to(batch.rewards, keep.shape), keep, settings, critic)
+        left = (batch.rewards if critic is None else td_errors(batch.rewards, critic * mask, settings)).sum(1)
+        means = (left.sum() - left) / (mask.sum() - mask.sum(1))
         longest = _longest_of_others(mask)
         units = unit_rewards(mask if (longest == mask.sum(1).max()).all() else keep, gamma)
         own = batch.rewards - means[:, None] * unit_rewards(mask, gamma, longest)
@@ -109,7 +109,7 @@ def leave_one_out(
             moments = moments - means[:, None] * regression.moments_without_each(discounted_sum(units, gamma))
         predictions = regression.predictions_without_each(moments)
     raw = gae(rewards, predictions, settings) * settings.discounts(mask.shape[1])
-    n_samples, squares = keep.sum((1, 2)), (batch.rewards**2).sum(1)
+    n_samples, squares = mask.sum() - mask.sum(1), (batch.rewards**2).sum(1)
     sizes = np.sqrt(np.maximum(squares.sum() - squares, 0) / n_samples)
     weights, _ = finish(raw, keep, settings, sizes, alike_without_each(batch.rewards, mask))
     return LeaveOneOut(
@@ -121,7 +121,7 @@ def leave_one_out(
         own,
         predictions[every, every],
         features,
-        episode_gram(features).sum(0),
+        (episode_gram(features) if regression is None else regression.grams).sum(0),
         n_samples >= _STEPS_PER_FEATURE * (0 if regression is None else features.shape[-1]),
     )
 
