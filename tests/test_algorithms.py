@@ -88,8 +88,8 @@ def noise_of(model, phase):
 
 
 def after_a_step_of_sgd(model, phase, gamma=0.8):
-    """The parameters after a step on SB3's policy along Σ A log π / n, A the discounted rewards to go, normalised."""
-    rewards = phase.batch.rewards
+    """The parameters after a step on SB3's policy along Σ A log π / n, A the discounted centred rewards to go, normalised."""
+    rewards = phase.batch.rewards - phase.batch.rewards.mean()
     to_go = np.stack([(rewards[:, t:] * gamma ** np.arange(HORIZON - t)).sum(1) for t in range(HORIZON)], axis=1)
     advantages = th.as_tensor((to_go - to_go.mean()) / to_go.std(), dtype=th.float32).flatten()
     policy, actions = distribution(model, phase.parameters, phase.batch)
@@ -213,7 +213,8 @@ def test_any_optimiser():
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_the_critic_learns_the_returns_and_leaves_the_actor_alone(algorithm):
-    kwargs = {"policy_kwargs": {"features_extractor_class": LinearExtractor}, "gamma": 0.9, "learning_rate": 0.01}
+    policy_kwargs = {"features_extractor_class": LinearExtractor, "share_features_extractor": False}
+    kwargs = {"policy_kwargs": policy_kwargs, "gamma": 0.9, "learning_rate": 0.01}
     model = tiny(algorithm, point_vec(3), baseline="critic", vf_epochs=20, **kwargs)
     losses = []
     for _ in range(3):

@@ -230,8 +230,8 @@ def test_linearised_refitted_form_is_much_less_biased_than_maml(policy, rule, n_
     exact = exact_gradient(policy, [MDP], goal, 2, n_inner_steps)
     maml = relative_error(expected_gradient(policy, [MDP], goal, 2, n_inner_steps, None), exact)
     refitted = expected_gradient(policy, [MDP], goal, 2, n_inner_steps, lambda _: Refitted().coefficients)
-    assert maml > 0.1
-    assert relative_error(refitted, exact) < maml / 5
+    assert maml > 0.02
+    assert relative_error(refitted, exact) < maml / 4
 
 
 def test_linearisation_error_vanishes_with_the_step(policy):
