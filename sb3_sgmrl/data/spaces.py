@@ -94,7 +94,7 @@ def check_values(name: str, values: np.ndarray, space: spaces.Space) -> None:
     :param space: The space
     :raises ValueError: When the type or a category does not fit
     """
-    whole = space.dtype.kind in "iu" or not isinstance(space, spaces.Box)
+    whole = not isinstance(space, spaces.Box) or space.dtype.kind in "iu"
     if whole and values.dtype.kind == "f":
         raise ValueError(f"`episodes` must hold {name} of {one_line(space)}, got {values.dtype} instead of integers.")
     if isinstance(space, spaces.Box):

@@ -72,7 +72,7 @@ def warn_of_other_policy(policy: FunctionalPolicy, parameters: Parameters, batch
     share = 0.0 if bounded else share_at_bounds(batch, policy.policy.action_space)
     if share > 0:
         warnings.warn(
-            f"`episodes` look clipped: {share:.1%} of the actions are exactly at a bound; record the actions as they were drawn, "
+            f"`episodes` look clipped: {share:.1%} of the actions are exactly at a bound; record actions as they were drawn, "
             "before clipping, or the gradient is biased.",
             stacklevel=5,
         )

@@ -181,7 +181,7 @@ def _normalized(batch: PhaseBatch, normalizer: VecNormalize) -> Observations:
     if statistics is None:
         return batch.observations
     wanted = {key: rms.mean.shape for key, rms in (statistics if isinstance(statistics, dict) else {None: statistics}).items()}
-    arrays = batch.observations if isinstance(batch.observations, dict) else {None: batch.observations}
+    arrays: Any = batch.observations if isinstance(batch.observations, dict) else {None: batch.observations}
     for key, shape in wanted.items():
         found = arrays[key].shape[3:] if key in arrays else None
         if found != shape:
@@ -190,11 +190,15 @@ def _normalized(batch: PhaseBatch, normalizer: VecNormalize) -> Observations:
             raise ValueError(f"`episodes` must hold {name} of shape {shape}, as the model's VecNormalize, got {got}.")
     normalized: Any = normalizer.normalize_obs(index_observations(batch.observations, batch.mask))  # type: ignore[arg-type]
     if isinstance(batch.observations, dict):
-        return {key: map_played(lambda _, key=key: normalized[key], batch.mask, batch.mask) for key in normalized}
-    return map_played(lambda _: normalized, batch.mask, batch.mask)
+        return {key: _placed(values, batch.mask) for key, values in normalized.items()}
+    return _placed(normalized, batch.mask)
 
 
 def _channels_first(array: np.ndarray, mask: np.ndarray, space: spaces.Space) -> np.ndarray:
     played = array[mask]
     moved = maybe_transpose(played, space)
-    return array if moved is played else map_played(lambda _: moved, mask, mask)
+    return array if moved is played else _placed(moved, mask)
+
+
+def _placed(played: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    return map_played(lambda _: played, mask, mask)

@@ -207,25 +207,25 @@ def test_the_second_step_needs_episodes_of_the_adapted_policy():
 # --------------------------------------------------------------------------------------------------------- bad input
 
 
-O, A, R = np.zeros((3, 3), np.float32), np.zeros((3, 2), np.float32), np.zeros(3)
+OBS, ACT, REW = np.zeros((3, 3), np.float32), np.zeros((3, 2), np.float32), np.zeros(3)
 WRONG = [
     ([], "`episodes` must be a list of at least one"),
     (5, "`episodes` must be a list of at least one .* got int"),
     ([5], r"`episodes\[0\]` must be a tuple \(observations, actions, rewards\), got int"),
-    ([(O, A)], r"`episodes\[0\]` must be a tuple .* got 2 parts"),
-    ([(O, A, R), (O, A[:2], R)], r"`episodes\[1\]` must have actions for each of its 3 rewards, got 2\."),
-    ([(np.zeros((4, 3)), A, R)], "got 4: leave out the observation after the last action"),
-    ([(O[:0], A[:0], R[:0])], "rewards of shape .* for at least one step"),
-    ([(O, A, R[:, None])], r"rewards of shape \(n_steps,\)"),
-    ([(O * np.nan, A, R)], r"`episodes\[0\]` must have observations that are finite, got NaN or infinity at step 0"),
-    ([(O, A, np.array([0, 0, np.inf]))], "rewards that are finite, got NaN or infinity at step 2"),
-    ([(O, A.astype(str), R)], "actions that are numbers"),
-    ([(O, A.astype(complex), R)], "actions that are numbers"),
-    ([(O, A, [None] * 3)], "rewards that are numbers"),
-    ([([[1], [1, 2], [3]], A, R)], "observations of one shape in all steps"),
-    ([(O, A, R), (O[:, :2], A, R)], r"`episodes\[1\]` must have observations of shape \(3,\) at a step"),
-    ([(O, A, R), ({"a": O}, A, R)], r"`episodes\[1\]` must have observations, actions, rewards as"),
-    ([({"a": O}, A, R), ({"b": O}, A, R)], r"must have observations/a, actions, rewards as `episodes\[0\]`"),
+    ([(OBS, ACT)], r"`episodes\[0\]` must be a tuple .* got 2 parts"),
+    ([(OBS, ACT, REW), (OBS, ACT[:2], REW)], r"`episodes\[1\]` must have actions for each of its 3 rewards, got 2\."),
+    ([(np.zeros((4, 3)), ACT, REW)], "got 4: leave out the observation after the last action"),
+    ([(OBS[:0], ACT[:0], REW[:0])], "rewards of shape .* for at least one step"),
+    ([(OBS, ACT, REW[:, None])], r"rewards of shape \(n_steps,\)"),
+    ([(OBS * np.nan, ACT, REW)], r"`episodes\[0\]` must have observations that are finite, got NaN or infinity at step 0"),
+    ([(OBS, ACT, np.array([0, 0, np.inf]))], "rewards that are finite, got NaN or infinity at step 2"),
+    ([(OBS, ACT.astype(str), REW)], "actions that are numbers"),
+    ([(OBS, ACT.astype(complex), REW)], "actions that are numbers"),
+    ([(OBS, ACT, [None] * 3)], "rewards that are numbers"),
+    ([([[1], [1, 2], [3]], ACT, REW)], "observations of one shape in all steps"),
+    ([(OBS, ACT, REW), (OBS[:, :2], ACT, REW)], r"`episodes\[1\]` must have observations of shape \(3,\) at a step"),
+    ([(OBS, ACT, REW), ({"a": OBS}, ACT, REW)], r"`episodes\[1\]` must have observations, actions, rewards as"),
+    ([({"a": OBS}, ACT, REW), ({"b": OBS}, ACT, REW)], r"must have observations/a, actions, rewards as `episodes\[0\]`"),
 ]
 
 
@@ -238,24 +238,24 @@ def test_episodes_that_are_none(episodes, complaint):
 def test_episodes_of_other_spaces():
     model = tiny(SGMRL, point_vec(2))
     for wrong, complaint in (
-        ([(O[:, :2], A, R)], r"must hold observations of Box\(.*\), got shape \(2,\)"),
-        ([({"vector": O}, A, R)], r"must hold observations of Box\(.*\), got shapes"),
-        ([(O, A[:, :1], R)], r"must hold actions of Box\(.*\), got shape \(1,\)"),
+        ([(OBS[:, :2], ACT, REW)], r"must hold observations of Box\(.*\), got shape \(2,\)"),
+        ([({"vector": OBS}, ACT, REW)], r"must hold observations of Box\(.*\), got shapes"),
+        ([(OBS, ACT[:, :1], REW)], r"must hold actions of Box\(.*\), got shape \(1,\)"),
     ):
         with pytest.raises(ValueError, match=complaint):
             model.adapt(episodes=PhaseBatch.from_episodes(wrong))
     model = tiny(SGMRL, point_vec(2, action="discrete", observation="image"), "CnnPolicy", policy_kwargs=SMALL)
     images, categories = np.zeros((3, 36, 36, 1), np.uint8), np.zeros(3, int)
-    model.adapt(episodes=PhaseBatch.from_episodes([(images, categories, R)]))
+    model.adapt(episodes=PhaseBatch.from_episodes([(images, categories, REW)]))
     for wrong, complaint in (
-        ((images / 255.0, categories, R), "observations of Box.* got float64 instead of integers"),
-        ((images.astype(int) - 1, categories, R), "observations of Box.* got -1 to -1"),
-        ((images, categories + 4, R), r"actions of Discrete\(4\), counted from 0, got 4 to 4"),
-        ((images, categories + 0.5, R), r"actions of Discrete\(4\), got float64"),
+        ((images / 255.0, categories, REW), "observations of Box.* got float64 instead of integers"),
+        ((images.astype(int) - 1, categories, REW), "observations of Box.* got -1 to -1"),
+        ((images, categories + 4, REW), r"actions of Discrete\(4\), counted from 0, got 4 to 4"),
+        ((images, categories + 0.5, REW), r"actions of Discrete\(4\), got float64"),
     ):
         with pytest.raises(ValueError, match=complaint):
             model.adapt(episodes=PhaseBatch.from_episodes([wrong]))
-    for wrong in ([], 5, [5], [(O, A, R)]):
+    for wrong in ([], 5, [5], [(OBS, ACT, REW)]):
         with pytest.raises(ValueError, match="`episodes` must be a PhaseBatch of one task"):
             model.adapt(episodes=wrong)
 
@@ -263,8 +263,8 @@ def test_episodes_of_other_spaces():
 def test_episodes_that_do_not_fit_the_statistics():
     model = tiny(MAML, VecNormalize(point_vec(2)))
     with pytest.raises(ValueError, match=r"observations of shape \(3,\), as the model's VecNormalize, got shape \(2,\)"):
-        model.adapt(episodes=PhaseBatch.from_episodes([(O[:, :2], A, R)]))
+        model.adapt(episodes=PhaseBatch.from_episodes([(OBS[:, :2], ACT, REW)]))
     model = tiny(MAML, VecNormalize(point_vec(2, observation="dict"), norm_obs_keys=["vector"]), "MultiInputPolicy")
-    for wrong in ({"category": O}, O):
+    for wrong in ({"category": OBS}, OBS):
         with pytest.raises(ValueError, match=r"observations\['vector'\] of shape \(3,\).* got none"):
-            model.adapt(episodes=PhaseBatch.from_episodes([(wrong, A, R)]))
+            model.adapt(episodes=PhaseBatch.from_episodes([(wrong, ACT, REW)]))
