@@ -16,7 +16,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_sgmrl.algorithms import ALGORITHMS
-from sb3_sgmrl.cli.command_line import import_env, name_and_value
+from sb3_sgmrl.cli.command_line import import_env, import_packages, name_and_value
 from sb3_sgmrl.cli.zoo.run_folder import saved_env_kwargs, saved_hyperparameters
 from sb3_sgmrl.common.adaptation import fit_to_model
 from sb3_sgmrl.common.saving import is_legacy_file
@@ -240,6 +240,25 @@ def open_model(options: argparse.Namespace, n_tasks: int = 1) -> AbstractContext
     env_kwargs = dict(name_and_value(text) for text in options.env_kwargs)
     of_user = {"device": options.device, "packages": options.gym_packages, "trusted": options.trusted}
     return load_model(path, options.algo, env_id, env_kwargs, n_tasks, options.n_episodes, **of_user)
+
+
+def load_without_env(options: argparse.Namespace) -> tuple[pathlib.Path, MetaOnPolicyAlgorithm]:
+    """
+    Find and load a model without its environment, which need not be registered with ``-i``.
+
+    :param options: The options of a parser made by :func:`make_model_parser`
+    :return: The file and the model
+    :raises ValueError: When the model does not exist, or is from before 0.1
+    """
+    if options.trained_agent is None:
+        env_id = import_env(options.env, options.gym_packages)
+    else:
+        env_id = options.env
+        import_packages(options.gym_packages)
+    path = _find_model(options, env_id)
+    if is_legacy_file(path):  # it may lack the statistics of its VecNormalize
+        raise ValueError(f"{path} is from before 0.1: convert it by python -m sb3_sgmrl.convert first.")
+    return path, ALGORITHMS[options.algo].cls.load(path, device=options.device)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import io
 import pathlib
@@ -44,11 +45,7 @@ def export_onnx(model: BaseAlgorithm, path: str | pathlib.Path, policy: ActorCri
     :raises ValueError: When the policy cannot be traced, or the exported network disagrees with ``predict``
     :raises ImportError: When onnx or onnxruntime is missing, which the extra ``onnx`` installs
     """
-    try:
-        import onnx  # noqa: F401
-        import onnxruntime
-    except ImportError as error:
-        raise ImportError(f"{error}; install the package with its extra [onnx] to export to ONNX.") from error
+    onnxruntime = import_onnx()
 
     def write(network: DeployedPolicy, inputs: Mapping[str, th.Tensor]) -> tuple[bytes, Run]:
         axes = {name: {0: "batch"} for name in (*inputs, "action")}
@@ -67,6 +64,20 @@ def export_onnx(model: BaseAlgorithm, path: str | pathlib.Path, policy: ActorCri
         return file.getvalue(), lambda observations: session.run(["action"], dict(observations))[0]
 
     _export(model, path, policy, ".onnx", write)
+
+
+def import_onnx() -> Any:
+    """
+    Import what an export to ONNX needs.
+
+    :return: The module ``onnxruntime``
+    :raises ImportError: When onnx or onnxruntime is missing
+    """
+    try:
+        importlib.import_module("onnx")
+        return importlib.import_module("onnxruntime")
+    except ImportError as error:
+        raise ImportError(f"{error}; install the package with its extra [onnx] to export to ONNX.") from error
 
 
 def export_torchscript(model: BaseAlgorithm, path: str | pathlib.Path, policy: ActorCriticPolicy | None = None) -> None:

@@ -55,11 +55,15 @@ def load_episodes(path: str | pathlib.Path) -> list[Episode]:
     lengths = arrays.pop(_LENGTHS, np.zeros(0))
     observed = any(name.split("/")[0] == "observations" for name in arrays)
     if not observed or not {"actions", "rewards"} <= arrays.keys() or lengths.dtype.kind not in "iu" or lengths.ndim != 1:
-        raise ValueError(f"`path` {path} must hold lengths, observations, actions and rewards, got {', '.join(arrays) or 'none'}.")
+        raise ValueError(
+            f"`path` {path} must hold lengths, observations, actions and rewards, got {', '.join(arrays) or 'none'}."
+        )
     n_steps = int(lengths.sum())
     for name, array in arrays.items():
         if array.ndim == 0 or len(array) != n_steps or (lengths < 1).any():
-            raise ValueError(f"`path` {path} must hold {name} for the {n_steps} steps of its lengths, got shape {array.shape}.")
+            raise ValueError(
+                f"`path` {path} must hold {name} for the {n_steps} steps of its lengths, got shape {array.shape}."
+            )
     ends = np.cumsum(lengths)[:-1]
     split = {name: np.split(array, ends) for name, array in arrays.items()}
     return [from_names({name: parts[i] for name, parts in split.items()}) for i in range(len(lengths))]

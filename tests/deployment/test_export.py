@@ -173,7 +173,10 @@ def test_bad_arguments(tmp_path):
         ((model, tmp_path / "policy.pt"), r"`path` must end in \.onnx"),
         ((model.policy, tmp_path / "policy.onnx"), "`model` must be a model of this package or of SB3"),
         ((model, tmp_path / "policy.onnx", model), "`policy` must be an ActorCriticPolicy"),
-        ((model, tmp_path / "policy.onnx", tiny(SGMRL, point_vec(1, action="discrete")).policy), "the action_space of `model`"),
+        (
+            (model, tmp_path / "policy.onnx", tiny(SGMRL, point_vec(1, action="discrete")).policy),
+            "the action_space of `model`",
+        ),
     ):
         with pytest.raises(ValueError, match=complaint):
             export_onnx(*arguments)

@@ -152,7 +152,8 @@ def test_folds_do_not_see_the_episodes_that_judge_them():
     actions = th.as_tensor(batch.actions[0, part].reshape(-1, 1))
     with th.no_grad():
         after, before = (
-            p.get_distribution(th.ones(len(actions), 1)).log_prob(actions).numpy().reshape(2, -1) for p in (other, model.policy)
+            p.get_distribution(th.ones(len(actions), 1)).log_prob(actions).numpy().reshape(2, -1)
+            for p in (other, model.policy)
         )
     np.testing.assert_allclose(found.log_weights[part], (after - before).sum(1), rtol=1e-4, atol=1e-5)
 
