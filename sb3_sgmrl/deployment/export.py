@@ -151,8 +151,8 @@ def _compare(run: Run, policy: ActorCriticPolicy, normalizer: VecNormalize | Non
             differ[differ] = _likelihoods(policy, normalizer, inputs, differ, found, wanted)
         if differ.any():
             raise _Disagreement(
-                f"The exported `policy` disagrees with predict on {differ.mean():.0%} of random observations: a branch in it may "
-                "depend on values, which a trace cannot hold."
+                f"The exported `policy` disagrees with predict on {differ.mean():.0%} of random observations: a branch in it "
+                "may depend on values, which a trace cannot hold."
             )
 
 

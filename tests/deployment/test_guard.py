@@ -191,13 +191,14 @@ def test_bad_arguments():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("n", [10, 20])
 @pytest.mark.parametrize("is_held_out", [True, False])
 def test_the_interval_covers_the_true_gain_and_bad_steps_are_seldom_taken(n, is_held_out):
     """The share of intervals with the true gain, with steps of which some are good and some are bad."""
-    n_runs, covered, worse, wrongly = 300, 0, 0, 0
+    n_runs, covered, worse, wrongly = 200, 0, 0, 0
     reliable = 0
-    model = model_of(0.008)
+    model = model_of(0.005)
     for run in range(n_runs):
         episodes = recorded(model, n, seed=3 * run)
         # few and unrelated rewards make some steps bad
@@ -218,7 +219,6 @@ def test_the_interval_covers_the_true_gain_and_bad_steps_are_seldom_taken(n, is_
         reliable += found.estimate.is_reliable
         worse += gain < 0
         wrongly += gain < 0 and found.accepted
-    print(n, is_held_out, covered / n_runs, worse, wrongly, reliable)
     assert reliable > 0.9 * n_runs
     assert covered / n_runs > 0.9
     assert worse > 20

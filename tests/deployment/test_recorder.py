@@ -164,7 +164,7 @@ WRONG_FILES = {
 def test_files_that_hold_no_episodes(kind, tmp_path):
     path = tmp_path / "log.npz"
     WRONG_FILES[kind](path)
-    with pytest.raises(ValueError, match="`path` .*log.npz must") as error:
+    with pytest.raises(ValueError, match=r"`path` .*log\.npz must") as error:
         load_episodes(path)
     assert "\n" not in str(error.value)
 
