@@ -92,7 +92,12 @@ def _adapt(options: argparse.Namespace) -> None:
 
 def _adapt_to_log(options: argparse.Namespace) -> None:
     """Adapt to the episodes of files, without an environment."""
-    given = {"--task": options.task, "--adapt-steps": options.adapt_steps, "--n-episodes": options.n_episodes}
+    given = {
+        "--task": options.task,
+        "--task-file": options.task_file,
+        "--adapt-steps": options.adapt_steps,
+        "--n-episodes": options.n_episodes,
+    }
     for name, value in {**given, "--export": options.export, "--env-kwargs": options.env_kwargs or None}.items():
         if value is not None:
             raise ValueError(f"`{name}` must be left out with `--episodes`, because nothing is played.")
