@@ -77,6 +77,9 @@ def test_the_estimate_is_unbiased():
         log_ratios = np.log(new / old)[np.array([one, other])]
         expected += of_old[i] * of_old[j] * gains_of_episodes(rewards, log_ratios).mean()
     assert expected == pytest.approx((of_new - of_old) @ returns, abs=1e-12)
+    # what every episode earns at a step says nothing of the policies
+    shifted = gains_of_episodes(rewards + np.array([5.0, -2.0, 30.0]), log_ratios)
+    np.testing.assert_allclose(shifted, gains_of_episodes(rewards, log_ratios), atol=1e-12)
 
 
 def test_quantiles_are_those_of_student():
