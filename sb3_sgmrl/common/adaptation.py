@@ -21,7 +21,7 @@ from sb3_sgmrl.data.batch import PhaseBatch, fit_episodes
 from sb3_sgmrl.data.spaces import one_line
 from sb3_sgmrl.data.streams import ADAPTATION
 from sb3_sgmrl.gradient.baselines import BASELINES
-from sb3_sgmrl.policies.expectation import warn_of_other_policy
+from sb3_sgmrl.gradient.on_policy import warn_of_other_policy
 from sb3_sgmrl.util.validation import check_inner_steps, check_positive, check_seed
 from sb3_sgmrl.vec_env.borrowing import borrowed_workers
 from sb3_sgmrl.vec_env.engines import close_task_env, make_task_env
