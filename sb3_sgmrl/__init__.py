@@ -8,6 +8,15 @@ from sb3_sgmrl.common.callbacks import MetaEvalCallback
 from sb3_sgmrl.common.evaluation import AdaptationReport, evaluate_adaptation
 from sb3_sgmrl.common.export import to_sb3
 from sb3_sgmrl.common.files.classes import register
+from sb3_sgmrl.data.batch import PhaseBatch
+from sb3_sgmrl.deployment import (
+    EpisodeRecorder,
+    export_onnx,
+    export_torchscript,
+    guarded_adapt,
+    load_episodes,
+    save_episodes,
+)
 from sb3_sgmrl.emaml import EMAML
 from sb3_sgmrl.envs import register_envs
 from sb3_sgmrl.maml import MAML
@@ -35,8 +44,10 @@ __all__ = [
     "SGMRL",
     "TRPOMAML",
     "AdaptationReport",
+    "EpisodeRecorder",
     "MetaEvalCallback",
     "MujocoFamily",
+    "PhaseBatch",
     "ProMP",
     "Reptile",
     "TaskDistEnv",
@@ -44,9 +55,14 @@ __all__ = [
     "check_family",
     "check_tasks",
     "evaluate_adaptation",
+    "export_onnx",
+    "export_torchscript",
     "from_vector_env",
+    "guarded_adapt",
+    "load_episodes",
     "load_trained",
     "register",
+    "save_episodes",
     "to_sb3",
 ]
 

@@ -341,11 +341,12 @@ def _numbers_of_tasks(label: str, tasks: Sequence[Any], env: str | None) -> np.n
     import numpy as np
 
     from sb3_sgmrl.plots import task_parameters
+    from sb3_sgmrl.tasks.columns import is_record, numbers_of_record
 
     if env is not None:
         return task_parameters(env, tasks)
     try:
-        numbers = [np.ravel(np.asarray(task, dtype=float)) for task in tasks]
+        numbers = [np.ravel(np.asarray(numbers_of_record(task) if is_record(task) else task, dtype=float)) for task in tasks]
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"`--env` is missing: the tasks of {label!r} are not numbers, so pass the task family, which describes them."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import json
 import os
 import pathlib
 from collections.abc import Iterator, Sequence
@@ -16,10 +17,11 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_sgmrl.algorithms import ALGORITHMS
-from sb3_sgmrl.cli.command_line import import_env, name_and_value
+from sb3_sgmrl.cli.command_line import import_env, import_packages, name_and_value
 from sb3_sgmrl.cli.zoo.run_folder import saved_env_kwargs, saved_hyperparameters
 from sb3_sgmrl.common.adaptation import fit_to_model
 from sb3_sgmrl.common.saving import is_legacy_file
+from sb3_sgmrl.tasks.columns import task_like
 from sb3_sgmrl.util.validation import check_positive, check_seed
 from sb3_sgmrl.vec_env.task_workers import ask
 
@@ -91,12 +93,15 @@ def make_parser(prog: str, description: str, adapt_steps: int | None = 3) -> arg
     """
     parser = make_model_parser(prog, description)
     task = parser.add_argument_group("the task")
-    task.add_argument(
+    which = task.add_mutually_exclusive_group()
+    which.add_argument(
         "--task",
         nargs="+",
-        type=_literal,
         metavar="VALUE",
         help="task as numbers, such as 0.3 -0.4 for a goal in the plane, or as Python, such as \"{'g': 9.8}\" (a random task)",
+    )
+    which.add_argument(
+        "--task-file", metavar="FILE.json", help='task from a file of JSON, such as {"mass": 2, "goal": [0, 1]}'
     )
     usual = "as in training" if adapt_steps is None else adapt_steps
     task.add_argument("--adapt-steps", type=int, default=adapt_steps, help=f"number of inner steps ({usual})")
@@ -242,6 +247,25 @@ def open_model(options: argparse.Namespace, n_tasks: int = 1) -> AbstractContext
     return load_model(path, options.algo, env_id, env_kwargs, n_tasks, options.n_episodes, **of_user)
 
 
+def load_without_env(options: argparse.Namespace) -> tuple[pathlib.Path, MetaOnPolicyAlgorithm]:
+    """
+    Find and load a model without its environment, which need not be registered with ``-i``.
+
+    :param options: The options of a parser made by :func:`make_model_parser`
+    :return: The file and the model
+    :raises ValueError: When the model does not exist, or is from before 0.1
+    """
+    if options.trained_agent is None:
+        env_id = import_env(options.env, options.gym_packages)
+    else:
+        env_id = options.env
+        import_packages(options.gym_packages)
+    path = _find_model(options, env_id)
+    if is_legacy_file(path):  # it may lack the statistics of its VecNormalize
+        raise ValueError(f"{path} is from before 0.1: convert it by python -m sb3_sgmrl.convert first.")
+    return path, ALGORITHMS[options.algo].cls.load(path, device=options.device)
+
+
 @contextmanager
 def open_run(options: argparse.Namespace) -> Iterator[Run]:
     """
@@ -293,10 +317,26 @@ def _check_normalization(hyperparams: dict[str, Any], path: pathlib.Path, env_id
 
 
 def _choose_task(env: VecEnv, options: argparse.Namespace) -> Any:
-    if options.task is None:
-        return ask(env, "sample_tasks", 1, options.seed, "test", indices=0)[0][0]
-    given = options.task[0] if len(options.task) == 1 else options.task
-    return ask(env, "check_task", given, indices=0)[0]
+    example = ask(env, "sample_tasks", 1, options.seed, "test", indices=0)[0][0]
+    if options.task is None and options.task_file is None:
+        return example
+    if options.task_file is not None:
+        given = _read_json(options.task_file)
+    elif isinstance(example, str):
+        given = " ".join(options.task)
+    else:
+        values = [_literal(text) for text in options.task]
+        given = values[0] if len(values) == 1 else values
+    return ask(env, "check_task", task_like(given, example), indices=0)[0]
+
+
+def _read_json(path: str) -> Any:
+    try:
+        return json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"`--task-file` must be a file that can be read, got {path}.") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"`--task-file` must hold a task as JSON, but {path} does not: {error}.") from error
 
 
 def play_episode(

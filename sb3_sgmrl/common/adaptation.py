@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -17,12 +17,15 @@ from sb3_sgmrl.common.base_class import MetaModel
 from sb3_sgmrl.common.files.statistics import check_has_statistics
 from sb3_sgmrl.common.phases import adapt_tasks, play_and_adapt, task_phases
 from sb3_sgmrl.common.saving import with_saved_statistics
-from sb3_sgmrl.data.batch import PhaseBatch, check_episodes
+from sb3_sgmrl.data.batch import PhaseBatch, fit_episodes
+from sb3_sgmrl.data.spaces import one_line
 from sb3_sgmrl.data.streams import ADAPTATION
 from sb3_sgmrl.gradient.baselines import BASELINES
+from sb3_sgmrl.gradient.on_policy import warn_of_other_policy
 from sb3_sgmrl.util.validation import check_inner_steps, check_positive, check_seed
 from sb3_sgmrl.vec_env.borrowing import borrowed_workers
 from sb3_sgmrl.vec_env.engines import close_task_env, make_task_env
+from sb3_sgmrl.vec_env.normalization import seen_by_policy
 from sb3_sgmrl.vec_env.task_workers import ask, check_tasks
 
 
@@ -39,7 +42,7 @@ def fit_to_model(model: MetaModel, vec_env: VecEnv) -> VecEnv:
     for name in ("observation_space", "action_space"):
         wanted, found = getattr(model, name), getattr(vec_env, name)
         if wanted != found:
-            raise ValueError(f"`env` must have the {name} of the model, {_one_line(wanted)}, but has {_one_line(found)}.")
+            raise ValueError(f"`env` must have the {name} of the model, {one_line(wanted)}, but has {one_line(found)}.")
     training, here = model.get_vec_normalize_env(), unwrap_vec_normalize(vec_env)
     if training is not None and (here is None or here.norm_obs != training.norm_obs):
         raise ValueError(
@@ -57,10 +60,6 @@ def fit_to_model(model: MetaModel, vec_env: VecEnv) -> VecEnv:
 
 def _normalizes_rewards(normalizer: VecNormalize | None) -> bool:
     return normalizer is not None and normalizer.norm_reward
-
-
-def _one_line(space: Any) -> str:
-    return " ".join(str(space).split())
 
 
 @contextmanager
@@ -100,7 +99,7 @@ class AdaptiveModel(MetaModel):
         task: Any = None,
         n_steps: int = 1,
         n_episodes: int | None = None,
-        episodes: PhaseBatch | None = None,
+        episodes: PhaseBatch | Sequence[PhaseBatch] | None = None,
         seed: int = 0,
     ) -> ActorCriticPolicy:
         """
@@ -111,21 +110,13 @@ class AdaptiveModel(MetaModel):
         :param n_steps: The number of inner steps, which may exceed that of training
         :param n_episodes: The number of episodes per inner step; as in training when None
         :param episodes: The episodes to adapt to, of one task and played with the model's policy, in one inner step; None
-            plays new ones
+            plays new ones. A list gives each inner step its own, played with the policy adapted so far
         :param seed: The seed of the episodes and of a random task
         :return: The adapted policy
-        :raises ValueError: When a count is not positive, a task is outside the space, :meth:`learn` is using the workers, or
-            parameters become non-finite
+        :raises ValueError: When a count is not positive, a task is outside the space, episodes do not fit the model,
+            :meth:`learn` is using the workers, or parameters become non-finite
         """
-        if episodes is None:
-            return self.adapt_stepwise(env, task, n_steps, n_episodes, seed)[-1]
-        if env is not None or task is not None or n_steps != 1 or n_episodes is not None:
-            raise ValueError("`episodes` must be given without `env`, `task` and `n_episodes`, and with `n_steps=1`.")
-        check_seed(seed)
-        check_episodes(episodes, self.observation_space, self.action_space)
-        policy, objective = self.functional, self.objective
-        phases = task_phases(policy, objective.inner, episodes, [policy.parameters()])
-        return policy.policy_with(adapt_tasks(policy, objective, phases, [task], self.n_threads)[0])
+        return self.adapt_stepwise(env, task, n_steps, n_episodes, seed, episodes)[-1]
 
     def adapt_stepwise(
         self,
@@ -134,6 +125,7 @@ class AdaptiveModel(MetaModel):
         n_steps: int = 1,
         n_episodes: int | None = None,
         seed: int = 0,
+        episodes: PhaseBatch | Sequence[PhaseBatch] | None = None,
     ) -> list[ActorCriticPolicy]:
         """
         Adapt to a task as :meth:`adapt` does, and return the policy after each inner step. It plays the episodes once.
@@ -143,9 +135,15 @@ class AdaptiveModel(MetaModel):
         :param n_steps: The number of inner steps, which may exceed that of training
         :param n_episodes: The number of episodes per inner step; as in training when None
         :param seed: The seed of the episodes and of a random task
+        :param episodes: The episodes to adapt to, as for :meth:`adapt`
         :return: The adapted policies after 1, …, ``n_steps`` inner steps
         :raises ValueError: As in :meth:`adapt`
         """
+        if episodes is not None:
+            if env is not None or task is not None or n_steps != 1 or n_episodes is not None:
+                raise ValueError("`episodes` must be given without `env`, `task` and `n_episodes`, and with `n_steps=1`.")
+            check_seed(seed)
+            return self._adapt_to([episodes] if isinstance(episodes, PhaseBatch) else episodes)
         check_inner_steps("n_steps", n_steps)
         check_positive(n_episodes=self.n_episodes if n_episodes is None else n_episodes)
         check_seed(seed)
@@ -162,6 +160,36 @@ class AdaptiveModel(MetaModel):
         assert traces is not None
         last = adapt_tasks(policy, objective, [traces[0][-1]], [task], self.n_threads)
         return [policy.policy_with(parameters) for parameters in (*(phase.parameters for phase in traces[0][1:]), *last)]
+
+    def _adapt_to(self, batches: Sequence[PhaseBatch]) -> list[ActorCriticPolicy]:
+        """Take an inner step for each batch, which the policy adapted so far has played."""
+        fitted = self.fit_episodes(batches)
+        policy, objective = self.functional, self.objective
+        parameters, found = policy.parameters(), []
+        for batch in fitted:
+            warn_of_other_policy(policy, parameters, batch.task(0))
+            phases = task_phases(policy, objective.inner, batch, [parameters])
+            parameters = adapt_tasks(policy, objective, phases, [None], self.n_threads)[0]
+            found.append(policy.policy_with(parameters))
+        return found
+
+    def fit_episodes(self, batches: Sequence[PhaseBatch]) -> list[PhaseBatch]:
+        """
+        Check given episodes, and bring raw ones into the form that the policy sees.
+
+        :param batches: The episodes of each inner step
+        :return: The episodes, normalised and in the types of the model's spaces
+        :raises ValueError: When the episodes do not fit the model
+        """
+        if not isinstance(batches, (list, tuple)) or len(batches) == 0:
+            got = "none" if isinstance(batches, (list, tuple)) else type(batches).__name__
+            raise ValueError(f"`episodes` must be a PhaseBatch of one task, or a list of one for each inner step, got {got}.")
+        normalizer, spaces = self.get_vec_normalize_env(), (self.observation_space, self.action_space)
+        seen = [
+            seen_by_policy(batch, normalizer, spaces[0]) if isinstance(batch, PhaseBatch) and batch.is_raw else batch
+            for batch in batches
+        ]
+        return [fit_episodes(batch, *spaces) for batch in seen]
 
     @staticmethod
     def _task_of(env: VecEnv, seed: int) -> Any:

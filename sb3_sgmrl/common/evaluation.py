@@ -20,6 +20,7 @@ from sb3_sgmrl.common.phases import play_and_adapt
 from sb3_sgmrl.data.batch import PhaseBatch
 from sb3_sgmrl.data.streams import EVALUATION
 from sb3_sgmrl.gradient.memory import check_memory
+from sb3_sgmrl.tasks.columns import TASK, from_columns, is_record, read_cell, task_like, to_columns, write_text
 from sb3_sgmrl.util.files import replace_when_complete
 from sb3_sgmrl.util.progress import with_progress
 from sb3_sgmrl.util.validation import check_bool, check_inner_steps, check_positive, check_seed, shown
@@ -87,43 +88,56 @@ class AdaptationReport:
         """
         Write one row per task: the task, then its return after 0, 1, … inner steps.
 
-        Blanks separate the numbers of a task that is an array or a sequence.
+        Blanks separate the numbers of a task that is an array or a sequence. Each part of a dictionary or a dataclass has a
+        column, such as ``task.goal.0``.
 
         :param path: The file; an existing one is replaced once everything is written
         """
         text = io.StringIO()
         writer = csv.writer(text)
-        writer.writerow(["task", *(f"{self.measure.replace(' ', '_')}_after_{k}" for k in range(self.returns.shape[1]))])
-        for task, row in zip(self.tasks, self.returns, strict=True):
-            writer.writerow([_written_task(task), *row])
+        cells = [to_columns(task) if is_record(task) else None for task in self.tasks]
+        if any(of_task is None for of_task in cells):
+            cells = [{TASK: _written_task(task)} for task in self.tasks]
+        names = list(dict.fromkeys(name for of_task in cells for name in of_task or {}))
+        writer.writerow([*names, *(f"{self.measure.replace(' ', '_')}_after_{k}" for k in range(self.returns.shape[1]))])
+        for of_task, row in zip(cells, self.returns, strict=True):
+            writer.writerow([*((of_task or {}).get(name, "") for name in names), *row])
         with replace_when_complete(path) as file:
             file.write(text.getvalue().encode())
 
     @classmethod
-    def from_csv(cls, path: str | pathlib.Path) -> AdaptationReport:
+    def from_csv(cls, path: str | pathlib.Path, example: Any = None) -> AdaptationReport:
         """
         Read what :meth:`to_csv` wrote.
 
         :param path: The file
-        :return: The report; tasks of numbers become arrays, other tasks text
-        :raises ValueError: When the file is not such a report
+        :param example: A task of the family, whose types the tasks get, such as its dataclass
+        :return: The report; without an example, tasks of numbers become arrays, dataclasses dictionaries, other tasks text
+        :raises ValueError: When the file is not such a report, or the tasks are not like the example
         """
         try:
             with open(path, newline="", encoding="utf-8") as file:
                 header, *rows = [*csv.reader(file)] or [[]]
         except (UnicodeDecodeError, csv.Error):  # the file is not a table
             header, rows = [], []
-        measure = header[1].removesuffix("_after_0") if len(header) > 1 else ""
-        expected = ["task", *(f"{measure}_after_{k}" for k in range(len(header) - 1))]
+        names = [name for name in header if name == TASK or name.startswith(f"{TASK}.")]
+        n, n_returns = len(names), len(header) - len(names)
+        measure = header[n].removesuffix("_after_0") if n_returns > 0 else ""
+        expected = [*(names or [TASK]), *(f"{measure}_after_{k}" for k in range(n_returns))]
         try:
-            returns = np.array([[float(text) for text in row[1:]] for row in rows])
+            returns = np.array([[float(text) for text in row[n:]] for row in rows])
         except ValueError:
             returns = np.empty(0)
-        if header != expected or returns.shape != (len(rows), len(header) - 1) or returns.size == 0:
+        if header != expected or returns.shape != (len(rows), n_returns) or returns.size == 0:
             raise ValueError(
                 f"{path} is not a report of an AdaptationReport: it must have a row per task, with returns after each step."
             )
-        return cls([_read_task(row[0]) for row in rows], returns, measure.replace("_", " "))
+        if names == [TASK]:
+            tasks = [_read_task(row[0]) for row in rows]
+        else:
+            tasks = [from_columns(dict(zip(names, row, strict=False))) for row in rows]
+        tasks = tasks if example is None else [task_like(task, example) for task in tasks]
+        return cls(tasks, returns, measure.replace("_", " "))
 
     def __str__(self) -> str:
         rows = [f"{'inner steps':>11} {f'mean {self.measure}':>12}   95 % interval over {len(self.tasks)} tasks"]
@@ -139,6 +153,8 @@ def _written_task(task: Any) -> Any:
         except ValueError:  # the parts have different shapes
             return task
         task = numbers if numbers.dtype.kind in "iuf" else task
+    if isinstance(task, str):
+        return write_text(task)
     return " ".join(str(x) for x in np.ravel(task)) if isinstance(task, np.ndarray) else task
 
 
@@ -146,7 +162,8 @@ def _read_task(text: str) -> Any:
     try:
         return np.array([float(number) for number in text.split()])
     except ValueError:
-        return text
+        read = read_cell(text)
+        return read if isinstance(read, str) else text
 
 
 def check_task_list(tasks: Any) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from gymnasium import spaces
 
-Observations = np.ndarray | dict[str, np.ndarray]
+from sb3_sgmrl.data.episodes import Episode, Observations, map_played, read_episodes
+from sb3_sgmrl.data.spaces import check_values, one_line, stored_dtype
 
 
 def index_observations(observations: Observations, index: Any) -> Observations:
@@ -90,6 +92,7 @@ class PhaseBatch:
     :param rewards: The rewards, shape (n_tasks, n_episodes, n_steps)
     :param mask: Whether each step was played, shape (n_tasks, n_episodes, n_steps)
     :param episode_returns: The undiscounted returns before any reward normalisation, shape (n_tasks, n_episodes)
+    :param is_raw: Whether observations and rewards are those of the environment, before the wrappers of the model
     """
 
     observations: Observations
@@ -97,6 +100,21 @@ class PhaseBatch:
     rewards: np.ndarray
     mask: np.ndarray
     episode_returns: np.ndarray
+    is_raw: bool = False
+
+    @classmethod
+    def from_episodes(cls, episodes: Sequence[Episode]) -> PhaseBatch:
+        """
+        Make a batch of one task from logged episodes.
+
+        :param episodes: The episodes, tuples (observations, actions, rewards) of arrays with an entry for each step.
+            Observations are those before the action, as the environment returned them, or such an array per key. Actions are
+            unclipped, as the policy drew them
+        :return: The episodes of one task
+        :raises ValueError: When there is no episode, an episode has no step, shapes disagree, or values are not finite numbers
+        """
+        observations, actions, rewards, mask = read_episodes(episodes)
+        return cls(observations, actions, rewards, mask, rewards.sum(-1), is_raw=True)
 
     @property
     def n_tasks(self) -> int:
@@ -125,39 +143,52 @@ class PhaseBatch:
             self.rewards[index],
             self.mask[index],
             self.episode_returns[index],
+            self.is_raw,
         )
 
 
-def check_episodes(episodes: Any, observation_space: spaces.Space, action_space: spaces.Space) -> None:
+def fit_episodes(episodes: Any, observation_space: spaces.Space, action_space: spaces.Space) -> PhaseBatch:
     """
-    Check that episodes belong to one task, are finite and fit the policy.
+    Check that episodes belong to one task, are finite and fit the policy, and give them the types of its spaces.
 
     :param episodes: The episodes to adapt to
     :param observation_space: The observation space of the policy
     :param action_space: The action space of the policy
+    :return: The episodes, in the types of a rollout buffer
     :raises ValueError: When the episodes belong to several tasks, contain NaN or infinity, or do not fit a space
     """
     if not isinstance(episodes, PhaseBatch) or episodes.n_tasks != 1:
         got = f"{episodes.n_tasks} tasks" if isinstance(episodes, PhaseBatch) else type(episodes).__name__
-        raise ValueError(f"`episodes` must be a PhaseBatch of one task, got {got}.")
+        raise ValueError(
+            f"`episodes` must be a PhaseBatch of one task, got {got}: PhaseBatch.from_episodes makes one from logged episodes."
+        )
     observations = episodes.observations if isinstance(episodes.observations, dict) else {None: episodes.observations}
     of_keys: Any = observation_space.spaces if isinstance(observation_space, spaces.Dict) else {None: observation_space}
     shapes = {key: array.shape[3:] for key, array in observations.items()}
     wanted = {key: space.shape for key, space in of_keys.items()}
     if shapes != wanted:
-        raise ValueError(f"`episodes` must hold observations of {observation_space}, got {shapes}.")
+        raise ValueError(f"`episodes` must hold observations of {one_line(observation_space)}, got {_text(shapes)}.")
     if episodes.actions.shape[3:] != action_space.shape:
         raise ValueError(f"`episodes` must hold actions of {action_space}, got shape {episodes.actions.shape[3:]}.")
+    mask = episodes.mask
+    if not mask.any(-1).all():
+        raise ValueError("`episodes` must have a played step in each episode, but one has none.")
     for array in (episodes.actions, episodes.rewards, *observations.values()):
-        if not np.isfinite(array[episodes.mask]).all():
+        if not np.isfinite(array[mask]).all():
             raise ValueError("`episodes` must be finite, got NaN or infinity.")
-    _check_categories("actions", episodes.actions[episodes.mask], action_space)
-    for key, array in observations.items():
-        _check_categories("observations", array[episodes.mask], of_keys[key])
+    fitted: Any = {
+        key: _fitted("observations" if key is None else f"observations[{key!r}]", array, mask, of_keys[key])
+        for key, array in observations.items()
+    }
+    actions = _fitted("actions", episodes.actions, mask, action_space)
+    return replace(episodes, observations=fitted.get(None, fitted), actions=actions)
 
 
-def _check_categories(name: str, played: np.ndarray, space: spaces.Space) -> None:
-    if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)):
-        n_values = space.nvec if isinstance(space, spaces.MultiDiscrete) else space.n
-        if (played < 0).any() or (played >= n_values).any():
-            raise ValueError(f"`episodes` must hold {name} of {space}, counted from 0, got {played.min()} to {played.max()}.")
+def _text(shapes: dict[Any, tuple[int, ...]]) -> str:
+    return f"shape {shapes[None]}" if None in shapes else f"shapes {shapes}"
+
+
+def _fitted(name: str, array: np.ndarray, mask: np.ndarray, space: spaces.Space) -> np.ndarray:
+    dtype = stored_dtype(space, of_actions=name == "actions")
+    check_values(name, array[mask], space)
+    return array if array.dtype == dtype else map_played(lambda values: values.astype(dtype), array, mask)

@@ -9,6 +9,8 @@ from gymnasium import spaces
 from stable_baselines3.common.buffers import BaseBuffer
 
 from sb3_sgmrl.data.batch import Observations, PhaseBatch
+from sb3_sgmrl.data.episodes import step_by_step
+from sb3_sgmrl.data.spaces import stored_dtype
 
 
 class TaskRolloutBuffer(BaseBuffer):
@@ -35,10 +37,7 @@ class TaskRolloutBuffer(BaseBuffer):
             self.observations = {key: zeros(part.shape or (), part.dtype) for key, part in observation_space.spaces.items()}
         else:
             self.observations = zeros(observation_space.shape or (), observation_space.dtype)
-        # at least the precision of the policy, because the gradient needs the exact actions that were drawn
-        precise = isinstance(action_space, spaces.Box)
-        dtype = np.result_type(action_space.dtype, np.float32) if precise else action_space.dtype
-        self.actions = zeros(action_space.shape or (), dtype)
+        self.actions = zeros(action_space.shape or (), stored_dtype(action_space, of_actions=True))
         self.rewards = zeros((), np.float32)
 
     def grow(self, n_steps: int) -> None:
@@ -93,8 +92,7 @@ class TaskRolloutBuffer(BaseBuffer):
         n_steps = int(lengths.max())
 
         def by_task(x: np.ndarray) -> np.ndarray:
-            x = x[:n_steps].reshape(n_steps, n_tasks, -1, *x.shape[2:])
-            return np.moveaxis(x, 0, 2)
+            return step_by_step(x[:n_steps].reshape(n_steps, n_tasks, -1, *x.shape[2:]))
 
         if isinstance(self.observations, dict):
             observations: Observations = {key: by_task(value) for key, value in self.observations.items()}

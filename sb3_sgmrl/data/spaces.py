@@ -23,10 +23,10 @@ def check_spaces(observation_space: spaces.Space, action_space: spaces.Space) ->
         name = "observation_space" if key is None else f"observation_space[{key!r}]"
         problem = _problem(part) or _observation_problem(part)
         if problem is not None:
-            raise ValueError(f"`env` has the {name} {_one_line(part)}, {problem}.")
+            raise ValueError(f"`env` has the {name} {one_line(part)}, {problem}.")
     problem = _problem(action_space) or _action_problem(action_space)
     if problem is not None:
-        raise ValueError(f"`env` has the action_space {_one_line(action_space)}, {problem}.")
+        raise ValueError(f"`env` has the action_space {one_line(action_space)}, {problem}.")
 
 
 def _problem(space: Any) -> str | None:
@@ -62,5 +62,46 @@ def _action_problem(space: Any) -> str | None:
     return None
 
 
-def _one_line(space: Any) -> str:
+def one_line(space: spaces.Space) -> str:
+    """
+    Write a space in one line.
+
+    :param space: The space
+    :return: The text
+    """
     return " ".join(str(space).split())
+
+
+def stored_dtype(space: spaces.Space, of_actions: bool = False) -> Any:
+    """
+    Return the type in which rollouts store the values of a space.
+
+    :param space: The space
+    :param of_actions: Whether these are actions. They keep at least the precision of the policy, because the gradient needs
+        the exact actions that were drawn
+    :return: The dtype
+    """
+    precise = of_actions and isinstance(space, spaces.Box)
+    return np.result_type(space.dtype, np.float32) if precise else space.dtype
+
+
+def check_values(name: str, values: np.ndarray, space: spaces.Space) -> None:
+    """
+    Check that logged values have the type of a space, and that categories exist. Floats may lie outside the bounds.
+
+    :param name: The name of the values, for errors
+    :param values: The values, shape (n_samples, \\*space.shape)
+    :param space: The space
+    :raises ValueError: When the type or a category does not fit
+    """
+    whole = not isinstance(space, spaces.Box) or space.dtype.kind in "iu"
+    if whole and values.dtype.kind == "f":
+        raise ValueError(f"`episodes` must hold {name} of {one_line(space)}, got {values.dtype} instead of integers.")
+    if isinstance(space, spaces.Box):
+        low, high = (space.low, space.high) if whole else (-np.inf, np.inf)
+    else:
+        n_values = 2 if isinstance(space, spaces.MultiBinary) else getattr(space, "nvec", getattr(space, "n", None))
+        low, high = np.array(0), np.array(n_values) - 1
+    if (values < low).any() or (values > high).any():
+        counted = "" if isinstance(space, spaces.Box) else ", counted from 0"
+        raise ValueError(f"`episodes` must hold {name} of {one_line(space)}{counted}, got {values.min()} to {values.max()}.")

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from stable_baselines3.common.type_aliases import GymEnv
 
 from sb3_sgmrl.common.evaluation import AdaptationReport, inner_steps
+from sb3_sgmrl.tasks.columns import is_record, task_like
 from sb3_sgmrl.vec_env.engines import close_task_env, make_task_env
 from sb3_sgmrl.vec_env.task_workers import ask
 
@@ -25,6 +26,8 @@ def task_parameters(env: GymEnv | str, tasks: Sequence[Any]) -> np.ndarray:
     """
     vec_env = make_task_env(env, n_columns=1)
     try:
+        example = ask(vec_env, "sample_tasks", 1, 0, indices=0)[0][0]
+        tasks = [task_like(task, example) if is_record(task) else task for task in tasks]  # dictionaries of a CSV
         return np.stack([ask(vec_env, "task_features", task, indices=0)[0] for task in tasks])
     finally:
         close_task_env(vec_env, env)

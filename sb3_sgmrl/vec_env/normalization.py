@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from gymnasium import spaces
+from stable_baselines3.common.preprocessing import maybe_transpose
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize, unwrap_vec_normalize
 
-from sb3_sgmrl.data.batch import index_observations
+from sb3_sgmrl.data.batch import Observations, PhaseBatch, index_observations
+from sb3_sgmrl.data.episodes import map_played
 
 # Called with the raw results of a reset (observations) or a step (observations, rewards, dones, infos) before the
 # statistics change. Returns the indices of the workers that continue to play, shape (n,).
@@ -143,3 +146,59 @@ def check_normalization(normalizer: VecNormalize | None) -> None:
         if not np.issubdtype(part.dtype, np.floating):
             name = f"observations {key!r}" if key else "observations"
             raise ValueError(f"VecNormalize needs float {name} of `env`, got {part.dtype}: wrap `env` to return floats.")
+
+
+def seen_by_policy(batch: PhaseBatch, normalizer: VecNormalize | None, observation_space: spaces.Space) -> PhaseBatch:
+    """
+    Bring raw episodes into the form that the policy saw: normalised, and with the channels of images in front.
+
+    :param batch: The episodes, as the environment returned them
+    :param normalizer: The VecNormalize of the policy, or ``None``
+    :param observation_space: The observation space of the policy
+    :return: The episodes as the policy saw them
+    :raises ValueError: When the shape of observations is not that of the statistics
+    """
+    observations, rewards, mask = batch.observations, batch.rewards, batch.mask
+    if normalizer is not None:
+        observations = _normalized(batch, normalizer)
+        rewards = map_played(
+            lambda played: normalizer.normalize_reward(played.astype(np.float32)).astype(np.float32).astype(np.float64),
+            rewards,
+            mask,
+        )
+    if isinstance(observations, dict):
+        parts: Any = observation_space.spaces if isinstance(observation_space, spaces.Dict) else {}
+        observations = {
+            key: _channels_first(array, mask, parts[key]) if key in parts else array for key, array in observations.items()
+        }
+    else:
+        observations = _channels_first(observations, mask, observation_space)
+    return replace(batch, observations=observations, rewards=rewards, is_raw=False)
+
+
+def _normalized(batch: PhaseBatch, normalizer: VecNormalize) -> Observations:
+    statistics: Any = getattr(normalizer, "obs_rms", None) if normalizer.norm_obs else None
+    if statistics is None:
+        return batch.observations
+    wanted = {key: rms.mean.shape for key, rms in (statistics if isinstance(statistics, dict) else {None: statistics}).items()}
+    arrays: Any = batch.observations if isinstance(batch.observations, dict) else {None: batch.observations}
+    for key, shape in wanted.items():
+        found = arrays[key].shape[3:] if key in arrays else None
+        if found != shape:
+            name = "observations" if key is None else f"observations[{key!r}]"
+            got = "none" if found is None else f"shape {found}"
+            raise ValueError(f"`episodes` must hold {name} of shape {shape}, as the model's VecNormalize, got {got}.")
+    normalized: Any = normalizer.normalize_obs(index_observations(batch.observations, batch.mask))  # type: ignore[arg-type]
+    if isinstance(batch.observations, dict):
+        return {key: _placed(values, batch.mask) for key, values in normalized.items()}
+    return _placed(normalized, batch.mask)
+
+
+def _channels_first(array: np.ndarray, mask: np.ndarray, space: spaces.Space) -> np.ndarray:
+    played = array[mask]
+    moved = maybe_transpose(played, space)
+    return array if moved is played else _placed(moved, mask)
+
+
+def _placed(played: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    return map_played(lambda _: played, mask, mask)

@@ -208,3 +208,15 @@ def test_own_robots(name, tmp_path):
 def test_the_own_arm_is_adapted_to(tmp_path):
     output = run_example(tmp_path, "own_robot/arm.py")
     assert returns_after(1, output)[0] > returns_after(0, output)[0]
+
+
+def test_from_an_xml_to_a_network_takes_few_lines():
+    lines = (EXAMPLES / "own_robot" / "deploy.py").read_text(encoding="utf-8").splitlines()
+    assert len([line for line in lines if line.strip()]) < 40
+
+
+@pytest.mark.slow
+def test_the_own_arm_is_deployed(tmp_path):
+    pytest.importorskip("onnxruntime")
+    output = run_example(tmp_path, "own_robot/deploy.py", "1")
+    assert "Mean return" in output and (tmp_path / "policy.onnx").exists() and (tmp_path / "log.npz").exists()
