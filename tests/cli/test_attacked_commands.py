@@ -17,6 +17,7 @@ import pytest
 from zoo_tools import run_train, zoo_process  # noqa: F401
 
 from sb3_sgmrl.cli import adapt, card, check, convert, enjoy, plot, record, train, tune
+from sb3_sgmrl.cli.zoo.search import SearchManager
 from sb3_sgmrl.common.meta_algorithm import MetaOnPolicyAlgorithm
 
 pytestmark = pytest.mark.usefixtures("short_episodes")
@@ -65,7 +66,9 @@ def run_folder(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     """A copy of it, in which the test runs; nothing is trained or recorded."""
     shutil.copytree(trained / "logs", tmp_path / "logs")
     monkeypatch.setattr(MetaOnPolicyAlgorithm, "learn", lambda model, *_, **__: model)
-    monkeypatch.setattr("sb3_sgmrl.cli.video.record", lambda *_: None)
+    monkeypatch.setattr(SearchManager, "objective", lambda *_: 0.0)
+    for module in (enjoy, record):
+        monkeypatch.setattr(module, "record", lambda *_: None)
     return tmp_path
 
 
