@@ -7,6 +7,10 @@ pytest:
 test-long:
 	python -m pytest -m slow
 
+# with exactly the lowest versions of pyproject.toml, in a virtual environment of its own
+test-lowest:
+	.ci/lowest
+
 type:
 	mypy
 
@@ -37,4 +41,4 @@ mutants:
 clean:
 	rm -rf docs/_build
 
-.PHONY: mutants pytest test-long type lint format check-codestyle commit-checks doc clean
+.PHONY: mutants pytest test-long type lint format check-codestyle commit-checks doc clean test-lowest

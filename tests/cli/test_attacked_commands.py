@@ -8,6 +8,10 @@ import io
 import os
 import random
 import shutil
+import signal
+import subprocess
+import sys
+import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +21,7 @@ import pytest
 from zoo_tools import run_train, zoo_process  # noqa: F401
 
 from sb3_sgmrl.cli import adapt, card, check, convert, enjoy, plot, record, train, tune
+from sb3_sgmrl.cli.zoo.search import SearchManager
 from sb3_sgmrl.common.meta_algorithm import MetaOnPolicyAlgorithm
 
 pytestmark = pytest.mark.usefixtures("short_episodes")
@@ -65,7 +70,9 @@ def run_folder(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     """A copy of it, in which the test runs; nothing is trained or recorded."""
     shutil.copytree(trained / "logs", tmp_path / "logs")
     monkeypatch.setattr(MetaOnPolicyAlgorithm, "learn", lambda model, *_, **__: model)
-    monkeypatch.setattr("sb3_sgmrl.cli.video.record", lambda *_: None)
+    monkeypatch.setattr(SearchManager, "objective", lambda *_: 0.0)
+    for module in (enjoy, record):
+        monkeypatch.setattr(module, "record", lambda *_: None)
     return tmp_path
 
 
@@ -247,3 +254,22 @@ def test_damaged_files(file: str, run_folder: Path) -> None:
             except AssertionError as failure:
                 failures.append(f"{kind}: " + " ".join(str(failure).split())[:300])
     assert not failures, "\n".join(failures)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["train", "tune", "check"])
+def test_five_quick_ctrl_cs_end_without_a_traceback(name: str, tmp_path: Path) -> None:
+    long = {"train": ["-n", "100000000"], "tune": ["-n", "100000000"], "check": ["--n-tasks", "1000", "--n-episodes", "1000"]}
+    program = f"import sys; sys.argv = ['x', '--env', 'Navigation2D-v0', *{long[name]}]; print('begin', flush=True); "
+    program += f"from sb3_sgmrl.cli.command_line import run_program; from sb3_sgmrl.cli.{name} import main; "
+    program += "print('imported', flush=True); run_program(main)"
+    child = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    while "imported" not in child.stdout.readline():
+        pass
+    time.sleep(8)
+    for _ in range(5):
+        child.send_signal(signal.SIGINT)
+        time.sleep(0.02)
+    _, error = child.communicate(timeout=200)
+    assert child.returncode == 130 and "Traceback" not in error, error
