@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+import gymnasium as gym
 from gymnasium.utils.env_checker import data_equivalence
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import GymEnv
@@ -72,11 +73,13 @@ def env_to_adapt_in(model: MetaModel, env: GymEnv | str | None, n_columns: int |
     :param env: The environment, as for the algorithms; the model's environment when None
     :param n_columns: The number of episodes that can run in parallel
     :return: The workers that take tasks, with the spaces and the normalisation of the model
+    :raises TypeError: When ``env`` is no environment, for example a task
     :raises ValueError: When the environment has no tasks, other spaces, or another normalisation than in training
     """
     env = model.env if env is None else env
     if env is None:
         raise ValueError("`env` is missing: pass an environment, because the model has none.")
+    _check_is_env(env)
     vec_env = make_task_env(env, n_columns)
     if isinstance(env, str):
         vec_env = with_saved_statistics(model, vec_env)
@@ -88,6 +91,14 @@ def env_to_adapt_in(model: MetaModel, env: GymEnv | str | None, n_columns: int |
         yield fit_to_model(model, vec_env)
     finally:
         close_task_env(vec_env, env)
+
+
+def _check_is_env(env: Any) -> None:
+    if not isinstance(env, (gym.Env, VecEnv, str)):
+        raise TypeError(
+            f"`env` must be an environment or the id of a registered family, got {env!r}: pass a task by its name, as in "
+            "`adapt(task=...)` or `evaluate_adaptation(model, tasks=[...])`."
+        )
 
 
 @with_arguments
@@ -114,6 +125,7 @@ class AdaptiveModel(MetaModel):
             plays new ones
         :param seed: The seed of the episodes and of a random task
         :return: The adapted policy
+        :raises TypeError: When ``env`` is no environment, for example a task
         :raises ValueError: When a count is not positive, a task is outside the space, :meth:`learn` is using the workers, or
             parameters become non-finite
         """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -75,7 +76,9 @@ def _draw_differences(axis: Axes, change: DirectionalChange, baseline: str) -> N
     axis.invert_yaxis()
 
 
-def plot_quality_sweep(sweeps: Mapping[str, Mapping[float, GradientQuality]], xlabel: str, xscale: str = "linear") -> Figure:
+def plot_quality_sweep(
+    sweeps: Mapping[str, Mapping[float, GradientQuality]], xlabel: str, xscale: Literal["linear", "log"] = "linear"
+) -> Figure:
     """
     Plot variance, relative bias and signal-to-noise ratio against a setting, with 95 % confidence bands.
 
