@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -214,6 +215,14 @@ def test_performance_profiles(tmp_path: Path) -> None:
     assert len(axis.collections) == 2 and "1 inner step;" in axis.get_title()
     with pytest.raises(ValueError, match="between 0 and 2"):
         plot_performance_profiles(reports, n_steps=3)
+    moved = [AdaptationReport([task + 1 for task in report.tasks], report.returns) for report in reports["A"]]
+    with pytest.raises(ValueError, match="same tasks"):
+        plot_performance_profiles({"A": reports["A"], "B": moved})
+    as_read = [AdaptationReport([np.float32(task) for task in report.tasks], report.returns) for report in reports["A"]]
+    plot_performance_profiles({"A": reports["A"], "B": as_read})
+    alike = AdaptationReport(reports["A"][0].tasks, np.ones((4, 3)))
+    low, high = plot_performance_profiles({"A": alike}).axes[0].lines[0].get_xdata()[[0, -1]]
+    assert low < 1 < high
 
 
 def test_probability_of_improvement(tmp_path: Path) -> None:
@@ -225,6 +234,10 @@ def test_probability_of_improvement(tmp_path: Path) -> None:
         expected = metrics.probability_of_improvement(finals[one], finals[other])
         assert line.get_xdata()[0] == pytest.approx(expected)
         assert 0 <= bar.get_x() <= expected <= bar.get_x() + bar.get_width() + 1e-9
+    (axis,) = plot_probability_of_improvement(reports, reference="B").axes
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["A > B", "C > B"]
+    with pytest.raises(ValueError, match="`reference` must be one of A, B, C, got 'D'"):
+        plot_probability_of_improvement(reports, reference="D")
     ties = np.array([[1.0, 2.0], [1.0, 3.0]])
     assert scores.probability_of_improvement(ties, ties[:1]) == metrics.probability_of_improvement(ties, ties[:1])
     with pytest.raises(ValueError, match="at least two"):
@@ -342,6 +355,23 @@ def test_command_plays_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert (line.get_label(), other.get_label()) == ("a_model", "other")
     assert plot.main(["trajectories", *arguments, "--n-tasks", "2"]) == 0
     assert len(drawn["trajectories.png"].axes) == 2 * 2
+
+
+def test_runs_of_two_algorithms_are_no_curve(
+    runs: dict[str, list[Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for i, name in enumerate(runs):
+        shutil.copytree(runs[name][0], tmp_path / f"run-{i}")
+    monkeypatch.chdir(tmp_path)
+    for kind in ("profile", "adaptation", "curves", "gradient"):
+        for sources in (["run-0", "run-1"], ["X=run-0", "X=run-1"]):
+            error = error_of(plot, [kind, *sources], capsys)
+            assert "would mix runs of MAML and SGMRL in one curve: name each by NAME=SOURCE." in error
+    error = error_of(plot, ["profile", "run-0/adaptation.csv", "run-1/adaptation.csv"], capsys)
+    assert "would mix runs of MAML and SGMRL" in error
+    error = error_of(plot, ["improvement", "A=run-0", "B=run-1", "--reference", "C"], capsys)
+    assert "`--reference` must be one of A, B, got 'C'." in error
+    assert plot.main(["improvement", "A=run-0", "B=run-1", "--reference", "B"]) == 0
 
 
 def test_command_names_runs_as_rl_zoo_does(tmp_path: Path) -> None:
