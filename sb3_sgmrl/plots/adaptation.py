@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from sb3_sgmrl.common.evaluation import AdaptationReport
 from sb3_sgmrl.plots.bootstrap import check_level, interval_estimates
 from sb3_sgmrl.plots.runs import by_name
-from sb3_sgmrl.plots.style import draw_band, legend_below
+from sb3_sgmrl.plots.style import Figure, draw_band, legend_below
 
 
 def plot_adaptation(

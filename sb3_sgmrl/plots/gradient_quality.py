@@ -7,9 +7,8 @@ from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
-from sb3_sgmrl.plots.style import draw_band, legend_below
+from sb3_sgmrl.plots.style import Figure, draw_band, legend_below
 from sb3_sgmrl.theory import DirectionalChange, GradientQuality
 
 

@@ -6,13 +6,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from sb3_sgmrl.plots.bootstrap import check_level
 from sb3_sgmrl.plots.learning_curves import draw_aggregated, title_of_runs
 from sb3_sgmrl.plots.runs import Progress, by_name, common_steps, logged, moving_average, note_on_length
-from sb3_sgmrl.plots.style import legend_below_panel, show_steps
+from sb3_sgmrl.plots.style import Figure, legend_below_panel, show_steps
 from sb3_sgmrl.util.validation import check_positive
 
 _GRADIENT = "train/grad_norm"

@@ -7,12 +7,11 @@ from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from sb3_sgmrl.plots.bootstrap import check_level, interquartile_mean, interval_estimates
 from sb3_sgmrl.plots.runs import LearningCurve, by_name, common_steps, interpolate, note_on_length
-from sb3_sgmrl.plots.style import draw_band, legend_below, show_steps
+from sb3_sgmrl.plots.style import Figure, draw_band, legend_below, show_steps
 
 _STYLES: dict[str, Literal[":", "-"]] = {"before": ":", "after": "-"}
 

@@ -8,13 +8,12 @@ from typing import Any
 
 import numpy as np
 from gymnasium.utils.env_checker import data_equivalence
-from matplotlib.figure import Figure
 
 from sb3_sgmrl.common.evaluation import AdaptationReport, inner_steps
 from sb3_sgmrl.plots.adaptation import stacked_returns
 from sb3_sgmrl.plots.bootstrap import N_BOOTSTRAP, check_level, interval_estimates, own_random_numbers
 from sb3_sgmrl.plots.runs import by_name
-from sb3_sgmrl.plots.style import draw_band, legend_below
+from sb3_sgmrl.plots.style import Figure, draw_band, legend_below
 from sb3_sgmrl.util.validation import check_choice
 
 Reports = Mapping[str, AdaptationReport | Sequence[AdaptationReport]]

@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 from stable_baselines3.common.type_aliases import GymEnv
 
 from sb3_sgmrl.common.evaluation import AdaptationReport, inner_steps
-from sb3_sgmrl.plots.style import legend_below, spread_panels
+from sb3_sgmrl.plots.style import Figure, legend_below, spread_panels
 from sb3_sgmrl.vec_env.engines import close_task_env, make_task_env
 from sb3_sgmrl.vec_env.task_workers import ask
 

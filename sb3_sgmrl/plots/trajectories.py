@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
@@ -17,7 +16,7 @@ from sb3_sgmrl.common.adaptation import AdaptiveModel, env_to_adapt_in
 from sb3_sgmrl.common.evaluation import after, check_task_list, play_inner_steps
 from sb3_sgmrl.data.streams import EVALUATION
 from sb3_sgmrl.envs.navigation import ARENA, Navigation2DEnv
-from sb3_sgmrl.plots.style import legend_below, n_rows_of_legend, spread_panels
+from sb3_sgmrl.plots.style import Figure, legend_below, n_rows_of_legend, spread_panels
 from sb3_sgmrl.util.validation import check_positive, check_seed
 
 _BEFORE = "0.65"
