@@ -153,7 +153,7 @@ class MujocoTaskEnv(TaskMixin, gym.Env):
 
 def _moving_body(model: mujoco.MjModel) -> int | None:
     """Find the first body that moves through the world; None where all are fixed to it."""
-    moves = (mujoco.mjtJoint.mjJNT_FREE, mujoco.mjtJoint.mjJNT_SLIDE)
+    moves = (int(mujoco.mjtJoint.mjJNT_FREE), int(mujoco.mjtJoint.mjJNT_SLIDE))
     joints = [int(model.jnt_bodyid[i]) for i in range(model.njnt) if model.jnt_type[i] in moves]
     return next((body for body in joints if model.body_parentid[body] == 0), None)
 
