@@ -21,7 +21,7 @@ from sb3_sgmrl.common.saving import with_saved_statistics
 from sb3_sgmrl.data.batch import PhaseBatch, check_episodes
 from sb3_sgmrl.data.streams import ADAPTATION
 from sb3_sgmrl.gradient.baselines import BASELINES
-from sb3_sgmrl.util.validation import check_inner_steps, check_positive, check_seed
+from sb3_sgmrl.util.validation import check_inner_steps, check_positive, check_seed, shown
 from sb3_sgmrl.vec_env.borrowing import borrowed_workers
 from sb3_sgmrl.vec_env.engines import close_task_env, make_task_env
 from sb3_sgmrl.vec_env.task_workers import ask, check_tasks
@@ -96,7 +96,7 @@ def env_to_adapt_in(model: MetaModel, env: GymEnv | str | None, n_columns: int |
 def _check_is_env(env: Any) -> None:
     if not isinstance(env, (gym.Env, VecEnv, str)):
         raise TypeError(
-            f"`env` must be an environment or the id of a registered family, got {env!r}: pass a task by its name, as in "
+            f"`env` must be an environment or the id of a registered family, got {shown(env)}: pass a task by its name, as in "
             "`adapt(task=...)` or `evaluate_adaptation(model, tasks=[...])`."
         )
 
