@@ -1,5 +1,5 @@
 SHELL=/bin/bash
-LINT_PATHS=sb3_sgmrl/ tests/ examples/ docs/conf.py
+LINT_PATHS=sb3_sgmrl/ tests/ examples/ docs/conf.py setup.py
 
 pytest:
 	python -m pytest -n 2

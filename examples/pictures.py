@@ -104,7 +104,7 @@ def main():
     images.mkdir(parents=True, exist_ok=True)
     for name, figure in draw(folders):
         path = images / f"{name}.png"
-        figure.savefig(path, dpi=80)
+        figure.savefig(path, dpi=150)
         Image.open(path).convert("RGB").quantize(128).save(path, optimize=True)  # a third of the size
         print(f"Wrote {path}")
 

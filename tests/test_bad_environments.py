@@ -8,8 +8,9 @@ from gymnasium.wrappers import TimeLimit
 from stable_baselines3.common.vec_env import DummyVecEnv
 from toys import ALGORITHMS, HORIZON, PointEnv, assert_same, point, point_vec, state, tiny
 
-from sb3_sgmrl import SGMRL, TaskDistEnv, evaluate_adaptation
+from sb3_sgmrl import MAML, SGMRL, TaskDistEnv, evaluate_adaptation
 from sb3_sgmrl.common import sampling
+from sb3_sgmrl.common.success import evaluate_success
 
 # ----------------------------------------------------------------------------------------------------------- environments
 
@@ -31,7 +32,30 @@ def plain_vec():
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_an_environment_without_tasks(algorithm):
     refuses("has no tasks, or no way to set one", tiny, algorithm, TimeLimit(Plain(), HORIZON))
-    refuses("has no tasks, or no way to set one", tiny, algorithm, "CartPole-v1")
+    refuses(r"has no tasks, or no way to set one: pass TaskDistEnv\(", tiny, algorithm, "CartPole-v1")
+
+
+def test_a_task_in_the_place_of_the_environment():
+    model = tiny(SGMRL, point())
+    for task in ([0.3, -0.4], np.array([0.3, -0.4]), (1, 2), 3, {"goal": 1}):
+        for function in (model.adapt, model.adapt_stepwise):
+            refuses(r"`env` must be an environment.*`adapt\(task=...\)`", function, task, error=TypeError)
+        for evaluate in (evaluate_adaptation, evaluate_success):
+            refuses(r"got .*pass a task by its name", evaluate, model, task, error=TypeError)
+
+
+@pytest.mark.parametrize(
+    "policy, observation, message",
+    [
+        ("MultiInputPolicy", "vector", "`policy` must be MlpPolicy, or CnnPolicy for images, .* got Box"),
+        ("MultiInputPolicy", "image", "`policy` must be MlpPolicy, or CnnPolicy for images, .* got Box"),
+        ("CnnPolicy", "vector", "`policy` must be MlpPolicy, because the observations are no images .* got Box"),
+        (3, "vector", "`policy` must be one of .*, got 3"),
+        (str, "vector", "`policy` must be an ActorCriticPolicy that is not recurrent, got str"),
+    ],
+)
+def test_a_policy_that_cannot_read_the_observations(policy, observation, message):
+    refuses(message, tiny, MAML, point(observation=observation), policy)
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)

@@ -110,7 +110,7 @@ def test_networks_that_cannot_be_made():
         refuses("`policy_kwargs` must fit ActorCriticPolicy", tiny, SGMRL, witness(), policy_kwargs=kwargs)
     with pytest.raises(ValueError, match=r"'net_archh' of `policy_kwargs` is not an argument of .*did you mean 'net_arch'"):
         tiny(SGMRL, witness(), policy_kwargs={"net_archh": [3]})
-    refuses("`policy` must fit ActorCriticCnnPolicy", SGMRL, "CnnPolicy", witness())
+    refuses("`policy` must be MlpPolicy, because the observations are no images", SGMRL, "CnnPolicy", witness())
     refuses("`policy` must be one of MlpPolicy", SGMRL, "MlpPolizy", witness())
 
 

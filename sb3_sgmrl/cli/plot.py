@@ -50,6 +50,7 @@ examples:
   python -m sb3_sgmrl.plot adaptation "SG-MRL=logs/sgmrl/Navigation2D-v0_1" "MAML=logs/maml/Navigation2D-v0_1"
   python -m sb3_sgmrl.plot trajectories model.zip --env Navigation2D-v0 -o trajectories.pdf
 """
+_ROWS = ("tasks", "trajectories")  # kinds with a row for each source; other kinds pool the runs of a name
 _MOST_DPI = 2400  # the resolution of fine printers
 _LAST_NUMBER = re.compile(r"[-_ ]\d+$")
 _LOGS = ("evaluations.npz", "progress.csv")
@@ -99,6 +100,7 @@ def _parser() -> argparse.ArgumentParser:
         help="curves: read evaluations.npz (unseen tasks) or progress.csv (training tasks); by default evaluations.npz if "
         "every run has this file",
     )
+    parser.add_argument("--reference", metavar="NAME", help="improvement: compare the others with this algorithm only")
     parser.add_argument("--smooth", type=int, default=1, metavar="N", help="curves, gradient: average over N points (1)")
     parser.add_argument(
         "--parameters",
@@ -108,18 +110,14 @@ def _parser() -> argparse.ArgumentParser:
         help="tasks: indices, from 0, of one or two numbers of a task; required if tasks have more than two numbers",
     )
     parser.add_argument("--names", nargs="+", metavar="NAME", help="tasks: names of these numbers")
-    parser.add_argument(
-        "--n-steps", type=int, help="number of inner steps: of a model (3), or to plot from a report (the largest)"
-    )
+    parser.add_argument("--n-steps", type=int, help="number of inner steps: of a model (3), or of a report (the largest)")
     parser.add_argument(
         "--env",
         metavar="ID",
         help="models: the task family (from the run, for folders of sb3_sgmrl.train); tasks: the task family, which describes "
         "tasks by numbers",
     )
-    parser.add_argument(
-        "--n-tasks", type=int, help="models: number of tasks to evaluate on (40), or to show trajectories of (4)"
-    )
+    parser.add_argument("--n-tasks", type=int, help="models: number of tasks to evaluate on (40), or to show paths of (4)")
     parser.add_argument("--n-episodes", type=int, help="models: episodes per task and inner step (as in training)")
     parser.add_argument("--seed", type=int, default=0, help="models: seed of tasks and episodes (0)")
     parser.add_argument("--device", default="auto", help="models: PyTorch device (auto)")
@@ -133,7 +131,9 @@ def _plot(options: argparse.Namespace) -> None:
         output = options.output or f"{options.kind}.png"
         check_output(output, PICTURES, options.overwrite)
         _check_options(options)
-        figure = _KINDS[options.kind]([_source(text) for text in options.sources], options)
+        sources = [_source(text) for text in options.sources]
+        _check_names(sources, options)
+        figure = _KINDS[options.kind](sources, options)
     except ModuleNotFoundError as error:
         if error.name not in ("matplotlib", "rliable"):
             raise
@@ -154,6 +154,16 @@ def _check_options(options: argparse.Namespace) -> None:
     if options.names is not None and len(options.names) not in ((1, 2) if chosen is None else (len(chosen),)):
         wanted = "one or two names" if chosen is None else f"a name for each of {len(chosen)} `--parameters`"
         raise ValueError(f"`--names` must be {wanted}, got {' '.join(map(repr, options.names))}.")
+
+
+def _check_names(sources: Sequence[Source], options: argparse.Namespace) -> None:
+    from sb3_sgmrl.plots.runs import check_algorithms
+
+    names = {source.name for source in sources}
+    if options.reference not in (None, *names):
+        raise ValueError(f"`--reference` must be one of {', '.join(sorted(names))}, got {options.reference!r}.")
+    if options.kind not in _ROWS:
+        check_algorithms(_grouped(sources, (source.path for source in sources)))
 
 
 def _source(text: str) -> Source:
@@ -177,9 +187,6 @@ def _source(text: str) -> Source:
 def _zoo_settings(folder: pathlib.Path) -> pathlib.Path | None:
     """Return the settings folder of a run of RL Zoo; the folder has the name of the environment."""
     return next((file.parent for file in folder.glob("*/args.yml")), None)
-
-
-# ---------------------------------------------------------------- sources
 
 
 def _grouped(sources: Sequence[Source], values: Iterable[Any]) -> dict[str, list[Any]]:
@@ -278,9 +285,6 @@ def _opened(source: Source, options: argparse.Namespace, n_tasks: int) -> Iterat
         yield algorithm.cls.load(path, device=options.device, trusted=options.trusted), import_env(options.env, [])
 
 
-# ---------------------------------------------------------------- plots
-
-
 def _plot_adaptation(sources: Sequence[Source], options: argparse.Namespace) -> Figure:
     from sb3_sgmrl.plots import plot_adaptation
 
@@ -315,7 +319,8 @@ def _plot_improvement(sources: Sequence[Source], options: argparse.Namespace) ->
 
     if len({source.name for source in sources}) < 2:
         raise ValueError(f"`improvement` needs at least two algorithms, got {sources[0].name!r}: name one by NAME=SOURCE.")
-    return plot_probability_of_improvement(_grouped(sources, _reports(sources, options)), options.n_steps, options.level)
+    reports = _grouped(sources, _reports(sources, options))
+    return plot_probability_of_improvement(reports, options.n_steps, options.level, options.reference)
 
 
 def _plot_tasks(sources: Sequence[Source], options: argparse.Namespace) -> Figure:

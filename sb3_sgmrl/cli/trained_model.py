@@ -7,7 +7,7 @@ import ast
 import json
 import os
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -340,7 +340,12 @@ def _read_json(path: str) -> Any:
 
 
 def play_episode(
-    env: VecEnv, policy: ActorCriticPolicy, task: Any, seed: int, deterministic: bool = False
+    env: VecEnv,
+    policy: ActorCriticPolicy,
+    task: Any,
+    seed: int,
+    deterministic: bool = False,
+    on_step: Callable[[], object] = lambda: None,
 ) -> tuple[float, list[np.ndarray | None]]:
     """
     Play one episode and collect its pictures.
@@ -350,6 +355,7 @@ def play_episode(
     :param task: The task
     :param seed: The seed of the environment
     :param deterministic: Whether to play the mean action instead of sampled actions
+    :param on_step: Called before each step
     :return: The return, and one picture per step if the worker renders pictures
     """
     draws = env.render_mode == "rgb_array"
@@ -357,6 +363,7 @@ def play_episode(
     env.seed(seed)
     observation, dones, frames = env.reset(), np.zeros(1, dtype=bool), []
     while not dones[0]:
+        on_step()
         if draws:
             frames.append(env.get_images()[0])
         action, _ = policy.predict(observation, deterministic=deterministic)  # type: ignore[arg-type]

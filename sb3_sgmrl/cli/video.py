@@ -6,7 +6,8 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any
 
@@ -85,7 +86,8 @@ def record(run: Run, path: str, deterministic: bool = False) -> None:
     viewer = run.manager.create_viewer("rgb_array")
     try:
         for k, policy in run.policies():
-            reward, frames = play_episode(viewer, policy, run.task, run.options.seed, deterministic)
+            with frame_counter(after(k)) as count:
+                reward, frames = play_episode(viewer, policy, run.task, run.options.seed, deterministic, count)
             captions.append(f"{after(k)}: {reward:.2f}")
             clips.append([frame for frame in frames if frame is not None])
         fps = viewer.get_attr("metadata")[0].get("render_fps", _FPS)
@@ -101,14 +103,31 @@ def record(run: Run, path: str, deterministic: bool = False) -> None:
     print(f"Wrote {path}: an episode {', '.join(captions)}")
 
 
-def side_by_side(clips: Sequence[Sequence[np.ndarray]], captions: Sequence[str]) -> list[np.ndarray]:
+@contextmanager
+def frame_counter(text: str) -> Iterator[Callable[[], object]]:
+    """
+    Count frames on a terminal, for a ``with`` statement.
+
+    :param text: The text beside the number
+    :return: A function to call for each frame
+    """
+    from tqdm.auto import tqdm
+
+    with tqdm(desc=text, unit=" frames", disable=not sys.stderr.isatty()) as bar:
+        yield bar.update
+
+
+def side_by_side(
+    clips: Sequence[Sequence[np.ndarray]], captions: Sequence[str], n_columns: int = _COLUMNS
+) -> list[np.ndarray]:
     """
     Arrange episodes side by side.
 
     :param clips: The pictures of each episode, shape (height, width, 3), dtype uint8; a shorter episode repeats its last
         picture
     :param captions: The text above each episode
-    :return: The pictures of all episodes, in rows of four, with even height and width
+    :param n_columns: The number of episodes in a row
+    :return: The pictures of all episodes, with even height and width
     """
     scale = max(1, math.ceil(_MIN_SIZE / max(clips[0][0].shape[:2])))
     headers = [_caption(text, clip[0].shape[1] * scale) for text, clip in zip(captions, clips, strict=True)]
@@ -119,7 +138,7 @@ def side_by_side(clips: Sequence[Sequence[np.ndarray]], captions: Sequence[str])
             np.concatenate([header, _enlarged(clip[min(t, len(clip) - 1)], scale)])
             for header, clip in zip(headers, clips, strict=True)
         ]
-        n_columns = min(_COLUMNS, len(panels))
+        n_columns = min(n_columns, len(panels))
         panels += [blank] * (-len(panels) % n_columns)
         rows = [np.concatenate(panels[i : i + n_columns], axis=1) for i in range(0, len(panels), n_columns)]
         frame = np.concatenate(rows)

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+import gymnasium as gym
 from gymnasium.utils.env_checker import data_equivalence
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import GymEnv
@@ -22,7 +23,7 @@ from sb3_sgmrl.data.spaces import one_line
 from sb3_sgmrl.data.streams import ADAPTATION
 from sb3_sgmrl.gradient.baselines import BASELINES
 from sb3_sgmrl.gradient.on_policy import warn_of_other_policy
-from sb3_sgmrl.util.validation import check_inner_steps, check_positive, check_seed
+from sb3_sgmrl.util.validation import check_inner_steps, check_positive, check_seed, shown
 from sb3_sgmrl.vec_env.borrowing import borrowed_workers
 from sb3_sgmrl.vec_env.engines import close_task_env, make_task_env
 from sb3_sgmrl.vec_env.normalization import seen_by_policy
@@ -71,11 +72,13 @@ def env_to_adapt_in(model: MetaModel, env: GymEnv | str | None, n_columns: int |
     :param env: The environment, as for the algorithms; the model's environment when None
     :param n_columns: The number of episodes that can run in parallel
     :return: The workers that take tasks, with the spaces and the normalisation of the model
+    :raises TypeError: When ``env`` is no environment, for example a task
     :raises ValueError: When the environment has no tasks, other spaces, or another normalisation than in training
     """
     env = model.env if env is None else env
     if env is None:
         raise ValueError("`env` is missing: pass an environment, because the model has none.")
+    _check_is_env(env)
     vec_env = make_task_env(env, n_columns)
     if isinstance(env, str):
         vec_env = with_saved_statistics(model, vec_env)
@@ -87,6 +90,14 @@ def env_to_adapt_in(model: MetaModel, env: GymEnv | str | None, n_columns: int |
         yield fit_to_model(model, vec_env)
     finally:
         close_task_env(vec_env, env)
+
+
+def _check_is_env(env: Any) -> None:
+    if not isinstance(env, (gym.Env, VecEnv, str)):
+        raise TypeError(
+            f"`env` must be an environment or the id of a registered family, got {shown(env)}: pass a task by its name, as in "
+            "`adapt(task=...)` or `evaluate_adaptation(model, tasks=[...])`."
+        )
 
 
 @with_arguments
@@ -113,6 +124,7 @@ class AdaptiveModel(MetaModel):
             plays new ones. A list gives each inner step its own, played with the policy adapted so far
         :param seed: The seed of the episodes and of a random task
         :return: The adapted policy
+        :raises TypeError: When ``env`` is no environment, for example a task
         :raises ValueError: When a count is not positive, a task is outside the space, episodes do not fit the model,
             :meth:`learn` is using the workers, or parameters become non-finite
         """

@@ -165,14 +165,14 @@ class MetaModel(SafelySaved):
             self._setup_lr_schedule()
 
     @staticmethod
-    def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
+    def _wrap_env(env: GymEnv | str, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
         return BaseAlgorithm._wrap_env(as_task_vec_env(env, verbose=verbose), verbose, monitor_wrapper)
 
-    def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
+    def set_env(self, env: GymEnv | str, force_reset: bool = True) -> None:
         """
         Use another environment. Results do not depend on its number of workers.
 
-        :param env: A TaskDistEnv or a VecEnv of them, with the same spaces
+        :param env: The environment, as for the constructor, with the same spaces
         :param force_reset: Whether to forget the last observation
         :raises ValueError: When the spaces differ, or the workers cannot take a task
         """
@@ -219,7 +219,7 @@ class MetaModel(SafelySaved):
 
     def _setup_model(self) -> None:
         self._setup_lr_schedule()
-        check_policy(self.policy_class, self.policy_kwargs)
+        check_policy(self.policy_class, self.policy_kwargs, self.observation_space)
         with SHARED_GENERATORS:
             super().set_random_seed(self.seed)
             self._make_policy()

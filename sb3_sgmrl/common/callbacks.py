@@ -290,7 +290,9 @@ def _move_aside(file: pathlib.Path) -> None:
 
 class MetaProgressBarCallback(ProgressBarCallback):
     """
-    SB3's progress bar, with the number of the meta-iteration and its mean returns before and after adaptation.
+    A progress bar with the number of the meta-iteration and its mean returns before and after adaptation.
+
+    It is SB3's in a terminal, and a widget in a notebook.
 
     The time left refers to ``total_timesteps``.
 
@@ -298,7 +300,9 @@ class MetaProgressBarCallback(ProgressBarCallback):
     """
 
     def _on_training_start(self) -> None:
-        super()._on_training_start()
+        from tqdm.auto import tqdm
+
+        self.pbar = tqdm(total=self.locals["total_timesteps"] - self.model.num_timesteps)
         self._iteration = 0
         self._timesteps_before = self.model.num_timesteps
 
@@ -311,5 +315,4 @@ class MetaProgressBarCallback(ProgressBarCallback):
     def _on_rollout_end(self) -> None:
         self._iteration += 1
         returns = [self.logger.name_to_value[f"rollout/ep_rew_mean_{name}"] for name in ("pre", "post")]
-        # rich, which draws SB3's bar, shows no postfix
         self.pbar.set_description("iteration {}, return {:.1f} → {:.1f}".format(self._iteration, *returns))

@@ -139,6 +139,17 @@ class AdaptationReport:
         tasks = tasks if example is None else [task_like(task, example) for task in tasks]
         return cls(tasks, returns, measure.replace("_", " "))
 
+    def _repr_html_(self) -> str:
+        """Show a table in a notebook."""
+        header = (
+            f"<tr><th>inner steps</th><th>mean {self.measure}</th><th>95 % interval over {len(self.tasks)} tasks</th></tr>"
+        )
+        rows = [
+            f"<tr><td>{k}</td><td>{mean:.2f}</td><td>[{low:.2f}, {high:.2f}]</td></tr>"
+            for k, (mean, (low, high)) in enumerate(zip(self.mean_returns, self.confidence_interval(), strict=True))
+        ]
+        return f"<table>{header}{''.join(rows)}</table>"
+
     def __str__(self) -> str:
         rows = [f"{'inner steps':>11} {f'mean {self.measure}':>12}   95 % interval over {len(self.tasks)} tasks"]
         for k, (mean, (low, high)) in enumerate(zip(self.mean_returns, self.confidence_interval(), strict=True)):

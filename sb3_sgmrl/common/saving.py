@@ -180,7 +180,7 @@ class SafelySaved(BaseAlgorithm):
     def load(  # type: ignore[override]
         cls: type[SelfSafelySaved],
         path: SavePath,
-        env: GymEnv | None = None,
+        env: GymEnv | str | None = None,
         device: th.device | str = "auto",
         custom_objects: dict[str, Any] | None = None,
         print_system_info: bool = False,
@@ -195,8 +195,8 @@ class SafelySaved(BaseAlgorithm):
         If the file names your own classes, register them with :func:`sb3_sgmrl.register` or pass them as ``custom_objects``.
 
         :param path: The file
-        :param env: The environment for further training. If the model was trained in a VecNormalize, ``env`` gets one with its
-            statistics
+        :param env: The environment for further training, as for the constructor. If the model was trained in a VecNormalize,
+            ``env`` gets one with its statistics
         :param device: The device of the policy
         :param custom_objects: The attributes to use instead of the file's attributes
         :param print_system_info: Whether to print the package versions of the saved model and of this system
@@ -246,7 +246,7 @@ class SafelySaved(BaseAlgorithm):
     def _from_file(
         cls: type[SelfSafelySaved],
         file: ModelFile,
-        env: GymEnv | None,
+        env: GymEnv | str | None,
         device: th.device | str,
         force_reset: bool,
         custom_objects: Mapping[str, Any],
@@ -262,7 +262,7 @@ class SafelySaved(BaseAlgorithm):
             raise ValueError(f"`policy_kwargs` cannot be changed by load: they are {settings['policy_kwargs']} in `path`.")
         vec_env = None
         if env is not None:
-            vec_env = cls._wrap_env(env, changes.get("verbose", settings["verbose"]))
+            vec_env = cls._wrap_env(env, changes.get("verbose", settings["verbose"]))  # type: ignore[arg-type]
             if file.statistics is not None:
                 vec_env = with_statistics(vec_env, file.statistics)
             check_for_correct_spaces(vec_env, settings["observation_space"], settings["action_space"])

@@ -18,7 +18,7 @@ from sb3_sgmrl.envs.mujoco_batch import MujocoTaskVectorEnv
 from sb3_sgmrl.envs.mujoco_family import MujocoFamily
 from sb3_sgmrl.envs.mujoco_single import MujocoTaskEnv
 from sb3_sgmrl.envs.mujoco_state import MujocoState
-from sb3_sgmrl.envs.mujoco_tasks import Range, make_tasks
+from sb3_sgmrl.envs.mujoco_tasks import Range, TaskName, make_tasks
 from sb3_sgmrl.util.mujoco_warnings import quiet_compiler
 
 
@@ -52,7 +52,7 @@ class RobotFamily(MujocoFamily):
     n_world_coordinates = 2
 
     def __init__(
-        self, task: str = "direction", task_range: Range | None = None, action_bound: float | None = None, **kwargs: Any
+        self, task: TaskName = "direction", task_range: Range | None = None, action_bound: float | None = None, **kwargs: Any
     ):
         with quiet_compiler():
             gymnasium_env: Any = self.gymnasium_class(**self.fixed_kwargs, **kwargs)

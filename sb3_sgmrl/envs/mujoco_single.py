@@ -126,12 +126,21 @@ class MujocoTaskEnv(TaskMixin, gym.Env):
 
     @cached_property
     def mujoco_renderer(self) -> Any:
-        """Gymnasium's renderer, made at the first access."""
+        """Gymnasium's renderer, made at the first access. It follows a robot that moves through the world."""
         from gymnasium.envs.mujoco.mujoco_rendering import MujocoRenderer
 
-        picture = dict(self._picture)
-        camera = picture.pop("default_camera_config", self.family.default_camera_config)
-        return MujocoRenderer(self.model, self.data, camera, **picture)
+        camera = self.family.default_camera_config
+        if self._picture.keys() & {"default_camera_config", "camera_id", "camera_name"}:
+            picture = dict(self._picture)
+            return MujocoRenderer(self.model, self.data, picture.pop("default_camera_config", camera), **picture)
+        body = _moving_body(self.model)
+        if body is not None:
+            camera = {"trackbodyid": body, **(camera or {}), "type": mujoco.mjtCamera.mjCAMERA_TRACKING}
+        renderer = MujocoRenderer(self.model, self.data, camera, **self._picture)
+        track = mujoco.mj_name2id(self.model, mujoco.mjtObj.mjOBJ_CAMERA, "track")
+        # Gymnasium would choose a free camera, which does not move; None keeps the camera of the configuration
+        renderer.camera_id = track if track >= 0 else None if body is not None else renderer.camera_id
+        return renderer
 
     def _field(self, name: str) -> np.ndarray:
         if name not in self.family.fields:
@@ -140,6 +149,13 @@ class MujocoTaskEnv(TaskMixin, gym.Env):
 
     def _observe(self) -> np.ndarray:
         return np.array(self.family.observations(self._state, 1)[0])
+
+
+def _moving_body(model: mujoco.MjModel) -> int | None:
+    """Find the first body that moves through the world; None where all are fixed to it."""
+    moves = (int(mujoco.mjtJoint.mjJNT_FREE), int(mujoco.mjtJoint.mjJNT_SLIDE))
+    joints = [int(model.jnt_bodyid[i]) for i in range(model.njnt) if model.jnt_type[i] in moves]
+    return next((body for body in joints if model.body_parentid[body] == 0), None)
 
 
 def _plain(value: np.ndarray) -> Any:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 from gymnasium import spaces
 
 from sb3_sgmrl.tasks.family import TaskFamily
+from sb3_sgmrl.util.validation import check_choice
 
 Range = tuple[float, float]
 
@@ -167,7 +168,9 @@ class Dynamics(MujocoTasks):
         }
 
 
-TASKS: dict[str, Callable[..., MujocoTasks]] = {
+TaskName = Literal["direction", "velocity", "velocity_wrong_sign", "angle", "goal", "dynamics"]
+
+TASKS: dict[TaskName, Callable[..., MujocoTasks]] = {
     "direction": Direction,
     "velocity": Velocity,
     "velocity_wrong_sign": WrongSignVelocity,
@@ -177,7 +180,7 @@ TASKS: dict[str, Callable[..., MujocoTasks]] = {
 }
 
 
-def make_tasks(task: str, task_range: Range | None, model: Any) -> MujocoTasks:
+def make_tasks(task: TaskName, task_range: Range | None, model: Any) -> MujocoTasks:
     """
     Make a family of tasks by its name.
 
@@ -187,8 +190,7 @@ def make_tasks(task: str, task_range: Range | None, model: Any) -> MujocoTasks:
     :return: The family of tasks
     :raises ValueError: When there is no such task, it has no range, or the range is empty
     """
-    if task not in TASKS:
-        raise ValueError(f"`task` must be one of {list(TASKS)}, got {task!r}.")
+    check_choice("task", task, get_args(TaskName))
     of_robot = {"model": model} if task == "dynamics" else {}
     if task_range is None:
         return TASKS[task](**of_robot)

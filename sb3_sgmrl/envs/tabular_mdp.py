@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 from gymnasium import spaces
 
 from sb3_sgmrl.envs.array_family import ArrayFamily, ArrayTaskEnv, ArrayTaskVectorEnv
+from sb3_sgmrl.util.validation import check_choice
 
-MEAN_REWARDS = ("normal", "uniform")
+MeanReward = Literal["normal", "uniform"]
 
 
 class TabularMDP(ArrayFamily):
@@ -27,11 +28,10 @@ class TabularMDP(ArrayFamily):
     :param reward_std: The standard deviation of the Gaussian noise on a reward
     """
 
-    def __init__(self, n_states: int = 10, n_actions: int = 5, mean_reward: str = "normal", reward_std: float = 1.0):
+    def __init__(self, n_states: int = 10, n_actions: int = 5, mean_reward: MeanReward = "normal", reward_std: float = 1.0):
         if n_states < 1 or n_actions < 1:
             raise ValueError(f"`n_states` and `n_actions` must be at least 1, got {n_states} and {n_actions}.")
-        if mean_reward not in MEAN_REWARDS:
-            raise ValueError(f"`mean_reward` must be one of {MEAN_REWARDS}, got {mean_reward!r}.")
+        check_choice("mean_reward", mean_reward, get_args(MeanReward))
         if not reward_std >= 0:
             raise ValueError(f"`reward_std` must be at least 0, got {reward_std}.")
         self.n_states = n_states
@@ -109,7 +109,7 @@ class TabularMDPEnv(ArrayTaskEnv):
         self,
         n_states: int = 10,
         n_actions: int = 5,
-        mean_reward: str = "normal",
+        mean_reward: MeanReward = "normal",
         reward_std: float = 1.0,
         render_mode: str | None = None,
     ):
@@ -135,7 +135,7 @@ class TabularMDPVectorEnv(ArrayTaskVectorEnv):
         max_episode_steps: int | None = 10,
         n_states: int = 10,
         n_actions: int = 5,
-        mean_reward: str = "normal",
+        mean_reward: MeanReward = "normal",
         reward_std: float = 1.0,
         render_mode: str | None = None,
     ):

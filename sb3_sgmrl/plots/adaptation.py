@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from sb3_sgmrl.common.evaluation import AdaptationReport
 from sb3_sgmrl.plots.bootstrap import check_level, interval_estimates
 from sb3_sgmrl.plots.runs import by_name
+from sb3_sgmrl.plots.style import Figure, draw_band, legend_below
 
 
 def plot_adaptation(
@@ -37,13 +38,14 @@ def plot_adaptation(
         means = stacked_returns(name, runs).mean((0, 1))
         low, high = _interval(name, runs, level)
         (line,) = axis.plot(np.arange(len(means)), means, marker="o", label=name)
-        axis.fill_between(np.arange(len(means)), low, high, color=line.get_color(), alpha=0.2, linewidth=0)
+        draw_band(axis, np.arange(len(means)), low, high, line.get_color())
     n_most = max(run.returns.shape[1] for runs in curves.values() for run in runs)
-    axis.set(xlabel="inner steps", ylabel="return", xticks=range(n_most))
+    axis.set(xlabel="inner steps", ylabel="return", xlim=(-0.2, n_most - 0.8))
+    axis.xaxis.set_major_locator(MaxNLocator(10, integer=True))
     over = "tasks" if max(map(len, curves.values())) == 1 else "runs and tasks"
     axis.set_title(f"mean over {over} and {100 * level:g} % confidence interval", fontsize="medium")
     if len(curves) > 1:
-        axis.legend(frameon=False)
+        legend_below(figure)
     return figure
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
+from sb3_sgmrl.plots.style import Figure, draw_band, legend_below
 from sb3_sgmrl.theory import DirectionalChange, GradientQuality
 
 
@@ -41,7 +42,7 @@ def plot_gradient_quality(
         bars.barh(name, row.snr.value, xerr=_reach(row.snr.value, row.snr.interval), color=f"C{i}")
     scatter.set(xscale="log", xlabel="variance of a meta-batch", ylabel="relative bias")
     _scale_biases(scatter)
-    scatter.legend(frameon=False, fontsize="small")
+    legend_below(figure)
     bars.set(xlabel="signal-to-noise ratio of a meta-batch")
     bars.invert_yaxis()
     if change is not None:
@@ -75,7 +76,9 @@ def _draw_differences(axis: Axes, change: DirectionalChange, baseline: str) -> N
     axis.invert_yaxis()
 
 
-def plot_quality_sweep(sweeps: Mapping[str, Mapping[float, GradientQuality]], xlabel: str, xscale: str = "linear") -> Figure:
+def plot_quality_sweep(
+    sweeps: Mapping[str, Mapping[float, GradientQuality]], xlabel: str, xscale: Literal["linear", "log"] = "linear"
+) -> Figure:
     """
     Plot variance, relative bias and signal-to-noise ratio against a setting, with 95 % confidence bands.
 
@@ -102,10 +105,10 @@ def plot_quality_sweep(sweeps: Mapping[str, Mapping[float, GradientQuality]], xl
                 continue
             middle, low, high = np.array(curve).T
             (line,) = axis.plot(values, middle, marker="o", label=name)
-            axis.fill_between(values, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
+            draw_band(axis, np.array(values), low, high, line.get_color())
     for axis, label in zip(axes, ("variance of a meta-batch", "relative bias", "signal-to-noise ratio"), strict=True):
         axis.set(xlabel=xlabel, ylabel=label, xscale=xscale)
     axes[0].set_yscale("log")
     _scale_biases(axes[1])
-    axes[0].legend(frameon=False, fontsize="small")
+    legend_below(figure)
     return figure

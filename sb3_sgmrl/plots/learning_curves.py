@@ -7,11 +7,11 @@ from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from sb3_sgmrl.plots.bootstrap import check_level, interquartile_mean, interval_estimates
 from sb3_sgmrl.plots.runs import LearningCurve, by_name, common_steps, interpolate, note_on_length
+from sb3_sgmrl.plots.style import Figure, draw_band, legend_below, show_steps
 
 _STYLES: dict[str, Literal[":", "-"]] = {"before": ":", "after": "-"}
 
@@ -44,12 +44,13 @@ def plot_learning_curves(
     for attribute, style in _STYLES.items():
         series = {name: [(run.timesteps, getattr(run, attribute)) for run in of_name] for name, of_name in runs.items()}
         draw_aggregated(axis, steps, series, level, style)
-    axis.set(xlabel="environment steps", ylabel="return")
+    show_steps(axis)
+    axis.set_ylabel("return")
     n_runs = sorted({len(of_name) for of_name in runs.values()})
     axis.set_title(f"{title_of_runs(n_runs, level)}{note_on_length(timesteps)}", fontsize="medium")
     handles = [Line2D([], [], color=f"C{i}", label=name) for i, name in enumerate(runs) if name]
     handles += [Line2D([], [], color="0.3", linestyle=style, label=f"{when} adaptation") for when, style in _STYLES.items()]
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(handles)), frameon=False, fontsize="small")
+    legend_below(figure, handles)
     return figure
 
 
@@ -73,15 +74,17 @@ def draw_aggregated(
     series: Mapping[str, Sequence[tuple[np.ndarray, np.ndarray]]],
     level: float,
     style: str = "-",
+    colours: Mapping[str, str] | None = None,
 ) -> None:
     """
-    Draw interquartile means of several runs and their bands; the i-th name gets the i-th colour.
+    Draw interquartile means of several runs and their bands.
 
     :param axis: The axes to draw on
     :param steps: The steps to draw at, shape (n_steps,)
     :param series: The runs by name: for each run its steps (n_points,) and its values (n_tasks, n_points)
     :param level: The coverage of the bands
     :param style: The style of the lines
+    :param colours: The colours by name; None takes the i-th colour for the i-th name
     :raises ValueError: When runs of a name have different numbers of tasks
     """
     for i, (name, of_name) in enumerate(series.items()):
@@ -89,7 +92,9 @@ def draw_aggregated(
             counts = sorted({len(values) for _, values in of_name})
             raise ValueError(f"The runs of {name!r} must be evaluated on equally many tasks, got numbers of tasks {counts}.")
         scores = np.stack([interpolate(steps, timesteps, values) for timesteps, values in of_name])
-        axis.plot(steps, interquartile_mean(scores), style, color=f"C{i}", marker="." if len(steps) < 20 else "", label=name)
+        colour = f"C{i}" if colours is None else colours[name]
+        marker = "o" if len(steps) == 1 else "." if len(steps) < 20 else ""
+        axis.plot(steps, interquartile_mean(scores), style, color=colour, marker=marker, label=name)
         if len(scores) > 1:
             low, high = interval_estimates({name: scores}, interquartile_mean, level)[1][name]
-            axis.fill_between(steps, low, high, color=f"C{i}", alpha=0.2, linewidth=0)
+            draw_band(axis, steps, low, high, colour)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar, cast
 
 import numpy as np
 
+from sb3_sgmrl.common.saving import saved_algorithm
 from sb3_sgmrl.util.arrays import read_arrays
 from sb3_sgmrl.util.validation import check_positive
 
@@ -19,6 +21,7 @@ Progress = Mapping[str, np.ndarray]
 STEPS = "time/total_timesteps"
 BEFORE, AFTER = "rollout/ep_rew_mean_pre", "rollout/ep_rew_mean_post"
 _MOST_POINTS = 200
+_FILES_OF_RUNS = ("evaluations.npz", "progress.csv", "adaptation.csv")
 _ALMOST = 0.95  # a tolerance: runs end with a whole meta-iteration, so not on the same step
 
 Run = TypeVar("Run")
@@ -181,6 +184,26 @@ def note_on_length(timesteps: Sequence[np.ndarray]) -> str:
     """
     ends = [float(steps[-1]) for steps in timesteps]
     return "" if min(ends) >= _ALMOST * max(ends) else f"\nruns cut to the {min(ends):,.0f} steps of the shortest"
+
+
+def check_algorithms(paths: Mapping[str, Sequence[pathlib.Path]]) -> None:
+    """
+    Check that runs drawn as one curve are of one algorithm, as far as models beside the files say.
+
+    :param paths: The folders or files of runs, by the name of their curve
+    :raises ValueError: When a curve would mix algorithms
+    """
+    for name, of_name in paths.items():
+        found = sorted({algorithm for path in of_name for algorithm in _algorithms(path)})
+        if len(found) > 1:
+            raise ValueError(f"`{name}` would mix runs of {' and '.join(found)} in one curve: name each by NAME=SOURCE.")
+
+
+def _algorithms(path: pathlib.Path) -> Iterator[str]:
+    of_run = path.parent if path.name in _FILES_OF_RUNS else path
+    for model in [path] if path.suffix == ".zip" else sorted(of_run.glob("*.zip")):
+        with suppress(ValueError, OSError):  # whoever reads the model says what is wrong with it
+            yield saved_algorithm(model)
 
 
 def by_name(runs: Mapping[str, Run | Sequence[Run]], kind: type, argument: str) -> dict[str, list[Run]]:

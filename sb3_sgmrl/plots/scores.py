@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 from gymnasium.utils.env_checker import data_equivalence
-from matplotlib.figure import Figure
 
 from sb3_sgmrl.common.evaluation import AdaptationReport, inner_steps
 from sb3_sgmrl.plots.adaptation import stacked_returns
 from sb3_sgmrl.plots.bootstrap import N_BOOTSTRAP, check_level, interval_estimates, own_random_numbers
 from sb3_sgmrl.plots.runs import by_name
+from sb3_sgmrl.plots.style import Figure, draw_band, legend_below
+from sb3_sgmrl.util.validation import check_choice
 
 Reports = Mapping[str, AdaptationReport | Sequence[AdaptationReport]]
 _N_THRESHOLDS = 101
@@ -24,19 +26,20 @@ def plot_performance_profiles(reports: Reports, n_steps: int | None = None, leve
 
     Bands are stratified bootstrap intervals, by rliable. Dotted lines without bands show the returns before adaptation.
 
-    :param reports: The reports by algorithm, each of one run or of several. Runs of an algorithm must have equal numbers of
-        tasks and inner steps
+    :param reports: The reports by algorithm, each of one run or of several, all on the same tasks
     :param n_steps: The number of inner steps; the largest number that all reports have when None
     :param level: The coverage of the bands, in (0, 1)
     :return: The figure
-    :raises ValueError: When an argument is outside its range, there is nothing to draw, or runs of an algorithm have different
-        shapes
+    :raises ValueError: When an argument is outside its range, there is nothing to draw, or the tasks differ
     """
     check_level(level)
     scores, n_steps = _final_scores(reports, n_steps)
+    _check_same_tasks(reports)
     before, _ = _final_scores(reports, 0)
     every = [*scores.values(), *before.values()]
-    thresholds = np.linspace(min(map(np.min, every)), max(map(np.max, every)), _N_THRESHOLDS)
+    low, high = min(map(np.min, every)), max(map(np.max, every))
+    margin = 0.02 * (high - low) or 1.0  # also shows a single value
+    thresholds = np.linspace(low - margin, high + margin, _N_THRESHOLDS)
     from rliable import library  # takes seconds
 
     with own_random_numbers():
@@ -48,12 +51,13 @@ def plot_performance_profiles(reports: Reports, n_steps: int | None = None, leve
     for i, (name, profile) in enumerate(profiles.items()):
         axis.plot(thresholds, profile, color=f"C{i}", label=name)
         if len(scores[name]) > 1:
-            axis.fill_between(thresholds, *intervals[name], color=f"C{i}", alpha=0.2, linewidth=0)
+            low, high = intervals[name]
+            draw_band(axis, thresholds, low, high, f"C{i}")
         axis.plot(thresholds, _fractions_above(before[name], thresholds), ":", color=f"C{i}", linewidth=1)
     axis.set(xlabel="return τ", ylabel="fraction of runs and tasks above τ", ylim=(-0.02, 1.02))
     axis.set_title(f"after {inner_steps(n_steps)}; dotted: before adaptation", fontsize="medium")
     if len(profiles) > 1:
-        axis.legend(frameon=False)
+        legend_below(figure)
     return figure
 
 
@@ -61,9 +65,11 @@ def _fractions_above(scores: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
     return (scores[..., None] > thresholds).mean((0, 1))
 
 
-def plot_probability_of_improvement(reports: Reports, n_steps: int | None = None, level: float = 0.95) -> Figure:
+def plot_probability_of_improvement(
+    reports: Reports, n_steps: int | None = None, level: float = 0.95, reference: str | None = None
+) -> Figure:
     """
-    Plot for every pair of algorithms the probability that one improves on the other.
+    Plot for pairs of algorithms the probability that one improves on the other.
 
     This is the probability that a run of one algorithm has a higher return after adaptation than a run of the other, averaged
     over tasks. Bars are stratified bootstrap intervals over runs, by rliable.
@@ -71,6 +77,7 @@ def plot_probability_of_improvement(reports: Reports, n_steps: int | None = None
     :param reports: The reports of at least two algorithms, by algorithm, each of several runs, all on the same tasks
     :param n_steps: The number of inner steps; the largest number that all reports have when None
     :param level: The coverage of the intervals, in (0, 1)
+    :param reference: The algorithm that all others are compared with; None compares every pair
     :return: The figure
     :raises ValueError: When an argument is outside its range, there are fewer than two algorithms, or the tasks differ
     """
@@ -79,14 +86,17 @@ def plot_probability_of_improvement(reports: Reports, n_steps: int | None = None
     if len(scores) < 2:
         raise ValueError(f"`reports` must hold at least two algorithms to compare, got {list(scores)}.")
     _check_same_tasks(reports)
-    pairs = {f"{one} > {other}": [scores[one], scores[other]] for one, other in combinations(scores, 2)}
+    if reference is not None:
+        check_choice("reference", reference, tuple(scores))
+    chosen = combinations(scores, 2) if reference is None else ((name, reference) for name in scores if name != reference)
+    pairs = {f"{one} > {other}": [scores[one], scores[other]] for one, other in chosen}
     probabilities, intervals = interval_estimates(pairs, probability_of_improvement, level)
-    figure = Figure(figsize=(5.2, 0.5 * len(pairs) + 1.3), layout="constrained")
+    figure = Figure(figsize=(5.2, 0.4 * len(pairs) + 1.3), layout="constrained")
     axis = figure.subplots()
     for i, (pair, probability) in enumerate(probabilities.items()):
         low, high = np.ravel(intervals[pair])
-        axis.barh(i, high - low, left=low, height=0.5, color=f"C{i}", alpha=0.4)
-        axis.plot([probability] * 2, [i - 0.25, i + 0.25], color=f"C{i}", linewidth=2)
+        axis.barh(i, high - low, left=low, height=0.5, color="C0", alpha=0.35)
+        axis.plot([probability] * 2, [i - 0.25, i + 0.25], color="C0", linewidth=2)
     axis.axvline(0.5, color="0.6", linewidth=1, zorder=0)
     axis.set(xlim=(0, 1), yticks=range(len(pairs)), yticklabels=list(pairs), ylim=(len(pairs) - 0.5, -0.5))
     counts = sorted({len(runs) for runs in scores.values()})
@@ -119,10 +129,18 @@ def _final_scores(reports: Reports, n_steps: int | None) -> tuple[dict[str, np.n
     return {name: of_name[:, :, n_steps] for name, of_name in returns.items()}, n_steps
 
 
+def _is_same(one: Any, other: Any) -> bool:
+    try:  # a report from a file has the numbers as text says them
+        numbers = np.asarray(one, dtype=float), np.asarray(other, dtype=float)
+    except (TypeError, ValueError):
+        return data_equivalence(one, other, exact=True)
+    return numbers[0].shape == numbers[1].shape and np.allclose(*numbers, rtol=1e-6, atol=1e-12)
+
+
 def _check_same_tasks(reports: Reports) -> None:
     first, *others = [run for runs in by_name(reports, AdaptationReport, "reports").values() for run in runs]
     for other in others:
-        if not data_equivalence(list(first.tasks), list(other.tasks), exact=True):
+        if len(first.tasks) != len(other.tasks) or not all(map(_is_same, first.tasks, other.tasks)):
             raise ValueError(
                 "`reports` must all be of the same tasks, got different tasks: evaluate with equal `seed` and `n_tasks`."
             )

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 from stable_baselines3.common.type_aliases import GymEnv
 
 from sb3_sgmrl.common.evaluation import AdaptationReport, inner_steps
+from sb3_sgmrl.plots.style import Figure, legend_below, spread_panels
 from sb3_sgmrl.tasks.columns import is_record, task_like
 from sb3_sgmrl.vec_env.engines import close_task_env, make_task_env
 from sb3_sgmrl.vec_env.task_workers import ask
@@ -107,7 +107,7 @@ def _against_one(
         axis.plot(x, after, "o", color=f"C{i}", markersize=4, label=f"{name} after".strip())
     axis.set(xlabel=names[0], ylabel="return")
     axis.set_title(f"before and after {inner_steps(n_steps)}, one line per task", fontsize="medium")
-    figure.legend(loc="outside lower center", ncols=4, frameon=False, fontsize="small")
+    legend_below(figure)
     return figure
 
 
@@ -115,6 +115,7 @@ def _in_the_plane(
     rows: Mapping[str, AdaptationReport], places: Mapping[str, np.ndarray], names: Sequence[str], n_steps: int
 ) -> Figure:
     figure = Figure(figsize=(7.0, 3.0 * len(rows) + 0.3), layout="constrained")
+    spread_panels(figure)
     axes = figure.subplots(len(rows), 2, squeeze=False, sharex=True, sharey=True)
     shown = np.concatenate([report.returns[:, k] for report in rows.values() for k in (0, n_steps)])
     titles = ("before adaptation", f"after {inner_steps(n_steps)}")

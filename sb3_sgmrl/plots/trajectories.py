@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 
@@ -16,6 +16,7 @@ from sb3_sgmrl.common.adaptation import AdaptiveModel, env_to_adapt_in
 from sb3_sgmrl.common.evaluation import after, check_task_list, play_inner_steps
 from sb3_sgmrl.data.streams import EVALUATION
 from sb3_sgmrl.envs.navigation import ARENA, Navigation2DEnv
+from sb3_sgmrl.plots.style import Figure, legend_below, n_rows_of_legend, spread_panels
 from sb3_sgmrl.util.validation import check_positive, check_seed
 
 _BEFORE = "0.65"
@@ -108,7 +109,12 @@ def plot_trajectories(
         counts = {name: len(row) for name, row in rows.items()}
         raise ValueError(f"`trajectories` must hold at least one goal for each algorithm, got counts {counts}.")
     n_columns = max(len(row) for row in rows.values())
-    figure = Figure(figsize=(2.9 * n_columns, 3.2 * len(rows) + 0.5), layout="constrained")
+    most = max((one for row in rows.values() for one in row), key=lambda one: len(one.paths))
+    goal = Line2D([], [], color="black", marker="*", markersize=12, linestyle="none", label="goal")
+    legend = [*(Line2D([], [], color=_colour(k), label=after(k)) for k in range(len(most.paths))), goal]
+    width = 2.9 * n_columns
+    figure = Figure(figsize=(width, 3.2 * len(rows) + 0.3 + 0.25 * n_rows_of_legend(legend, width)), layout="constrained")
+    spread_panels(figure)
     axes = figure.subplots(len(rows), n_columns, squeeze=False, sharex=True, sharey=True)
     for axis in axes.flat:
         axis.set_visible(False)
@@ -117,20 +123,20 @@ def plot_trajectories(
             axis.set_visible(True)
             _draw_trajectories(axis, one, n_paths)
         axis_row[0].set_ylabel(name)
-    handles, labels = axes[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
+    legend_below(figure, legend)
     return figure
+
+
+def _colour(k: int) -> str:
+    return _BEFORE if k == 0 else f"C{k - 1}"
 
 
 def _draw_trajectories(axis: Axes, one: Trajectories, n_paths: int) -> None:
     n_steps = len(one.paths) - 1
     for k, episodes in enumerate(one.paths):
-        colour = _BEFORE if k == 0 else f"C{k - 1}"
-        label = after(k)
         for path in episodes[:n_paths]:
-            axis.plot(path[:, 0], path[:, 1], color=colour, linewidth=0.9, alpha=0.8, label=label)
-            label = ""  # one entry in the legend
-    axis.plot(*one.goal, "*", color="black", markersize=12, label="goal", linestyle="none")
+            axis.plot(path[:, 0], path[:, 1], color=_colour(k), linewidth=0.9, alpha=0.8)
+    axis.plot(*one.goal, "*", color="black", markersize=12, linestyle="none")
     limit = 1.04 * ARENA
     axis.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal", xticks=[-ARENA, 0, ARENA], yticks=[-ARENA, 0, ARENA])
     axis.set_title(f"return {one.mean_returns[0]:.1f} → {one.mean_returns[n_steps]:.1f}", fontsize="medium")

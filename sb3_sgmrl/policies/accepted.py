@@ -7,8 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch as th
+from gymnasium import spaces
 from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
 from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.preprocessing import is_image_space
+from stable_baselines3.common.torch_layers import CombinedExtractor, NatureCNN
 
 from sb3_sgmrl.util.validation import check_bool, check_names, shown
 
@@ -25,17 +28,19 @@ def check_policy_name(policy: Any, known: Mapping[str, Any]) -> None:
         raise ValueError(f"`policy` must be one of {', '.join(known)}, or a class, got {shown(policy)}.")
 
 
-def check_policy(policy_class: Any, policy_kwargs: dict[str, Any]) -> None:
+def check_policy(policy_class: Any, policy_kwargs: dict[str, Any], observation_space: spaces.Space) -> None:
     """
-    Check that meta-learning supports a policy.
+    Check that meta-learning supports a policy, and that the policy can read the observations.
 
     :param policy_class: The class of the policy
     :param policy_kwargs: The further arguments of the policy
-    :raises ValueError: When the policy is no ActorCriticPolicy, is recurrent or uses gSDE, an argument is unknown or no bool,
-        or the optimiser is LBFGS
+    :param observation_space: The space of the environment
+    :raises ValueError: When the policy is no ActorCriticPolicy, is recurrent, uses gSDE or cannot read the observations, an
+        argument is unknown or no bool, or the optimiser is LBFGS
     """
     if not issubclass(policy_class, ActorCriticPolicy) or issubclass(policy_class, RecurrentActorCriticPolicy):
         raise ValueError(f"`policy` must be an ActorCriticPolicy that is not recurrent, got {policy_class.__name__}.")
+    _check_reads(policy_class, policy_kwargs, observation_space)
     if policy_kwargs.get("use_sde"):
         raise ValueError("`policy_kwargs` must not set `use_sde`, because noise that lasts for several steps has no score.")
     optimizer = policy_kwargs.get("optimizer_class")
@@ -48,6 +53,23 @@ def check_policy(policy_class: Any, policy_kwargs: dict[str, Any]) -> None:
     for name, value in policy_kwargs.items():
         if known[name].annotation in (bool, "bool"):
             check_bool(f"policy_kwargs['{name}']", value)
+
+
+def _check_reads(
+    policy_class: type[ActorCriticPolicy], policy_kwargs: dict[str, Any], observation_space: spaces.Space
+) -> None:
+    arguments = {name: one.default for name, one in inspect.signature(policy_class).parameters.items()} | policy_kwargs
+    extractor = arguments.get("features_extractor_class")
+    given = " ".join(str(observation_space).split())
+    if extractor is CombinedExtractor and not isinstance(observation_space, spaces.Dict):
+        raise ValueError(
+            f"`policy` must be MlpPolicy, or CnnPolicy for images, because the observations are no Dict, got {given}."
+        )
+    normalized = not arguments.get("normalize_images", True)
+    if extractor is NatureCNN and not is_image_space(observation_space, normalized_image=normalized):
+        raise ValueError(
+            f"`policy` must be MlpPolicy, because the observations are no images such as uint8 from 0 to 255, got {given}."
+        )
 
 
 def _policy_arguments(policy_class: type) -> dict[str, inspect.Parameter] | None:

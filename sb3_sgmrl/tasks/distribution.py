@@ -7,7 +7,7 @@ import pickle
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from copy import deepcopy
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 from gymnasium import spaces
@@ -17,6 +17,7 @@ from sb3_sgmrl.tasks.copies import lookup_key, own_copy
 from sb3_sgmrl.util.validation import check_seed, is_number, shown
 
 Task = Any
+Split = Literal["train", "test"]
 Sampler = Callable[[int, np.random.Generator], Iterable[Task]]
 
 _ARRAY_SPACES = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
@@ -86,7 +87,7 @@ class TaskDistribution:
         """Whether training tasks are drawn by a ``Box`` itself."""
         return isinstance(self.space, spaces.Box) and not self._train and self._sampler is None
 
-    def sample(self, n: int, rng: np.random.Generator, split: str = "train") -> list[Task]:
+    def sample(self, n: int, rng: np.random.Generator, split: Split = "train") -> list[Task]:
         """
         Draw independent tasks.
 
@@ -100,7 +101,7 @@ class TaskDistribution:
         """
         if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n <= 0:
             raise ValueError(f"`n`, the number of tasks, must be a positive integer, got {n!r}.")
-        if split not in ("train", "test"):
+        if split not in get_args(Split):
             raise ValueError(f'`split` must be "train" or "test", got {split!r}.')
         test = split == "test" and self.has_test_tasks
         listed, space = (self._test, self._test_space) if test else (self._train, self.space)

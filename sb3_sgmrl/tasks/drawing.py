@@ -8,7 +8,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from sb3_sgmrl.tasks.distribution import Task, TaskDistribution
+from sb3_sgmrl.tasks.distribution import Split, Task, TaskDistribution
 
 
 class DrawsTasks(gym.Wrapper):
@@ -32,7 +32,7 @@ class DrawsTasks(gym.Wrapper):
         return self._distribution.has_test_tasks
 
     def sample_tasks(
-        self, n: int, rng: np.random.Generator | int | Sequence[int] | None = None, split: str = "train"
+        self, n: int, rng: np.random.Generator | int | Sequence[int] | None = None, split: Split = "train"
     ) -> list[Task]:
         """
         Draw independent tasks.

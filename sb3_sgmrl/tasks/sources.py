@@ -108,9 +108,8 @@ def find_tasks(
     has_tasks = tasks is not None or task_space is not None or callable(sampler)
     if not has_tasks or (set_task is None and not callable(own_attribute(env, "set_task"))):
         raise ValueError(
-            f"`env` has no tasks, or no way to set one: {env} needs either methods `sample_tasks(n, rng)` and "
-            "`set_task(task)`, or task_space=<a gymnasium space> or tasks=<a list> with set_task=<a callable or attribute "
-            "names>."
+            f"`env` has no tasks, or no way to set one: pass TaskDistEnv(env, tasks=<a list> or task_space=<a space>, "
+            f"set_task=<a callable or attribute names>), or give {env} methods `sample_tasks(n, rng)` and `set_task(task)`."
         )
     if set_task is None:
         check_takes("`set_task` of the environment", own_attribute(env, "set_task"), "task")

@@ -17,6 +17,6 @@ def with_progress(items: Sequence[Any], description: str, shown: bool) -> Iterab
     """
     if not shown:
         return items
-    from tqdm import tqdm
+    from tqdm.auto import tqdm
 
     return tqdm(items, desc=description)

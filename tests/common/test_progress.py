@@ -10,7 +10,7 @@ from stable_baselines3.common.callbacks import BaseCallback, ProgressBarCallback
 from stable_baselines3.common.logger import configure
 from toys import assert_same, point, state, tiny
 
-from sb3_sgmrl import MAML, SGMRL, evaluate_adaptation
+from sb3_sgmrl import MAML, SGMRL, AdaptationReport, evaluate_adaptation
 from sb3_sgmrl.common.callbacks import MetaProgressBarCallback
 from sb3_sgmrl.util.progress import with_progress
 
@@ -50,8 +50,7 @@ made: list[Bar] = []
 def bars(monkeypatch: pytest.MonkeyPatch) -> list[Bar]:
     pytest.importorskip("rich")
     made.clear()
-    monkeypatch.setattr("stable_baselines3.common.callbacks.tqdm", Bar)
-    monkeypatch.setattr("tqdm.tqdm", Bar)
+    monkeypatch.setattr("tqdm.auto.tqdm", Bar)
     return made
 
 
@@ -102,3 +101,24 @@ def test_evaluation_counts_episodes(bars: list[Bar], n_envs: int) -> None:
     np.testing.assert_array_equal(shown.returns, evaluate_adaptation(model, n_tasks=2, n_steps=2, n_episodes=3).returns)
     assert len(bars) == 1
     assert with_progress(range(3), "", False) == range(3)
+
+
+def test_a_report_is_a_table_in_a_notebook() -> None:
+    report = AdaptationReport([0, 1], np.array([[1.0, 2.0], [3.0, 5.0]]))
+    html = report._repr_html_()
+    assert html.startswith("<table>") and html.count("<tr>") == 3
+    for number in ("2.00", "3.50", "2 tasks"):
+        assert number in html
+
+
+def test_a_figure_shows_in_a_notebook() -> None:
+    plots = pytest.importorskip("sb3_sgmrl.plots")
+    report = AdaptationReport([0, 1], np.array([[1.0, 2.0], [3.0, 5.0]]))
+    assert plots.plot_adaptation(report)._repr_png_().startswith(b"\x89PNG")
+
+
+def test_the_bar_is_a_widget_in_a_notebook(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``tqdm.auto`` chooses."""
+    chosen = []
+    monkeypatch.setattr("tqdm.auto.tqdm", lambda items, desc: chosen.append(desc) or items)
+    assert list(with_progress([1, 2], "episodes", True)) == [1, 2] and chosen == ["episodes"]

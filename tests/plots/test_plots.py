@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from report_tools import reports_of, saved
 from stable_baselines3.common.logger import configure
 from toys import error_of, point, tiny
 
@@ -21,10 +23,8 @@ from sb3_sgmrl.plots import (
     plot_learning_curves,
     plot_performance_profiles,
     plot_probability_of_improvement,
-    plot_task_returns,
     read_progress,
     scores,
-    task_parameters,
 )
 from sb3_sgmrl.theory import GradientQualityCallback
 
@@ -56,19 +56,6 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Path]]:
             evaluate_adaptation(model, n_tasks=4, n_steps=2, seed=1).to_csv(folder / "adaptation.csv")
             folders.setdefault(name, []).append(folder)
     return folders
-
-
-def saved(figure: Figure, folder: Path) -> Figure:
-    """Pictures are drawn when they are written."""
-    figure.savefig(folder / "picture.png")
-    assert (folder / "picture.png").stat().st_size > 1000
-    return figure
-
-
-def reports_of(offset: float, n_runs: int = 3, n_tasks: int = 4) -> list[AdaptationReport]:
-    rng = np.random.default_rng(int(10 * offset))
-    tasks = [np.array([i / n_tasks, -i]) for i in range(n_tasks)]
-    return [AdaptationReport(tasks, offset + rng.normal(size=(n_tasks, 3)) + [0, 1, 2]) for _ in range(n_runs)]
 
 
 # ---------------------------------------------------------------- what runs leave
@@ -214,6 +201,14 @@ def test_performance_profiles(tmp_path: Path) -> None:
     assert len(axis.collections) == 2 and "1 inner step;" in axis.get_title()
     with pytest.raises(ValueError, match="between 0 and 2"):
         plot_performance_profiles(reports, n_steps=3)
+    moved = [AdaptationReport([task + 1 for task in report.tasks], report.returns) for report in reports["A"]]
+    with pytest.raises(ValueError, match="same tasks"):
+        plot_performance_profiles({"A": reports["A"], "B": moved})
+    as_read = [AdaptationReport([np.float32(task) for task in report.tasks], report.returns) for report in reports["A"]]
+    plot_performance_profiles({"A": reports["A"], "B": as_read})
+    alike = AdaptationReport(reports["A"][0].tasks, np.ones((4, 3)))
+    low, high = plot_performance_profiles({"A": alike}).axes[0].lines[0].get_xdata()[[0, -1]]
+    assert low < 1 < high
 
 
 def test_probability_of_improvement(tmp_path: Path) -> None:
@@ -225,6 +220,10 @@ def test_probability_of_improvement(tmp_path: Path) -> None:
         expected = metrics.probability_of_improvement(finals[one], finals[other])
         assert line.get_xdata()[0] == pytest.approx(expected)
         assert 0 <= bar.get_x() <= expected <= bar.get_x() + bar.get_width() + 1e-9
+    (axis,) = plot_probability_of_improvement(reports, reference="B").axes
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["A > B", "C > B"]
+    with pytest.raises(ValueError, match="`reference` must be one of A, B, C, got 'D'"):
+        plot_probability_of_improvement(reports, reference="D")
     ties = np.array([[1.0, 2.0], [1.0, 3.0]])
     assert scores.probability_of_improvement(ties, ties[:1]) == metrics.probability_of_improvement(ties, ties[:1])
     with pytest.raises(ValueError, match="at least two"):
@@ -232,49 +231,6 @@ def test_probability_of_improvement(tmp_path: Path) -> None:
     moved = [AdaptationReport([task + 1 for task in report.tasks], report.returns) for report in reports["A"]]
     with pytest.raises(ValueError, match="same tasks"):
         plot_probability_of_improvement({"A": reports["A"], "B": moved})
-
-
-def test_returns_of_tasks(tmp_path: Path) -> None:
-    report = reports_of(0.0)[0]
-    distances = np.linalg.norm(report.tasks, axis=1)
-    (axis,) = saved(plot_task_returns({"A": report, "B": report}, distances, names=["distance"]), tmp_path).axes
-    for drawn, k in zip(axis.lines, (0, 2, 0, 2), strict=True):
-        np.testing.assert_allclose(drawn.get_xdata(), distances)
-        np.testing.assert_allclose(drawn.get_ydata(), report.returns[:, k])
-    assert axis.get_xlabel() == "distance"
-    figure = saved(plot_task_returns({"A": report, "B": report}, n_steps=1), tmp_path)
-    for axis, k in zip(figure.axes[:4], (0, 1, 0, 1), strict=True):
-        np.testing.assert_allclose(axis.collections[0].get_offsets(), report.tasks)
-        np.testing.assert_allclose(axis.collections[0].get_array(), report.returns[:, k])
-    assert len({axis.collections[0].get_clim() for axis in figure.axes[:4]}) == 1
-    for parameters, names, words in (
-        (distances[:2], None, "row for each of 4 tasks"),
-        (np.zeros((4, 3)), None, "one or two numbers per task, got 3"),
-        (distances, ["x", "y"], "`names` must hold 1 name,"),
-    ):
-        with pytest.raises(ValueError, match=words):
-            plot_task_returns(report, parameters, names)
-    apart = {"A": report, "B": AdaptationReport(report.tasks[:2], report.returns[:2])}
-    (axis,) = plot_task_returns(apart, {"B": distances[:2], "A": distances}).axes
-    for drawn, expected in zip(axis.lines, (distances, distances, distances[:2], distances[:2]), strict=True):
-        np.testing.assert_allclose(drawn.get_xdata(), expected)
-    for of_each, words in (
-        ({"A": distances}, r"must have the names of `reports` \['A', 'B'\], got \['A'\]"),
-        ({"A": distances, "B": np.zeros((2, 2))}, "one number per task in every report or two in every report"),
-    ):
-        with pytest.raises(ValueError, match=words):
-            plot_task_returns(apart, of_each)
-    with pytest.raises(ValueError, match="are needed for tasks that are not equally many numbers"):
-        plot_task_returns(AdaptationReport(["left", "right"], report.returns[:2]))
-    with pytest.raises(ValueError, match="between 1 and 2"):
-        plot_task_returns(report, n_steps=0)
-
-
-def test_parameters_of_tasks() -> None:
-    tasks = [np.array([0.5, -0.5]), np.array([0.0, 1.0])]
-    np.testing.assert_array_equal(task_parameters(point(), tasks), tasks)
-    with pytest.raises(ValueError, match="has no tasks"):
-        task_parameters("CartPole-v1", tasks)
 
 
 # ---------------------------------------------------------------- gradients
@@ -342,6 +298,23 @@ def test_command_plays_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert (line.get_label(), other.get_label()) == ("a_model", "other")
     assert plot.main(["trajectories", *arguments, "--n-tasks", "2"]) == 0
     assert len(drawn["trajectories.png"].axes) == 2 * 2
+
+
+def test_runs_of_two_algorithms_are_no_curve(
+    runs: dict[str, list[Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for i, name in enumerate(runs):
+        shutil.copytree(runs[name][0], tmp_path / f"run-{i}")
+    monkeypatch.chdir(tmp_path)
+    for kind in ("profile", "adaptation", "curves", "gradient"):
+        for sources in (["run-0", "run-1"], ["X=run-0", "X=run-1"]):
+            error = error_of(plot, [kind, *sources], capsys)
+            assert "would mix runs of MAML and SGMRL in one curve: name each by NAME=SOURCE." in error
+    error = error_of(plot, ["profile", "run-0/adaptation.csv", "run-1/adaptation.csv"], capsys)
+    assert "would mix runs of MAML and SGMRL" in error
+    error = error_of(plot, ["improvement", "A=run-0", "B=run-1", "--reference", "C"], capsys)
+    assert "`--reference` must be one of A, B, got 'C'." in error
+    assert plot.main(["improvement", "A=run-0", "B=run-1", "--reference", "B"]) == 0
 
 
 def test_command_names_runs_as_rl_zoo_does(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv,
 from sb3_sgmrl.algorithms import ALGORITHMS
 from sb3_sgmrl.cli.zoo import checks as zoo_checks
 from sb3_sgmrl.cli.zoo.interrupt import CtrlC
-from sb3_sgmrl.cli.zoo.report import ProgressTable, close_all, write_report
+from sb3_sgmrl.cli.zoo.report import ProgressTable, close_all, next_command, write_report
 from sb3_sgmrl.cli.zoo.resume import check_algorithm, check_changes, saved_hyperparameters
 from sb3_sgmrl.common.adaptation import fit_to_model
 from sb3_sgmrl.common.callbacks import MetaEvalCallback, MetaProgressBarCallback
@@ -377,6 +377,7 @@ class MetaExperimentManager(ExperimentManager):
                 print(f"\nReturn before and after adaptation of the trained policy, on {n_tasks} new tasks")
                 print(f"{report}\n")
                 write_report(self.save_path, model, env, report)
+                print(f"\nAdapt to one task: {next_command(self.algo, self.env_name.gym_id, self._model_path)}")
         except KeyboardInterrupt:
             raise KeyboardInterrupt(f"The trained model is saved in {self._model_path}.") from None
 

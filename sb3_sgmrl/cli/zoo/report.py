@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+import gymnasium as gym
 from stable_baselines3.common.callbacks import BaseCallback, ProgressBarCallback
 from stable_baselines3.common.logger import CSVOutputFormat
 from stable_baselines3.common.vec_env import VecEnv
@@ -69,6 +71,21 @@ def close_all(callbacks: Iterable[BaseCallback], env: VecEnv | None) -> None:
     for workers in envs:
         with suppress(EOFError, OSError):  # worker processes may have received the same Ctrl-C
             workers.close()
+
+
+def next_command(algo: str, env_id: str, model: str) -> str:
+    """
+    Write the command that shows what a run has learned.
+
+    :param algo: The name of the algorithm
+    :param env_id: The id of the task family, which is registered
+    :param model: The file of the model
+    :return: The command, for a shell
+    """
+    entry = gym.spec(env_id).entry_point
+    module = entry.split(":")[0] if isinstance(entry, str) else getattr(entry, "__module__", "__main__")
+    env = env_id if module.split(".")[0] in ("sb3_sgmrl", "gymnasium", "__main__") else f"{module}:{env_id}"
+    return shlex.join(["python", "-m", "sb3_sgmrl.enjoy", "--algo", algo, "--env", env, "-i", model])
 
 
 def write_report(folder: str, model: MetaOnPolicyAlgorithm, env: VecEnv, report: AdaptationReport) -> None:
