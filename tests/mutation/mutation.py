@@ -46,7 +46,7 @@ TESTS: dict[str, list[str]] = {
     "gradient/objective.py": ["tests/gradient/test_meta_gradient.py", "tests/test_meta_gradients_of_algorithms.py"],
     "gradient/score_weight.py": ["tests/gradient/test_score_weight.py", "tests/test_meta_gradients_of_algorithms.py"],
     "gradient/step_sizes.py": ["tests/gradient/test_step_sizes.py"],
-    "score_terms/base.py": ["tests/test_bad_settings.py", "tests/outer_steps"],
+    "score_terms/base.py": ["tests/bad_input/test_bad_settings.py", "tests/outer_steps"],
     "score_terms/control_variates.py": ["tests/score_terms/test_control_variates.py"],
     "score_terms/counterfactual.py": ["tests/score_terms/test_counterfactual.py"],
     "score_terms/leave_one_out.py": [
