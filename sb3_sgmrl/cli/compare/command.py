@@ -9,7 +9,8 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import as_completed
 
 from sb3_sgmrl.cli.command_line import import_env, name_and_value, run_command
-from sb3_sgmrl.cli.compare.methods import Method, algorithm_names, name_and_setting, parse_method, sweep
+from sb3_sgmrl.cli.compare.kinds import KINDS
+from sb3_sgmrl.cli.compare.methods import Method, check_shared, name_and_setting, parse_method, sweep
 from sb3_sgmrl.cli.compare.protocol import Protocol
 from sb3_sgmrl.cli.compare.results import Results
 from sb3_sgmrl.cli.compare.runs import Run
@@ -33,7 +34,7 @@ methods:
   NAME=ALGO                           the same under another name
   NAME=ALGO:SETTING=VALUE,...         with other settings; learning_rate=lin_0.001 decays to 0
 
-  ALGO is one of {', '.join(algorithm_names())}
+  ALGO is one of {', '.join(KINDS)}
 
 examples:
   python -m sb3_sgmrl.compare --method sgmrl maml --seeds 0 1 2 --timesteps 2e6
@@ -98,14 +99,16 @@ def parser() -> argparse.ArgumentParser:
         "--eval-steps", type=int, help="inner steps that curves and differences are measured after (as in training)"
     )
     made.add_argument("--best", action="store_true", help="also measure the best policy of the learning curve")
-    made.add_argument("--set", nargs="+", action="extend", default=[], metavar="NAME=VALUE", help="a setting of every method")
+    made.add_argument(
+        "--set", nargs="+", action="extend", default=[], metavar="NAME=VALUE", help="a setting of every method that has it"
+    )
     made.add_argument(
         "--sweep",
         nargs="+",
         action="extend",
         default=[],
         metavar="NAME=VALUE,VALUE",
-        help="replace every method by one for each value of a setting",
+        help="replace every method by one for each value of a setting that it has",
     )
     made.add_argument(
         "--protocol", metavar="FILE", help="protocol.yml of a comparison to reproduce, in place of these options"
@@ -141,13 +144,14 @@ def _protocol(options: argparse.Namespace) -> Protocol:
     env_id = import_env(options.env, options.gym_packages)
     shared = dict(name_and_setting(text, "--set") for text in options.set)
     methods = [parse_method(text, env_id, shared) for text in options.method or ["sgmrl", "maml"]]
+    check_shared(methods, shared, "--set")
     methods = sweep(methods, options.sweep)
     timesteps = tuple(sorted(set(options.timesteps)))
     if any(method.decays for method in methods) and len(timesteps) > 1:
         raise ValueError(
             f"`--timesteps` must be one number with a setting that decays to 0 over these steps, got {list(timesteps)}."
         )
-    eval_steps = methods[0].settings["n_inner_steps"] if options.eval_steps is None else options.eval_steps
+    eval_steps = _n_inner_steps(methods) if options.eval_steps is None else options.eval_steps
     return Protocol(
         env=env_id,
         methods=tuple(methods),
@@ -176,11 +180,15 @@ def _read_protocol(options: argparse.Namespace) -> Protocol:
     return Protocol.read(pathlib.Path(options.protocol))
 
 
+def _n_inner_steps(methods: Sequence[Method]) -> int:
+    return next((method.settings["n_inner_steps"] for method in methods if "n_inner_steps" in method.settings), 1)
+
+
 def _n_episodes(methods: Sequence[Method]) -> int:
     counts = sorted({method.settings["n_episodes"] for method in methods})
     if len(counts) > 1:
         raise ValueError(
-            f"`--n-episodes` must be given for methods that adapt with different numbers of episodes, got {counts} in training."
+            f"`--n-episodes` must be given for methods that adapt with different numbers of episodes, {counts} in training."
         )
     return counts[0]
 

@@ -199,9 +199,9 @@ class Protocol:
         :raises ValueError: When the file is not a protocol
         """
         try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8"))
+            content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
             methods = [Method(name, of.pop("algo"), of) for name, of in content.pop("methods").items()]
-            lists = {name: tuple(content.pop(name)) for name in ("seeds", "timesteps", "packages")}
+            lists: Any = {name: tuple(content.pop(name)) for name in ("seeds", "timesteps", "packages")}
             return cls(methods=tuple(methods), **lists, **content)
         except (OSError, UnicodeDecodeError, yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
             text = " ".join(str(error).split())[:200]

@@ -14,6 +14,7 @@ import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import KVWriter, Logger, filter_excluded_keys
 
+from sb3_sgmrl.cli.compare.kinds import KINDS
 from sb3_sgmrl.cli.compare.methods import Method
 from sb3_sgmrl.cli.compare.protocol import Protocol
 from sb3_sgmrl.common.evaluation import AdaptationReport, evaluate_adaptation
@@ -24,6 +25,7 @@ from sb3_sgmrl.util.files import only_writer, replace_when_complete
 STEPS = "time/total_timesteps"
 # the time in seconds after which an interruption loses no more
 _CHECKPOINT_EVERY = 60.0
+_MISSING = object()
 _SETTINGS, _CHECKPOINT, _BEST, _FAILURE = "settings.json", "checkpoint.zip", "best.zip", "failure.json"
 
 
@@ -93,10 +95,17 @@ class Run:
             names = [*old, *self.conditions]
         except (ValueError, TypeError) as error:
             raise ValueError(f"`--folder` must hold runs of this command, but {file} is not JSON.") from error
-        others = [name for name in dict.fromkeys(names) if old.get(name) != self.conditions.get(name)]
+        others = [name for name in dict.fromkeys(names) if old.get(name, _MISSING) != self.conditions.get(name)]
+        others = [name for name in others if name in old or self.conditions[name] != self._defaults.get(name, _MISSING)]
         if others:
             differing = ", ".join(f"{name}={old.get(name)!r} in place of {self.conditions.get(name)!r}" for name in others[:3])
             raise ValueError(f"`--folder` must be another one, because {self.folder} was trained with {differing}.")
+
+    @property
+    def _defaults(self) -> dict[str, Any]:
+        """The defaults, with which folders of before a setting existed agree."""
+        defaults = KINDS[self.method.algo].defaults(self.protocol.env)
+        return {f"{self.method.algo}.{name}": value for name, value in defaults.items()}
 
     @property
     def conditions(self) -> dict[str, Any]:
@@ -126,17 +135,17 @@ class Run:
     def _model(self, n_threads: int) -> Any:
         checkpoint, env = self.folder / _CHECKPOINT, self.protocol.make_env()
         if checkpoint.exists():
-            return self.method.load(checkpoint, env, n_threads)
+            return self.method.load(checkpoint, env, self.seed, n_threads)
         return self.method.make(env, self.seed, n_threads)
 
     def _train(self, model: Any, n_threads: int) -> None:
-        keeper = Keeper(self, model.num_timesteps)
+        keeper = Keeper(self, model)
         model.set_logger(Logger(None, [keeper.rows]))
         for timesteps in self.protocol.timesteps:
             model.learn(max(timesteps - model.num_timesteps, 0), keeper, reset_num_timesteps=False)
-            keeper.save(model)
+            keeper.save()
             if self.protocol.best and not self.report_file(timesteps, True).exists():
-                best = self.method.load(self.folder / _BEST, self.protocol.make_env(), n_threads)
+                best = self.method.load(self.folder / _BEST, self.protocol.make_env(), self.seed, n_threads)
                 self._measure(best, self.report_file(timesteps, True))
             if not self.report_file(timesteps).exists():
                 self._measure(model, self.report_file(timesteps))
@@ -205,12 +214,13 @@ class Keeper(BaseCallback):
     ``evaluations.npz`` has the form of :class:`~sb3_sgmrl.MetaEvalCallback`.
 
     :param run: The run
-    :param timesteps: The environment steps of the checkpoint that training resumes from
+    :param subject: The model or baseline, new or from a checkpoint
     """
 
-    def __init__(self, run: Run, timesteps: int) -> None:
+    def __init__(self, run: Run, subject: Any) -> None:
         super().__init__()
-        self.run = run
+        self.run, self.subject = run, subject
+        timesteps = subject.num_timesteps
         self.rows = Rows(run.folder / "progress.csv", timesteps)
         self._saved_at = time.monotonic()
         self._points: list[tuple[int, np.ndarray]] = []
@@ -226,23 +236,23 @@ class Keeper(BaseCallback):
     def _on_rollout_start(self) -> None:
         if self._is_due():
             self._evaluate()
-            self.save(self.model)
+            self.save()
         elif time.monotonic() - self._saved_at > _CHECKPOINT_EVERY:
-            self.save(self.model)
+            self.save()
 
     def _on_training_end(self) -> None:
-        if self.run.protocol.eval_every and (not self._points or self._points[-1][0] < self.model.num_timesteps):
+        if self.run.protocol.eval_every and (not self._points or self._points[-1][0] < self.subject.num_timesteps):
             self._evaluate()
 
     def _is_due(self) -> bool:
         every = self.run.protocol.eval_every
         last = self._points[-1][0] if self._points else -1
-        return every > 0 and (last < 0 or self.model.num_timesteps // every > last // every)
+        return every > 0 and (last < 0 or self.subject.num_timesteps // every > last // every)
 
     def _evaluate(self) -> None:
-        protocol, model = self.run.protocol, self.model
+        protocol, model = self.run.protocol, self.subject
         report = evaluate_adaptation(
-            model,  # type: ignore[arg-type]
+            model,
             protocol.make_env(),
             n_steps=protocol.eval_steps,
             n_episodes=protocol.n_episodes,
@@ -257,12 +267,8 @@ class Keeper(BaseCallback):
             steps, results = zip(*self._points, strict=True)
             np.savez(file, timesteps=steps, results=np.stack(results))
 
-    def save(self, model: Any) -> None:
-        """
-        Save rows and model. An interrupt in between leaves rows too many, which are dropped.
-
-        :param model: The model
-        """
+    def save(self) -> None:
+        """Save rows and model. An interrupt in between leaves rows too many, which are dropped later."""
         self.rows.save()
-        model.save(self.run.folder / _CHECKPOINT)
+        self.subject.save(self.run.folder / _CHECKPOINT)
         self._saved_at = time.monotonic()
