@@ -202,6 +202,16 @@ def _read_task(text: str) -> Any:
         return read if isinstance(read, str) else text
 
 
+def tasks_of_a_file(tasks: Sequence[Any]) -> list[Any]:
+    """
+    Convert tasks to what :meth:`AdaptationReport.from_csv` reads of them.
+
+    :param tasks: The tasks
+    :return: The tasks of numbers as arrays, other tasks as text
+    """
+    return [_read_task(str(_written_task(task))) for task in tasks]
+
+
 def check_task_list(tasks: Any) -> None:
     """
     Check a list of tasks.

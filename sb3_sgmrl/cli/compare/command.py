@@ -7,19 +7,25 @@ import os
 import pathlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import as_completed
+from dataclasses import replace
 
 from sb3_sgmrl.cli.command_line import import_env, name_and_value, run_command
 from sb3_sgmrl.cli.compare.kinds import KINDS
 from sb3_sgmrl.cli.compare.methods import Method, check_shared, name_and_setting, parse_method, sweep
+from sb3_sgmrl.cli.compare.pictures import draw
 from sb3_sgmrl.cli.compare.protocol import Protocol
-from sb3_sgmrl.cli.compare.results import Results
+from sb3_sgmrl.cli.compare.results import Results, Terms, read_results, write_results
 from sb3_sgmrl.cli.compare.runs import Run
 from sb3_sgmrl.cli.compare.tables import csv_table, latex_table, text_table
-from sb3_sgmrl.common.evaluation import AdaptationReport
+from sb3_sgmrl.common.evaluation import AdaptationReport, tasks_of_a_file
 from sb3_sgmrl.util.files import replace_when_complete
 from sb3_sgmrl.util.processes import process_pool
 from sb3_sgmrl.util.validation import check_positive
 
+# the reports by method and seed
+Reports = dict[str, dict[int, AdaptationReport]]
+# options that change no number
+_OF_A_CALL = ("folder", "results", "parallel", "report_only", "no_plots", "verbose")
 _DESCRIPTION = """\
 Train methods with the same seeds, environment steps and test tasks, and compare their returns after adaptation.
 
@@ -113,6 +119,10 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--protocol", metavar="FILE", help="protocol.yml of a comparison to reproduce, in place of these options"
     )
+    made.add_argument(
+        "--results", nargs="+", default=[], metavar="FILE", help="results of other programs for the table, as CSV"
+    )
+    made.add_argument("--no-plots", action="store_true", help="write tables alone")
     made.add_argument("--parallel", type=int, default=1, help="number of runs side by side; they share the processors (1)")
     made.add_argument("--report-only", action="store_true", help="train nothing, and report the finished runs")
     made.add_argument("--folder", default="logs/compare", help="folder of the comparison (logs/compare)")
@@ -132,12 +142,13 @@ def _compare(options: argparse.Namespace) -> None:
     ]
     for run in runs:
         run.check()
+    others = _read_others(protocol, [pathlib.Path(path) for path in options.results])
     if not options.report_only:
         _check_settings(protocol)
         folder.mkdir(parents=True, exist_ok=True)
         protocol.write(folder / "protocol.yml")
         _train(runs, options.parallel)
-    report(protocol, runs, folder)
+    report(protocol, runs, folder, others, not options.no_plots)
 
 
 def _protocol(options: argparse.Namespace) -> Protocol:
@@ -171,9 +182,25 @@ def _protocol(options: argparse.Namespace) -> Protocol:
     )
 
 
+def _read_others(protocol: Protocol, paths: Sequence[pathlib.Path]) -> Reports:
+    """Read the results of other programs, whose methods must have names of their own."""
+    others: Reports = {}
+    taken = {method.name for method in protocol.methods}
+    tasks = tasks_of_a_file(protocol.test_tasks()) if paths else []
+    for path in paths:
+        for method, of_method in read_results(path, terms_of(protocol), tasks).items():
+            if method in taken:
+                raise ValueError(
+                    f"`--results` {path} must hold methods with other names than this comparison, got {method!r}."
+                )
+            taken.add(method)
+            others[method] = of_method
+    return others
+
+
 def _read_protocol(options: argparse.Namespace) -> Protocol:
     defaults = vars(parser().parse_args([]))
-    kept = ("protocol", "folder", "parallel", "report_only", "verbose")
+    kept = ("protocol", *_OF_A_CALL)
     given = [name.replace("_", "-") for name, value in vars(options).items() if name not in kept and value != defaults[name]]
     if given:
         raise ValueError(f"`--protocol` holds everything that is compared, so it must be given without --{given[0]}.")
@@ -218,21 +245,41 @@ def _done(runs: Sequence[Run], parallel: int, n_threads: int) -> Iterator[tuple[
         yield from ((futures[future], future.result()) for future in as_completed(futures))
 
 
-def report(protocol: Protocol, runs: Sequence[Run], folder: pathlib.Path) -> None:
+def report(protocol: Protocol, runs: Sequence[Run], folder: pathlib.Path, others: Reports, plots: bool = True) -> None:
     """
-    Print and write the tables of all finished runs.
+    Print and write tables and pictures of all finished runs.
 
     :param protocol: The protocol
     :param runs: The runs
     :param folder: The folder of the comparison
+    :param others: The results of other programs, by method and seed
+    :param plots: Whether to draw pictures
     """
+    terms = terms_of(protocol)
     for timesteps in protocol.timesteps:
-        for best in (False, True) if protocol.best else (False,):
-            results = results_of(protocol, runs, timesteps, best)
+        for best in (True, False) if protocol.best else (False,):
+            own = results_of(protocol, runs, timesteps, best)
+            results = replace(own, reports={**own.reports, **others})
             print(f"\n{text_table(results, protocol.eval_steps)}", flush=True)
             for suffix, text in ((".csv", csv_table(results)), (".tex", latex_table(results))):
                 with replace_when_complete(folder / f"{'best_' * best}table_{timesteps}{suffix}") as file:
                     file.write(text.encode())
+            write_results(folder / f"{'best_' * best}results_{timesteps}.csv", terms, timesteps, own)
+    if plots:
+        draw(protocol, runs, results, folder)
+
+
+def terms_of(protocol: Protocol) -> Terms:
+    """
+    Return the terms that results of other programs must share.
+
+    :param protocol: The complete protocol
+    :return: The terms
+    """
+    assert protocol.horizon is not None
+    return Terms(
+        protocol.env, protocol.horizon, protocol.tasks_sha256, protocol.rewards, protocol.n_episodes, protocol.n_tasks
+    )
 
 
 def results_of(protocol: Protocol, runs: Sequence[Run], timesteps: int, best: bool = False) -> Results:

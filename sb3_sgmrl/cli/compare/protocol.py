@@ -82,7 +82,7 @@ class Protocol:
         import_packages(self.packages)
         import sb3_sgmrl  # noqa: F401  # registers the families in a process of a pool
 
-        given = {} if self.horizon is None else {"max_episode_steps": self.horizon}
+        given: dict[str, Any] = {} if self.horizon is None else {"max_episode_steps": self.horizon}
         return TaskDistEnv(gym.make(self.env, **given, **self.env_kwargs))
 
     def draw_tasks(self, n_tasks: int, seed: int) -> list[Any]:

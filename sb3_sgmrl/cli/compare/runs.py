@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import pathlib
+import shutil
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -149,6 +150,8 @@ class Run:
                 self._measure(best, self.report_file(timesteps, True))
             if not self.report_file(timesteps).exists():
                 self._measure(model, self.report_file(timesteps))
+                # the name that the command plot reads
+                shutil.copyfile(self.report_file(timesteps), self.folder / "adaptation.csv")
 
     def _measure(self, model: Any, file: pathlib.Path) -> None:
         protocol = self.protocol
