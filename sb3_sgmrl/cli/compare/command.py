@@ -17,6 +17,7 @@ from sb3_sgmrl.cli.compare.protocol import Protocol
 from sb3_sgmrl.cli.compare.results import Results, Terms, read_results, write_results
 from sb3_sgmrl.cli.compare.runs import Run
 from sb3_sgmrl.cli.compare.tables import csv_table, latex_table, text_table
+from sb3_sgmrl.cli.compare.tuning import trials_of, tuned
 from sb3_sgmrl.common.evaluation import AdaptationReport, tasks_of_a_file
 from sb3_sgmrl.util.files import replace_when_complete
 from sb3_sgmrl.util.processes import process_pool
@@ -137,6 +138,8 @@ def _compare(options: argparse.Namespace) -> None:
         raise ValueError(f"`--folder` must be a folder, got the file {folder}.")
     protocol = _protocol(options) if options.protocol is None else _read_protocol(options)
     protocol = protocol.completed()
+    if options.tune_trials:
+        protocol = _tuned(protocol, options, folder)
     runs = [
         Run(protocol, method, seed, folder / f"{method.name}-{seed}") for seed in protocol.seeds for method in protocol.methods
     ]
@@ -149,6 +152,18 @@ def _compare(options: argparse.Namespace) -> None:
         protocol.write(folder / "protocol.yml")
         _train(runs, options.parallel)
     report(protocol, runs, folder, others, not options.no_plots)
+
+
+def _tuned(protocol: Protocol, options: argparse.Namespace, folder: pathlib.Path) -> Protocol:
+    check_positive(**{"--tune-trials": options.tune_trials})
+    _check_settings(protocol)
+    trials = trials_of(protocol, options.tune_trials, folder)
+    runs = [run for of_method in trials.values() for run in of_method]
+    for run in runs:
+        run.check()
+    if not options.report_only:
+        _train(runs, options.parallel)
+    return tuned(protocol, trials, print)
 
 
 def _protocol(options: argparse.Namespace) -> Protocol:
