@@ -99,7 +99,7 @@ class MultiTaskPPO(SB3Baseline):
                 if self.fine_tuning_rate is not None:
                     model.lr_schedule = ConstantSchedule(self.fine_tuning_rate)
                 for i, student in enumerate(students):
-                    set_random_seed(int(np.random.SeedSequence([*entropy, 2, i]).generate_state(1)[0] // 2))
+                    set_random_seed(int(np.random.SeedSequence([*entropy, 2, i, self.seed]).generate_state(1)[0] // 2))
                     _load(model.policy, student)
                     model.rollout_buffer = self._buffer(phase.task(i), horizon)
                     model.train()

@@ -23,7 +23,12 @@ class FixedActions(Baseline):
 
     :param env: The task family, as for the algorithms
     :param n_episodes: The number of episodes per task in each measurement
+    :param seed: The seed of random actions
     """
+
+    def __init__(self, env: GymEnv | str, n_episodes: int = 20, seed: int = 0) -> None:
+        super().__init__(env, n_episodes)
+        self.seed = seed
 
     @abstractmethod
     def actions(self, space: spaces.Space, n: int, rng: np.random.Generator) -> np.ndarray:
@@ -44,7 +49,7 @@ class FixedActions(Baseline):
         n_total = len(tasks) * n_episodes
         for k in range(n_steps + 1):
             seeds = np.random.SeedSequence([*entropy, k, 0]).generate_state(n_total)
-            rng = np.random.default_rng([*entropy, k, 1])
+            rng = np.random.default_rng([*entropy, k, 1, self.seed])
             of_worker = [range(worker, n_total, env.num_envs) for worker in range(env.num_envs)]
             schedules = [[(tasks[e // n_episodes], int(seeds[e])) for e in episodes] for episodes in of_worker]
             act = partial(self._act, env.action_space, rng)
@@ -66,6 +71,7 @@ class RandomActions(FixedActions):
 
     :param env: The task family, as for the algorithms
     :param n_episodes: The number of episodes per task in each measurement
+    :param seed: The seed of random actions
     """
 
     def actions(self, space: spaces.Space, n: int, rng: np.random.Generator) -> np.ndarray:
@@ -80,11 +86,12 @@ class StandingStill(FixedActions):
 
     :param env: The task family, as for the algorithms
     :param n_episodes: The number of episodes per task in each measurement
+    :param seed: Not used
     :raises ValueError: When actions are not continuous
     """
 
-    def __init__(self, env: GymEnv | str, n_episodes: int = 20) -> None:
-        super().__init__(env, n_episodes)
+    def __init__(self, env: GymEnv | str, n_episodes: int = 20, seed: int = 0) -> None:
+        super().__init__(env, n_episodes, seed)
         if (space := getattr(env, "action_space", None)) is not None:
             self.actions(space, 1, np.random.default_rng(0))
 

@@ -129,7 +129,7 @@ class RL2(SB3Baseline):
             return actions
 
         with generators_kept(), single_threaded(), borrowed_workers(env):
-            set_random_seed(int(np.random.SeedSequence([*entropy, 1]).generate_state(1)[0] // 2))
+            set_random_seed(int(np.random.SeedSequence([*entropy, 1, self.seed]).generate_state(1)[0] // 2))
             played = play(longer, [len(own) * n_episodes for own in of_worker], act, count)
         returns = np.zeros((n_total, n_episodes))
         for own, of_episodes in zip(of_worker, played, strict=True):

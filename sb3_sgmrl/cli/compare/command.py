@@ -18,6 +18,7 @@ from sb3_sgmrl.cli.compare.results import Results, Terms, read_results, write_re
 from sb3_sgmrl.cli.compare.runs import Run
 from sb3_sgmrl.cli.compare.tables import csv_table, latex_table, text_table
 from sb3_sgmrl.cli.compare.tuning import trials_of, tuned
+from sb3_sgmrl.cli.compare.windows import check_window, window_lines
 from sb3_sgmrl.common.evaluation import AdaptationReport, tasks_of_a_file
 from sb3_sgmrl.util.files import replace_when_complete
 from sb3_sgmrl.util.processes import process_pool
@@ -26,7 +27,7 @@ from sb3_sgmrl.util.validation import check_positive
 # the reports by method and seed
 Reports = dict[str, dict[int, AdaptationReport]]
 # options that change no number
-_OF_A_CALL = ("folder", "results", "parallel", "report_only", "no_plots", "verbose")
+_OF_A_CALL = ("folder", "results", "in_training", "parallel", "report_only", "no_plots", "verbose")
 _DESCRIPTION = """\
 Train methods with the same seeds, environment steps and test tasks, and compare their returns after adaptation.
 
@@ -118,10 +119,24 @@ def parser() -> argparse.ArgumentParser:
         help="replace every method by one for each value of a setting that it has",
     )
     made.add_argument(
+        "--tune-trials",
+        type=int,
+        default=0,
+        metavar="N",
+        help="first search the settings of every method: N trials each, of a quarter of the steps and on other tasks (0)",
+    )
+    made.add_argument(
         "--protocol", metavar="FILE", help="protocol.yml of a comparison to reproduce, in place of these options"
     )
     made.add_argument(
         "--results", nargs="+", default=[], metavar="FILE", help="results of other programs for the table, as CSV"
+    )
+    made.add_argument(
+        "--in-training",
+        nargs="+",
+        default=[],
+        metavar="FIRST-LAST",
+        help="also compare returns in these iterations of training",
     )
     made.add_argument("--no-plots", action="store_true", help="write tables alone")
     made.add_argument("--parallel", type=int, default=1, help="number of runs side by side; they share the processors (1)")
@@ -133,6 +148,7 @@ def parser() -> argparse.ArgumentParser:
 
 def _compare(options: argparse.Namespace) -> None:
     check_positive(**{"--parallel": options.parallel})
+    windows = [check_window(text) for text in options.in_training]
     folder = pathlib.Path(options.folder)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"`--folder` must be a folder, got the file {folder}.")
@@ -151,7 +167,7 @@ def _compare(options: argparse.Namespace) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         protocol.write(folder / "protocol.yml")
         _train(runs, options.parallel)
-    report(protocol, runs, folder, others, not options.no_plots)
+    report(protocol, runs, folder, others, windows, not options.no_plots)
 
 
 def _tuned(protocol: Protocol, options: argparse.Namespace, folder: pathlib.Path) -> Protocol:
@@ -260,7 +276,14 @@ def _done(runs: Sequence[Run], parallel: int, n_threads: int) -> Iterator[tuple[
         yield from ((futures[future], future.result()) for future in as_completed(futures))
 
 
-def report(protocol: Protocol, runs: Sequence[Run], folder: pathlib.Path, others: Reports, plots: bool = True) -> None:
+def report(
+    protocol: Protocol,
+    runs: Sequence[Run],
+    folder: pathlib.Path,
+    others: Reports,
+    windows: Sequence[tuple[int, int]] = (),
+    plots: bool = True,
+) -> None:
     """
     Print and write tables and pictures of all finished runs.
 
@@ -268,6 +291,7 @@ def report(protocol: Protocol, runs: Sequence[Run], folder: pathlib.Path, others
     :param runs: The runs
     :param folder: The folder of the comparison
     :param others: The results of other programs, by method and seed
+    :param windows: The windows of meta-iterations whose returns in training are compared
     :param plots: Whether to draw pictures
     """
     terms = terms_of(protocol)
@@ -280,6 +304,8 @@ def report(protocol: Protocol, runs: Sequence[Run], folder: pathlib.Path, others
                 with replace_when_complete(folder / f"{'best_' * best}table_{timesteps}{suffix}") as file:
                     file.write(text.encode())
             write_results(folder / f"{'best_' * best}results_{timesteps}.csv", terms, timesteps, own)
+    for window in windows:
+        print("\n" + "\n".join(window_lines(runs, window)), flush=True)
     if plots:
         draw(protocol, runs, results, folder)
 

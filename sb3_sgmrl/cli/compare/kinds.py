@@ -162,8 +162,6 @@ class BaselineKind(Kind):
 
     def make(self, env: TaskDistEnv, seed: int, n_threads: int, arguments: Mapping[str, Any]) -> Any:
         """See :class:`Kind`."""
-        if self.algorithm is None:
-            return self.cls(env, **arguments)
         chosen = {
             name: value for name, value in arguments.items() if value is not None or name not in ("n_steps", "batch_size")
         }

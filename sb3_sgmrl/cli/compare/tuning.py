@@ -39,7 +39,7 @@ def trials_of(protocol: Protocol, n_trials: int, folder: pathlib.Path) -> dict[s
         space = KINDS[method.algo].search_space()
         drawn = [method, *(_drawn(method, space, trial) for trial in range(1, n_trials))] if space else []
         trials[method.name] = [
-            Run(replace(of_trials, methods=(one,)), one, _SEED, folder / "tuning" / f"{method.name}-{i}")
+            Run(replace(of_trials, methods=(one,)), one, _SEED, folder / "tuning" / f"{method.name}-{i}-run")
             for i, one in enumerate(drawn)
         ]
     return trials
