@@ -5,8 +5,8 @@ Compare RL² with Thompson sampling on Bernoulli bandits by regret.
     python examples/bandits.py --timesteps 20e6 --pulls 100
 
 A trial has ``--pulls`` pulls on one bandit. The regret of a trial is the expected reward of always pulling the best arm, minus
-the reward. Thompson sampling starts from uniform priors, which is the distribution of the tasks. SG-MRL adapts after every tenth
-of a trial.
+the reward. Thompson sampling starts from uniform priors, which is the distribution of the tasks. SG-MRL adapts after every
+tenth of a trial.
 """
 
 import argparse

@@ -161,6 +161,7 @@ class SeededRollouts(BaseCallback):
         model.env.seed(seed)
         model._last_obs = model.env.reset()
         model._last_episode_starts = np.ones(model.n_envs, dtype=bool)
+        model.ep_info_buffer.clear()  # the logged return is that of this rollout
 
 
 class SB3Baseline(Baseline):

@@ -39,6 +39,8 @@ def make(cls: type, env: Any = None, **kwargs: Any) -> Any:
         "policy_kwargs": {"net_arch": [4]},
         **(recurrent if cls is RL2 else {}),
     }
+    if cls is not MultiTaskTRPO:
+        settings["n_epochs"] = 1
     return cls("MlpLstmPolicy" if cls is RL2 else "MlpPolicy", env, **{**settings, **kwargs})
 
 

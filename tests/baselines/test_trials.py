@@ -14,7 +14,10 @@ from sb3_sgmrl.vec_env.engines import as_task_vec_env
 from sb3_sgmrl.vec_env.task_workers import ask
 
 N_EPISODES = 3
-ENGINES = {"clones": lambda: point_vec(2), "batched": lambda: as_task_vec_env("Navigation2D-v0", 2)}
+GOALS = {"left": np.array([-1.0, 0.0]), "right": np.array([1.0, 0.0])}
+# without an early end
+NAVIGATION = TaskDistEnv("Navigation2D-v0", early_end=False)
+ENGINES = {"clones": lambda: point_vec(2), "batched": lambda: as_task_vec_env(NAVIGATION, 2)}
 
 
 @pytest.fixture(params=ENGINES)
@@ -106,7 +109,7 @@ def test_observations_that_are_no_vectors_are_refused(wrapper) -> None:
 
 
 def test_tasks_that_are_no_numbers_are_refused() -> None:
-    env = TaskDistEnv(point().env, tasks=["left", "right"], set_task=lambda env, task: None)
+    env = TaskDistEnv(point().env, tasks=["left", "right"], set_task=lambda env, task: setattr(env, "goal", GOALS[task]))
     with pytest.raises(
         ValueError, match="must have tasks that are numbers or arrays of numbers for an oracle, got the task '"
     ):
@@ -114,5 +117,7 @@ def test_tasks_that_are_no_numbers_are_refused() -> None:
 
 
 def test_tasks_that_are_numbers_are_shown() -> None:
-    env = TaskDistEnv(point().env, task_space=spaces.Discrete(4, start=3), set_task=lambda env, task: None)
+    env = TaskDistEnv(
+        point().env, task_space=spaces.Discrete(4, start=3), set_task=lambda env, task: setattr(env, "goal", task)
+    )
     assert TaskInObservation(as_task_vec_env(env, 2)).reset()[:, -1].min() >= 3

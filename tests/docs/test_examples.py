@@ -4,7 +4,6 @@ import importlib.util
 import pathlib
 import re
 
-import numpy as np
 import pytest
 from paths import EXAMPLES
 from run_examples import error_of, run_example

@@ -19,12 +19,14 @@ from sb3_sgmrl.common.evaluation import AdaptationReport
 from sb3_sgmrl.plots import LearningCurve
 
 SMALL = ["--horizon", "5", "--n-tasks", "3", "--n-steps", "2", "--eval-tasks", "2", "--no-plots"]
-SHORT = [*SMALL, "--set", "meta_batch_size=2", "n_episodes=2", "policy_kwargs={'net_arch': [4]}", "--timesteps", "90"]
+SHORT = [*SMALL, "--set", "n_episodes=2", "--timesteps", "90"]
+OF_META = ["--set", "meta_batch_size=2", "policy_kwargs={'net_arch': [4]}"]
 OF_PPO = "n_envs=2,n_epochs=1,policy_kwargs={'net_arch': [4]}"
 
 
 def compare(folder: Path, *arguments: str, code: int = 0) -> None:
-    assert command.main([*SHORT, "--verbose", "2", "--folder", str(folder), *arguments]) == code
+    of_meta = OF_META if any("maml" in one or "sgmrl" in one for one in arguments) else []
+    assert command.main([*SHORT, *of_meta, "--verbose", "2", "--folder", str(folder), *arguments]) == code
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -97,7 +99,7 @@ def stop_late(keeper: runs.Keeper) -> bool:
 
 
 def test_the_learning_rate_decays_over_the_whole_run(tmp_path: Path) -> None:
-    options = ["--method", "maml", "--seeds", "0", "--set", "learning_rate=lin_0.002", "n_episodes=2", "meta_batch_size=2"]
+    options = ["--method", "maml", "--seeds", "0", "--set", "learning_rate=lin_0.002"]
     compare(tmp_path, *options, "--eval-every", "0")
     found = [(row["train/learning_rate"], row["time/total_timesteps"]) for row in rows(tmp_path / "maml-0" / "progress.csv")]
     assert len(found) > 1
@@ -195,7 +197,7 @@ def test_trials_choose_the_settings_of_every_method(tmp_path: Path, capsys: pyte
 def test_pictures(tmp_path: Path) -> None:
     pytest.importorskip("rliable")
     options = ["--method", "maml", "standing", "--sweep", "inner_lr=0.1,0.2", "--seeds", "0", "1", "--timesteps", "1"]
-    arguments = [option for option in SHORT if option != "--no-plots"]
+    arguments = [option for option in [*SHORT, *OF_META] if option != "--no-plots"]
     assert command.main([*arguments, *options, "--folder", str(tmp_path)]) == 0
     names = ("adaptation", "episodes", "profile", "curves", "sweep", "improvement")
     assert {path.stem for path in tmp_path.glob("*.png")} == set(names)
