@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch as th
-from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback, ConvertCallback
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
@@ -112,7 +113,7 @@ class Baseline(ABC):
         vec_env = make_task_env(env, n_columns)
         try:
             _check_not_normalized(vec_env)
-            yield self.wrapped(vec_env)
+            yield BaseAlgorithm._wrap_env(self.wrapped(vec_env), monitor_wrapper=False)  # images as SB3's policies take them
         finally:
             close_task_env(vec_env, env)
 
@@ -195,7 +196,7 @@ class SB3Baseline(Baseline):
         check_task_workers(vec_env)
         _check_not_normalized(vec_env)
         n_steps = self.steps_of_rollout(known_horizon(vec_env))
-        defaults = {"n_steps": n_steps, "batch_size": max(2, n_steps * vec_env.num_envs // 8)}
+        defaults = {"n_steps": n_steps, "batch_size": _batch_size(kwargs.get("n_steps", n_steps) * vec_env.num_envs)}
         try:
             self.model = algorithm(policy, self.wrapped(vec_env), seed=seed, **{**defaults, **kwargs})
         except (AssertionError, TypeError) as error:
@@ -238,7 +239,8 @@ class SB3Baseline(Baseline):
         :return: The baseline
         """
         assert isinstance(self, SB3Baseline)
-        given = [] if callback is None else callback if isinstance(callback, list) else [callback]
+        given: list[Any] = [] if callback is None else callback if isinstance(callback, list) else [callback]
+        given = [one if isinstance(one, BaseCallback) else ConvertCallback(one) for one in given]
         callbacks: Any = [SeededRollouts(self.seed), *given]
         with single_threaded():  # for networks as small as these, threads of torch cost more than they gain
             self.model.learn(total_timesteps, callbacks, reset_num_timesteps=reset_num_timesteps)
@@ -274,6 +276,12 @@ class SB3Baseline(Baseline):
         except Exception as error:  # torch raises anything for damaged files
             text = " ".join(str(error).split())[:200]
             raise ValueError(f"`path` {path} must be a file of this baseline with the same network: {text}") from error
+
+
+def _batch_size(n_samples: int) -> int:
+    """Return an eighth of the samples, or the next larger part without a rest."""
+    parts = next(parts for parts in range(8, 0, -1) if n_samples % parts == 0)
+    return max(2, n_samples // parts)
 
 
 def play_scheduled(env: VecEnv, schedules: Sequence[Sequence[tuple[Any, int]]], act: Act, count: Count) -> list[list[float]]:

@@ -7,7 +7,9 @@ import json
 import pathlib
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import gymnasium as gym
@@ -15,18 +17,19 @@ import numpy as np
 import yaml
 
 from sb3_sgmrl.cli.command_line import import_packages
+from sb3_sgmrl.cli.compare.kinds import KINDS
 from sb3_sgmrl.cli.compare.methods import Method
 from sb3_sgmrl.common.evaluation import draw_test_tasks
 from sb3_sgmrl.data.streams import EVAL_SEED
 from sb3_sgmrl.tasks.task_dist_env import TaskDistEnv
 from sb3_sgmrl.util.files import replace_when_complete
-from sb3_sgmrl.util.validation import check_positive, check_seed
+from sb3_sgmrl.util.validation import check_names, check_positive, check_seed
 from sb3_sgmrl.vec_env.engines import close_task_env, make_task_env
 
+# packages whose versions can change numbers
+_PACKAGES = ("sb3_sgmrl", "stable_baselines3", "sb3-contrib", "gymnasium", "mujoco", "torch", "numpy")
 # a run's conditions are those of the comparison, without what only says which runs there are
 _NOT_OF_A_RUN = ("methods", "seeds", "timesteps", "packages", "eval_every")
-
-
 # part of the text of an object that is another one in each process
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
@@ -145,6 +148,8 @@ class Protocol:
 
         :raises ValueError: When a number is outside its range, or names repeat
         """
+        if not (self.methods and self.seeds and self.timesteps):
+            raise ValueError("A comparison must hold at least one method, one seed and one number of timesteps, got none.")
         counts = {"--n-tasks": self.n_tasks, "--n-steps": self.n_steps, "--n-episodes": self.n_episodes}
         check_positive(**counts, **{"--eval-tasks": self.eval_tasks}, **{"--timesteps": self.timesteps[0]})
         if self.horizon is not None:
@@ -187,7 +192,8 @@ class Protocol:
         content["methods"] = {method.name: {"algo": method.algo, **method.settings} for method in self.methods}
         text = yaml.safe_dump(json.loads(json.dumps(content)), sort_keys=False)
         with replace_when_complete(path) as file:
-            file.write(f"# Reproduce with: python -m sb3_sgmrl.compare --protocol {path.name}\n{text}".encode())
+            header = f"# Reproduce with: python -m sb3_sgmrl.compare --protocol {path.name}\n# Written with {_versions()}\n"
+            file.write((header + text).encode())
 
     @classmethod
     def read(cls, path: pathlib.Path) -> Protocol:
@@ -201,11 +207,20 @@ class Protocol:
         try:
             content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
             methods = [Method(name, of.pop("algo"), of) for name, of in content.pop("methods").items()]
+            check_names([method.algo for method in methods], KINDS, "is not an algorithm")
             lists: Any = {name: tuple(content.pop(name)) for name in ("seeds", "timesteps", "packages")}
             return cls(methods=tuple(methods), **lists, **content)
-        except (OSError, UnicodeDecodeError, yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
+        except (OSError, ValueError, yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
             text = " ".join(str(error).split())[:200]
             raise ValueError(f"`--protocol` must be a protocol.yml of this command, got {path}: {text}.") from error
+
+
+def _versions() -> str:
+    found = []
+    for name in _PACKAGES:
+        with suppress(PackageNotFoundError):
+            found.append(f"{name} {version(name)}")
+    return ", ".join(found)
 
 
 def reward_version(env: TaskDistEnv) -> str:
