@@ -324,7 +324,7 @@ def evaluate_adaptation(
     :return: The report
     :raises ValueError: When a count is not positive, there are no tasks, or the environment does not match the model
     """
-    if not isinstance(model, AdaptiveModel):
+    if not isinstance(model, (AdaptiveModel, AdaptsByItself)):
         raise ValueError(f"`model` must be a trained model, such as an SGMRL, got {shown(model)}.")
     check_bool("progress_bar", progress_bar)
     n_episodes = model.n_episodes if n_episodes is None else n_episodes

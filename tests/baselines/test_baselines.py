@@ -166,3 +166,15 @@ def test_what_does_not_fit_is_refused() -> None:
         make(MultiTaskPPO, VecNormalize(point_vec(2)))
     with pytest.raises(ValueError, match="PPO refuses its arguments"):
         make(MultiTaskPPO, clip_rang=0.1)
+
+
+@pytest.mark.slow
+def test_the_oracle_learns_what_the_task_says_and_fine_tuning_helps() -> None:
+    settings = {"n_envs": 20, "learning_rate": 3e-3, "policy_kwargs": {"net_arch": [32]}, "n_episodes": 20}
+    standing = evaluate(StandingStill(point(), n_episodes=20), n_tasks=20, n_steps=1).mean_returns[0]
+    oracle = evaluate(make(OraclePPO, n_epochs=5, **settings).learn(20_000), n_tasks=20, n_steps=1).mean_returns
+    assert oracle.min() > standing + 0.5
+    multi = make(MultiTaskPPO, fine_tuning_rate=1e-2, **settings).learn(5_000)
+    before, *_, after = evaluate(multi, n_tasks=20, n_steps=6).mean_returns
+    assert after > before + 0.3
+    assert oracle[0] > before + 0.5

@@ -35,7 +35,7 @@ def test_a_trial_has_several_episodes_of_one_task(workers: VecEnv) -> None:
     env.reset()
     horizon = ask(workers, "horizon")[0]
     tasks: list[list[np.ndarray]] = []
-    for step in range(1, 2 * N_EPISODES * horizon + 1):
+    for step in range(1, 3 * N_EPISODES * horizon + 1):
         before = [np.array(task) for task in ask(workers, "get_task")]
         _, _, dones, infos = env.step(random_actions(env))
         assert dones.all() == dones.any() == (step % (N_EPISODES * horizon) == 0)
@@ -45,9 +45,9 @@ def test_a_trial_has_several_episodes_of_one_task(workers: VecEnv) -> None:
             assert not any(info.get("TimeLimit.truncated") for info in infos)
             tasks.append(before)
     seen = np.array(tasks)
-    for trial in (seen[:N_EPISODES], seen[N_EPISODES:]):
+    for trial in np.split(seen, 3):
         np.testing.assert_array_equal(trial, np.repeat(trial[:1], N_EPISODES, 0))
-    assert (seen[0] != seen[N_EPISODES]).all()
+    assert (seen[0] != seen[N_EPISODES]).all() and (seen[N_EPISODES] != seen[2 * N_EPISODES]).all()
     assert (seen[:, 0] != seen[:, 1]).all()
 
 
