@@ -76,16 +76,19 @@ def test_steps_of_adaptation_are_counted_alike() -> None:
 
 
 def test_fine_tuning_is_a_call_of_train_on_the_episodes_that_were_played(monkeypatch: pytest.MonkeyPatch) -> None:
-    baseline, buffers = make(MultiTaskPPO), []
+    baseline, buffers, starts = make(MultiTaskPPO, learning_rate=0.1), [], []
     train = PPO.train
 
     def record(model: PPO) -> None:
         buffers.append(model.rollout_buffer)
+        starts.append(state(model))
         train(model)
 
     monkeypatch.setattr(PPO, "train", record)
     report = evaluate(baseline, n_steps=1)
     assert len(buffers) == 3 and all(buffer.buffer_size == 2 * HORIZON for buffer in buffers)
+    for start in starts:  # no task begins where another one ended
+        assert_same(start, state(baseline.model))
     rewards = [buffer.rewards.copy() for buffer in buffers]
     for i, buffer in enumerate(buffers):
         assert np.flatnonzero(buffer.episode_starts).tolist() == [0, HORIZON]

@@ -25,7 +25,7 @@ SMALL = ["--set", "meta_batch_size=2", "n_episodes=2"]
         ("--method a=maml:inner_lr=-1", "`inner_lr` must be positive and finite, got -1."),
         ("--method a=ppo:clip_rang=1", "'clip_rang' is not a setting of ppo: did you mean 'clip_range'?"),
         ("--method a=rl2:policy=MlpPolicy", "`policy` must be recurrent for RL², such as 'MlpLstmPolicy', got 'MlpPolicy'."),
-        ("--method a=maml:policy=MlpLstmPolicy", "Policy MlpLstmPolicy unknown"),
+        ("--method a=maml:policy=MlpLstmPolicy", "`policy` must be one of MlpPolicy, CnnPolicy, MultiInputPolicy"),
         ("--method a=maml:n_episodes=3 b=maml", "`--n-episodes` must be given for methods that adapt with different numbers"),
         ("--env Nope-v0", "`--env` must be an id registered with Gymnasium, got 'Nope-v0'"),
         ("--env BernoulliBandit-v0 --method standing", "`env` must have continuous actions for a policy that stands still"),
