@@ -6,7 +6,7 @@ Compare RL² with Thompson sampling on Bernoulli bandits by regret.
 
 A trial has ``--pulls`` pulls on one bandit. The regret of a trial is the expected reward of always pulling the best arm, minus
 the reward. Thompson sampling starts from uniform priors, which is the distribution of the tasks. SG-MRL adapts after every
-tenth of a trial.
+twenty pulls.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from sb3_sgmrl.cli.compare.results import half_width
 from sb3_sgmrl.util.validation import check_positive
 
 FAMILY, HORIZON = "BernoulliBandit-v0", 10  # pulls of an episode
-N_PHASES = 10
+PER_STEP = 2  # episodes of an inner step
 
 
 def thompson_rewards(tasks, n_pulls, seed):
@@ -56,16 +56,16 @@ def rl2_rewards(arguments, tasks, n_episodes):
 
 
 def sgmrl_rewards(arguments, tasks, n_episodes):
-    per_phase = max(1, n_episodes // N_PHASES)
-    model = SGMRL("MlpPolicy", FAMILY, meta_batch_size=40, n_episodes=per_phase, inner_lr=1.0, seed=arguments.seed)
+    model = SGMRL("MlpPolicy", FAMILY, meta_batch_size=40, n_episodes=PER_STEP, inner_lr=1.0, seed=arguments.seed)
     model.learn(int(arguments.timesteps))
-    n_steps = max(1, n_episodes // per_phase - 1)
-    report = evaluate_adaptation(model, tasks=tasks, n_steps=n_steps)
+    report = evaluate_adaptation(model, tasks=tasks, n_steps=n_episodes // PER_STEP - 1)
     return report.returns.mean(1) * n_episodes
 
 
 def measure(arguments):
-    check_positive(**{"--pulls": arguments.pulls // HORIZON, "--n-tasks": arguments.n_tasks})
+    check_positive(**{"--n-tasks": arguments.n_tasks})
+    if arguments.pulls < 2 * PER_STEP * HORIZON or arguments.pulls % (PER_STEP * HORIZON):
+        raise ValueError(f"`--pulls` must be a multiple of 20 of at least 40, got {arguments.pulls}.")
     tasks = list(np.random.default_rng([arguments.seed, 7]).uniform(size=(arguments.n_tasks, 5)))
     n_episodes = arguments.pulls // HORIZON
     best = n_episodes * HORIZON * np.max(tasks, axis=1)
@@ -85,7 +85,7 @@ def measure(arguments):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--timesteps", type=float, default=5e6, help="pulls of training (5e6)")
-    parser.add_argument("--pulls", type=int, default=100, help="pulls of a trial, a multiple of ten (100)")
+    parser.add_argument("--pulls", type=int, default=100, help="pulls of a trial, a multiple of 20 (100)")
     parser.add_argument("--n-tasks", type=int, default=1000, help="number of bandits (1000)")
     parser.add_argument("--seed", type=int, default=0, help="seed (0)")
     arguments = parser.parse_args()

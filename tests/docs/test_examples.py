@@ -73,12 +73,12 @@ def test_exact_gradient(tmp_path):
 
 
 def test_bandits(tmp_path):
-    output = run_example(tmp_path, "bandits.py", "--timesteps", "1", "--n-tasks", "50", "--pulls", "20")
+    output = run_example(tmp_path, "bandits.py", "--timesteps", "1", "--n-tasks", "50", "--pulls", "40")
     regrets = {row[:18].strip(): float(row[18:].split()[0]) for row in output.splitlines()[1:]}
     assert list(regrets) == ["Thompson sampling", "random", "RL²", "SG-MRL"]
-    # of the regret of random pulls, 1/3 per pull, Thompson sampling saves about a third in twenty pulls
-    assert 0 < regrets["Thompson sampling"] < 0.9 * regrets["random"]
-    assert regrets["random"] == pytest.approx(20 / 3, rel=0.2)
+    # the regret of a random pull is 1/3
+    assert 0 < regrets["Thompson sampling"] < 0.8 * regrets["random"]
+    assert regrets["random"] == pytest.approx(40 / 3, rel=0.2)
 
 
 def test_benchmark_speed(tmp_path):
