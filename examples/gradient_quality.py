@@ -19,9 +19,10 @@ import pathlib
 import sys
 
 import numpy as np
-from compare import ALGORITHMS, SETTINGS, check_same, check_set, family, setting, settings_of
+from run_folders import SETTINGS, check_same, check_set, family, setting, settings_of
 
 from sb3_sgmrl import EMAML, MAML, SGMRL
+from sb3_sgmrl.algorithms import algorithm_of
 from sb3_sgmrl.cli.command_line import run_command
 from sb3_sgmrl.common.saving import saved_algorithm
 from sb3_sgmrl.plots import plot_gradient_quality, plot_quality_sweep
@@ -58,7 +59,7 @@ def integer(text):
 
 
 def load(arguments, path):
-    return ALGORITHMS[saved_algorithm(path).lower()][0].load(
+    return algorithm_of(saved_algorithm(path)).cls.load(
         path, env=family(arguments), n_threads=arguments.threads, **settings(arguments)
     )
 
@@ -87,7 +88,7 @@ def check(arguments):
             raise ValueError(f"--{name} must be at least {least}, got {value}.")
     if not 0 <= arguments.score_coef <= 1:
         raise ValueError(f"--score-coef must lie in [0, 1], got {arguments.score_coef}.")
-    algorithm = ALGORITHMS[saved_algorithm(arguments.model).lower()][0] if arguments.model else MAML
+    algorithm = algorithm_of(saved_algorithm(arguments.model)).cls if arguments.model else MAML
     check_set(arguments, algorithm)
     if not arguments.model:
         check_same(pathlib.Path(arguments.folder), conditions(arguments))

@@ -12,8 +12,8 @@ import json
 import pathlib
 
 import numpy as np
-from compare import SETTINGS, check_same
 from PIL import Image
+from run_folders import SETTINGS, check_same
 from stable_baselines3.common.logger import configure
 
 from sb3_sgmrl import MAML, SGMRL, AdaptationReport, MetaEvalCallback, evaluate_adaptation

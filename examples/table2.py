@@ -29,11 +29,12 @@ from collections import defaultdict
 
 import gymnasium as gym
 import numpy as np
-from compare import half_width, setting, settings_of
+from run_folders import setting, settings_of
 from stable_baselines3.common.callbacks import BaseCallback
 
 from sb3_sgmrl import MAML, SGMRL, TaskDistEnv, evaluate_adaptation
 from sb3_sgmrl.cli.command_line import run_command
+from sb3_sgmrl.cli.compare.results import half_width
 from sb3_sgmrl.util.files import replace_when_complete
 from sb3_sgmrl.util.processes import process_pool
 from sb3_sgmrl.util.validation import check_positive

@@ -6,10 +6,11 @@ import csv
 import io
 import pathlib
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from stable_baselines3.common.type_aliases import GymEnv
@@ -17,6 +18,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_sgmrl.common.adaptation import AdaptiveModel, env_to_adapt_in
 from sb3_sgmrl.common.phases import play_and_adapt
+from sb3_sgmrl.common.sampling import OnStep
 from sb3_sgmrl.data.batch import PhaseBatch
 from sb3_sgmrl.data.streams import EVALUATION
 from sb3_sgmrl.gradient.memory import check_memory
@@ -28,6 +30,40 @@ from sb3_sgmrl.vec_env.borrowing import borrowed_workers
 from sb3_sgmrl.vec_env.task_workers import ask, check_tasks, find_horizon
 
 _BOOTSTRAP_SAMPLES = 10_000
+# called with the number of episodes that ended in a step
+Count = Callable[[int], None]
+
+
+@runtime_checkable
+class AdaptsByItself(Protocol):
+    """A method of another kind, such as a baseline, that can be evaluated beside the meta-learners."""
+
+    n_episodes: int
+
+    def workers(self, env: GymEnv | str | None, n_tasks: int, n_episodes: int) -> AbstractContextManager[VecEnv]:
+        """
+        Provide workers to evaluate in.
+
+        :param env: The environment; that of training when None
+        :param n_tasks: The number of tasks
+        :param n_episodes: The number of episodes per task and step
+        :return: The workers, for a ``with`` statement
+        """
+
+    def adaptation_returns(
+        self, env: VecEnv, tasks: Sequence[Any], n_steps: int, n_episodes: int, entropy: Sequence[int], count: Count
+    ) -> np.ndarray:
+        """
+        Play and adapt, with as many episodes as a meta-learner.
+
+        :param env: The workers
+        :param tasks: The tasks
+        :param n_steps: The number of steps of adaptation
+        :param n_episodes: The number of episodes per task and step
+        :param entropy: The entropy that names the random stream
+        :param count: A function to call with the number of episodes that ended
+        :return: The mean returns before and after each step, shape (n_tasks, n_steps + 1)
+        """
 
 
 def inner_steps(n: int) -> str:
@@ -177,6 +213,16 @@ def _read_task(text: str) -> Any:
         return read if isinstance(read, str) else text
 
 
+def tasks_of_a_file(tasks: Sequence[Any]) -> list[Any]:
+    """
+    Convert tasks to what :meth:`AdaptationReport.from_csv` reads of them.
+
+    :param tasks: The tasks
+    :return: The tasks of numbers as arrays, other tasks as text
+    """
+    return [_read_task(str(_written_task(task))) for task in tasks]
+
+
 def check_task_list(tasks: Any) -> None:
     """
     Check a list of tasks.
@@ -227,13 +273,7 @@ def play_inner_steps(
     check_tasks(env, tasks)
     phases: list[PhaseBatch] = []
     n_phases = n_steps + 1
-    episodes = iter(with_progress(range(n_phases * len(tasks) * n_episodes), "episodes", progress_bar))
-
-    def count(step_locals: dict[str, Any], _: int) -> bool:
-        deque(islice(episodes, int(step_locals["dones"].sum())), maxlen=0)
-        return True
-
-    with borrowed_workers(env):
+    with _counted(n_phases * len(tasks) * n_episodes, progress_bar) as count, borrowed_workers(env):
         play_and_adapt(
             env,
             model.functional,
@@ -242,15 +282,37 @@ def play_inner_steps(
             [n_episodes] * n_phases,
             entropy,
             model.n_threads,
-            on_step=count,
+            on_step=counting(count),
             on_phase=lambda _, phase: phases.append(phase),
         )
-    next(episodes, None)  # closes the bar
     return phases
 
 
+def counting(count: Count) -> OnStep:
+    """
+    Count the episodes of a phase.
+
+    :param count: The function to call with the number of episodes that ended in a step
+    :return: The function to call after each step; it never stops
+    """
+
+    def on_step(step_locals: dict[str, Any], _: int) -> bool:
+        count(int(step_locals["dones"].sum()))
+        return True
+
+    return on_step
+
+
+@contextmanager
+def _counted(n_episodes: int, progress_bar: bool) -> Iterator[Count]:
+    """Provide a function that counts episodes in a progress bar."""
+    episodes = iter(with_progress(range(n_episodes), "episodes", progress_bar))
+    yield lambda n: deque(islice(episodes, n), maxlen=0).clear()
+    next(episodes, None)  # closes the bar
+
+
 def evaluate_adaptation(
-    model: AdaptiveModel,
+    model: AdaptiveModel | AdaptsByItself,
     env: GymEnv | str | None = None,
     n_tasks: int = 40,
     n_steps: int = 1,
@@ -262,7 +324,7 @@ def evaluate_adaptation(
     """
     Adapt to tasks and measure the return before and after each inner step. Actions are sampled, as in training.
 
-    :param model: A trained model, which does not change
+    :param model: A trained model, which does not change, or a baseline (:mod:`sb3_sgmrl.baselines`)
     :param env: The environment to play in; the model's environment when None
     :param n_tasks: The number of tasks to draw; test tasks when the environment has some
     :param n_steps: The number of inner steps, which may exceed that of training
@@ -273,7 +335,7 @@ def evaluate_adaptation(
     :return: The report
     :raises ValueError: When a count is not positive, there are no tasks, or the environment does not match the model
     """
-    if not isinstance(model, AdaptiveModel):
+    if not isinstance(model, (AdaptiveModel, AdaptsByItself)):
         raise ValueError(f"`model` must be a trained model, such as an SGMRL, got {shown(model)}.")
     check_bool("progress_bar", progress_bar)
     n_episodes = model.n_episodes if n_episodes is None else n_episodes
@@ -283,6 +345,13 @@ def evaluate_adaptation(
     if tasks is not None:
         check_task_list(tasks)
         n_tasks = len(tasks)
+    if isinstance(model, AdaptsByItself):
+        with model.workers(env, n_tasks, n_episodes) as vec_env:
+            tasks = draw_test_tasks(vec_env, n_tasks, seed) if tasks is None else tasks
+            check_tasks(vec_env, tasks)
+            with _counted((n_steps + 1) * n_tasks * n_episodes, progress_bar) as count:
+                returns = model.adaptation_returns(vec_env, tasks, n_steps, n_episodes, [seed, EVALUATION, 1], count)
+        return AdaptationReport(list(tasks), returns)
     with env_to_adapt_in(model, env, n_tasks * n_episodes) as vec_env:
         played = (n_steps + 1) * n_tasks * n_episodes, find_horizon(vec_env) or 1
         smaller = "`n_tasks`, `n_steps` or `n_episodes`"

@@ -9,7 +9,12 @@ from sb3_sgmrl.plots.gradient_quality import plot_gradient_quality, plot_quality
 from sb3_sgmrl.plots.gradient_terms import plot_gradient_terms
 from sb3_sgmrl.plots.learning_curves import plot_learning_curves
 from sb3_sgmrl.plots.runs import LearningCurve, Progress, read_progress
-from sb3_sgmrl.plots.scores import plot_performance_profiles, plot_probability_of_improvement
+from sb3_sgmrl.plots.scores import (
+    aggregate_scores,
+    improvement_probabilities,
+    plot_performance_profiles,
+    plot_probability_of_improvement,
+)
 from sb3_sgmrl.plots.tasks import plot_task_returns, task_parameters
 from sb3_sgmrl.plots.trajectories import Trajectories, is_navigation, navigation_trajectories, plot_trajectories
 
@@ -17,6 +22,8 @@ __all__ = [
     "LearningCurve",
     "Progress",
     "Trajectories",
+    "aggregate_scores",
+    "improvement_probabilities",
     "is_navigation",
     "navigation_trajectories",
     "plot_adaptation",

@@ -14,7 +14,9 @@ from sb3_sgmrl.plots.style import Figure, draw_band, legend_below
 
 
 def plot_adaptation(
-    reports: AdaptationReport | Mapping[str, AdaptationReport | Sequence[AdaptationReport]], level: float = 0.95
+    reports: AdaptationReport | Mapping[str, AdaptationReport | Sequence[AdaptationReport]],
+    level: float = 0.95,
+    n_episodes: int | None = None,
 ) -> Figure:
     """
     Plot the return against the number of inner steps.
@@ -24,11 +26,14 @@ def plot_adaptation(
 
     :param reports: The report of one run; or the reports by algorithm, each of one run or of several, e.g. of several seeds
     :param level: The coverage of the band, in (0, 1)
+    :param n_episodes: The number of episodes of an inner step, to draw against the episodes of adaptation; None draws against
+        inner steps
     :return: The figure
     :raises ValueError: When ``level`` is outside (0, 1), there is nothing to draw, or runs of an algorithm have different
         numbers of tasks or inner steps
     """
     check_level(level)
+    per_step = 1 if n_episodes is None else n_episodes
     named: Mapping[str, AdaptationReport | Sequence[AdaptationReport]]
     named = {"": reports} if isinstance(reports, AdaptationReport) else reports
     curves = by_name(named, AdaptationReport, "reports")
@@ -37,10 +42,12 @@ def plot_adaptation(
     for name, runs in curves.items():
         means = stacked_returns(name, runs).mean((0, 1))
         low, high = _interval(name, runs, level)
-        (line,) = axis.plot(np.arange(len(means)), means, marker="o", label=name)
-        draw_band(axis, np.arange(len(means)), low, high, line.get_color())
+        at = per_step * np.arange(len(means))
+        (line,) = axis.plot(at, means, marker="o", label=name)
+        draw_band(axis, at, low, high, line.get_color())
     n_most = max(run.returns.shape[1] for runs in curves.values() for run in runs)
-    axis.set(xlabel="inner steps", ylabel="return", xlim=(-0.2, n_most - 0.8))
+    xlabel = "inner steps" if n_episodes is None else "episodes of adaptation"
+    axis.set(xlabel=xlabel, ylabel="return", xlim=(-0.2 * per_step, (n_most - 0.8) * per_step))
     axis.xaxis.set_major_locator(MaxNLocator(10, integer=True))
     over = "tasks" if max(map(len, curves.values())) == 1 else "runs and tasks"
     axis.set_title(f"mean over {over} and {100 * level:g} % confidence interval", fontsize="medium")

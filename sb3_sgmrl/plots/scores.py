@@ -11,12 +11,15 @@ from gymnasium.utils.env_checker import data_equivalence
 
 from sb3_sgmrl.common.evaluation import AdaptationReport, inner_steps
 from sb3_sgmrl.plots.adaptation import stacked_returns
-from sb3_sgmrl.plots.bootstrap import N_BOOTSTRAP, check_level, interval_estimates, own_random_numbers
+from sb3_sgmrl.plots.bootstrap import N_BOOTSTRAP, check_level, interquartile_mean, interval_estimates, own_random_numbers
 from sb3_sgmrl.plots.runs import by_name
 from sb3_sgmrl.plots.style import Figure, draw_band, legend_below
 from sb3_sgmrl.util.validation import check_choice
 
 Reports = Mapping[str, AdaptationReport | Sequence[AdaptationReport]]
+# by pair: the probability, and the ends of its interval
+Improvements = dict[tuple[str, str], tuple[float, float, float]]
+AGGREGATES = ("iqm", "median", "mean")
 _N_THRESHOLDS = 101
 
 
@@ -81,29 +84,81 @@ def plot_probability_of_improvement(
     :return: The figure
     :raises ValueError: When an argument is outside its range, there are fewer than two algorithms, or the tasks differ
     """
-    check_level(level)
+    pairs = improvement_probabilities(reports, n_steps, level, reference)
     scores, n_steps = _final_scores(reports, n_steps)
+    figure = Figure(figsize=(5.2, 0.4 * len(pairs) + 1.3), layout="constrained")
+    axis = figure.subplots()
+    for i, (probability, low, high) in enumerate(pairs.values()):
+        axis.barh(i, high - low, left=low, height=0.5, color="C0", alpha=0.35)
+        axis.plot([probability] * 2, [i - 0.25, i + 0.25], color="C0", linewidth=2)
+    axis.axvline(0.5, color="0.6", linewidth=1, zorder=0)
+    axis.set(
+        xlim=(0, 1),
+        yticks=range(len(pairs)),
+        yticklabels=[f"{one} > {other}" for one, other in pairs],
+        ylim=(len(pairs) - 0.5, -0.5),
+    )
+    counts = sorted({len(runs) for runs in scores.values()})
+    counted = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    axis.set(xlabel=f"probability of a higher return after {inner_steps(n_steps)}")
+    axis.set_title(f"{counted} run{'s' * (counts[-1] > 1)} each, {100 * level:g} % bootstrap interval", fontsize="medium")
+    return figure
+
+
+def aggregate_scores(
+    reports: Reports, n_steps: int | None = None, level: float = 0.95
+) -> dict[str, dict[str, tuple[float, float, float]]]:
+    """
+    Aggregate the returns of several runs, with stratified bootstrap intervals by rliable.
+
+    :param reports: The reports by algorithm, each of one run or of several
+    :param n_steps: The number of inner steps; the largest number that all reports have when None
+    :param level: The coverage of the intervals, in (0, 1)
+    :return: By algorithm and by aggregate (``iqm``, ``median``, ``mean``): the value, and the ends of its interval
+    :raises ValueError: When an argument is outside its range, or runs of an algorithm have different shapes
+    """
+    check_level(level)
+    scores, _ = _final_scores(reports, n_steps)
+    values, intervals = interval_estimates(scores, _aggregates, level)
+    return {
+        name: {
+            aggregate: (float(values[name][i]), float(intervals[name][0, i]), float(intervals[name][1, i]))
+            for i, aggregate in enumerate(AGGREGATES)
+        }
+        for name in scores
+    }
+
+
+def _aggregates(scores: np.ndarray) -> np.ndarray:
+    return np.array([interquartile_mean(scores[:, :, None])[0], np.median(scores.mean(0)), scores.mean()])
+
+
+def improvement_probabilities(
+    reports: Reports, n_steps: int | None = None, level: float = 0.95, reference: str | None = None
+) -> Improvements:
+    """
+    Compute rliable's probability of improvement for pairs of algorithms.
+
+    :param reports: The reports of at least two algorithms, by algorithm, all on the same tasks
+    :param n_steps: The number of inner steps; the largest number that all reports have when None
+    :param level: The coverage of the intervals, in (0, 1)
+    :param reference: The algorithm that all others are compared with; None compares every pair
+    :return: By pair: the probability that a run of the first is better, and the ends of its interval
+    :raises ValueError: When an argument is outside its range, there are fewer than two algorithms, or the tasks differ
+    """
+    check_level(level)
+    scores, _ = _final_scores(reports, n_steps)
     if len(scores) < 2:
         raise ValueError(f"`reports` must hold at least two algorithms to compare, got {list(scores)}.")
     _check_same_tasks(reports)
     if reference is not None:
         check_choice("reference", reference, tuple(scores))
     chosen = combinations(scores, 2) if reference is None else ((name, reference) for name in scores if name != reference)
-    pairs = {f"{one} > {other}": [scores[one], scores[other]] for one, other in chosen}
-    probabilities, intervals = interval_estimates(pairs, probability_of_improvement, level)
-    figure = Figure(figsize=(5.2, 0.4 * len(pairs) + 1.3), layout="constrained")
-    axis = figure.subplots()
-    for i, (pair, probability) in enumerate(probabilities.items()):
-        low, high = np.ravel(intervals[pair])
-        axis.barh(i, high - low, left=low, height=0.5, color="C0", alpha=0.35)
-        axis.plot([probability] * 2, [i - 0.25, i + 0.25], color="C0", linewidth=2)
-    axis.axvline(0.5, color="0.6", linewidth=1, zorder=0)
-    axis.set(xlim=(0, 1), yticks=range(len(pairs)), yticklabels=list(pairs), ylim=(len(pairs) - 0.5, -0.5))
-    counts = sorted({len(runs) for runs in scores.values()})
-    counted = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    axis.set(xlabel=f"probability of a higher return after {inner_steps(n_steps)}")
-    axis.set_title(f"{counted} run{'s' * (counts[-1] > 1)} each, {100 * level:g} % bootstrap interval", fontsize="medium")
-    return figure
+    pairs = {(one, other): f"{one} > {other}" for one, other in chosen}
+    compared = {text: [scores[one], scores[other]] for (one, other), text in pairs.items()}
+    values, intervals = interval_estimates(compared, probability_of_improvement, level)
+    ends = {pair: np.ravel(intervals[text]) for pair, text in pairs.items()}
+    return {pair: (float(values[text]), float(ends[pair][0]), float(ends[pair][1])) for pair, text in pairs.items()}
 
 
 def probability_of_improvement(one: np.ndarray, other: np.ndarray) -> float:

@@ -128,3 +128,16 @@ def with_zip_suffix(path: str | pathlib.Path) -> pathlib.Path:
     """
     path = pathlib.Path(path)
     return path.with_suffix(".zip") if path.suffix == "" else path
+
+
+@contextmanager
+def only_writer(path: str | pathlib.Path) -> Iterator[bool]:
+    """
+    Hold a lock within a ``with`` statement, so that two processes do not do the same work. The system releases the locks of
+    killed processes.
+
+    :param path: The file of the lock, which is made
+    :return: Whether no other process holds the lock; true on systems without locks
+    """
+    with open(path, "ab") as file:
+        yield _lock(file)

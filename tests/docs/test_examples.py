@@ -1,11 +1,9 @@
 """The examples run as they stand, in a folder of their own."""
 
-import csv
 import importlib.util
 import pathlib
 import re
 
-import numpy as np
 import pytest
 from paths import EXAMPLES
 from run_examples import error_of, run_example
@@ -74,69 +72,13 @@ def test_exact_gradient(tmp_path):
     assert min(errors["MAML (pathwise, no score term)"]) > 0.1
 
 
-def test_compare(tmp_path):
-    # two iterations, of which E-MAML's second differs
-    short = ["--timesteps", "1", "900", "--seeds", "0", "1", "--set", "meta_batch_size=2", "n_episodes=2", "--n-tasks", "3"]
-    more = ["--algos", "emaml", "maml", "--in-training", "2-2", "2-999"]
-    lines = run_example(tmp_path, "compare.py", *short, *more, "--folder", "runs").splitlines()
-    rows = [line.split() for line in lines if line.startswith(("emaml ", "maml "))]
-    assert [row[1] for row in rows if len(row) == 6] == ["0", "1", "mean", "±"] * 2 * 2
-    assert (tmp_path / "runs" / "curves.png").exists()
-    assert any(line.startswith("emaml − maml after 1 inner step") for line in lines)
-    difference = np.mean([returns(tmp_path, "emaml", seed)[1] - returns(tmp_path, "maml", seed)[1] for seed in (0, 1)])
-    (found,) = (line for line in lines if line.startswith("emaml − maml in training, paired by seed"))
-    assert abs(difference) > 0.01
-    assert float(found.split(":")[1].split("±")[0]) == pytest.approx(difference, abs=0.006)
-    assert "Not every run is that long: the shortest has 2." in lines
-
-
-def returns(folder, algorithm, seed):
-    with open(folder / "runs" / f"{algorithm}-{seed}" / "progress.csv") as file:
-        return np.array([float(row["rollout/ep_rew_mean_post"]) for row in csv.DictReader(file)])
-
-
-@pytest.mark.parametrize(
-    ("arguments", "complaint"),
-    [
-        ("--set inner_lrr=0.2", "did you mean 'inner_lr'?"),
-        ("--env Nope-v0", "'Nope-v0' is not a family in"),
-        ("--in-training 9-3", "--in-training must be a first and a last iteration such as 51-100, got '9-3'."),
-        ("--timesteps 1 2 --set learning_rate=lin_1e-3", "--timesteps must be one number with a learning_rate that decays"),
-        (
-            "--set learning_rate=lin_x",
-            "`learning_rate` must be a finite number of at least 0, or a function, got 'lin_x'.",
-        ),
-        ("--n-tasks 0", "`n_tasks` must be a positive integer, got 0."),
-        ("--seeds 0 -1", "Seed must be between 0 and 2**32 - 1"),
-    ],
-)
-def test_compare_refuses_before_it_trains(arguments, complaint, tmp_path):
-    assert complaint in error_of(tmp_path, "compare.py", *arguments.split())
-    assert not list(tmp_path.iterdir())
-
-
-def test_compare_lets_the_learning_rate_decay(tmp_path):
-    short = ["--timesteps", "3000", "--seeds", "0", "--n-tasks", "2", "--n-steps", "1", "--algos", "maml", "--folder", "runs"]
-    run_example(tmp_path, "compare.py", *short, "--set", "meta_batch_size=2", "n_episodes=2", "learning_rate=lin_0.002")
-    with open(tmp_path / "runs" / "maml-0" / "progress.csv") as file:
-        rows = [[float(row[name]) for name in ("train/learning_rate", "time/total_timesteps")] for row in csv.DictReader(file)]
-    assert len(rows) > 1
-    assert [rate for rate, _ in rows] == pytest.approx([max(0, 0.002 * (1 - steps / 3000)) for _, steps in rows])
-
-
-def test_compare_mixes_no_runs(tmp_path):
-    short = ["--timesteps", "1", "200", "--seeds", "0", "--n-tasks", "2", "--n-steps", "1", "--algos", "maml"]
-    small = ["meta_batch_size=2", "n_episodes=2"]
-    run_example(tmp_path, "compare.py", *short, "--set", *small)
-    folder = tmp_path / "logs" / "compare"
-    model = (folder / "maml-0" / "model_1.zip").read_bytes()
-    complaint = "maml-0 was trained with another horizon, gamma: choose another --folder."
-    assert complaint in error_of(tmp_path, "compare.py", *short, "--horizon", "50", "--set", *small, "gamma=0.9")
-    run_example(tmp_path, "compare.py", *short, "--set", *small)
-    assert (folder / "maml-0" / "model_1.zip").read_bytes() == model
-    (folder / "maml-0" / "report_1.csv").unlink()
-    run_example(tmp_path, "compare.py", *short, "--set", *small)
-    assert (folder / "maml-0" / "report_1.csv").exists()
+def test_bandits(tmp_path):
+    output = run_example(tmp_path, "bandits.py", "--timesteps", "1", "--n-tasks", "50", "--pulls", "40")
+    regrets = {row[:18].strip(): float(row[18:].split()[0]) for row in output.splitlines()[1:]}
+    assert list(regrets) == ["Thompson sampling", "random", "RL²", "SG-MRL"]
+    # the regret of a random pull is 1/3
+    assert 0 < regrets["Thompson sampling"] < 0.8 * regrets["random"]
+    assert regrets["random"] == pytest.approx(40 / 3, rel=0.2)
 
 
 def test_benchmark_speed(tmp_path):
