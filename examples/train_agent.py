@@ -25,10 +25,9 @@ import tempfile
 from huggingface_sb3 import EnvironmentName
 from rl_zoo3.utils import get_latest_run_id
 
-from sb3_sgmrl.algorithms import ALGORITHMS
+from sb3_sgmrl.algorithms import ALGORITHMS, TRAINED_AGENTS
 from sb3_sgmrl.cli import card, train
 from sb3_sgmrl.cli.command_line import run_command
-from sb3_sgmrl.trained_agents import FOLDER
 
 # where the whole run stays, with its checkpoints and evaluations
 LOGS = "logs/trained_agents"
@@ -89,7 +88,7 @@ def main():
     parser.add_argument("--env", default="Navigation2D-v0", help="id of a registered family (Navigation2D-v0)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the training (0)")
     parser.add_argument("--n-tasks", type=int, default=100, help="number of unseen tasks to measure on (100)")
-    parser.add_argument("--folder", default=FOLDER, help="folder of trained agents (that of the repository)")
+    parser.add_argument("--folder", default=TRAINED_AGENTS, help="folder of trained agents (that of the repository)")
     parser.add_argument("options", nargs="*", help="options of sb3_sgmrl.train, after --")
     arguments = parser.parse_args()
     sys.exit(run_command(lambda: make(arguments)))

@@ -4,6 +4,7 @@ import importlib
 import os
 from typing import TYPE_CHECKING, Any
 
+from sb3_sgmrl.algorithms import load_trained
 from sb3_sgmrl.common.callbacks import MetaEvalCallback
 from sb3_sgmrl.common.evaluation import AdaptationReport, evaluate_adaptation
 from sb3_sgmrl.common.export import to_sb3
@@ -24,7 +25,6 @@ from sb3_sgmrl.promp import ProMP
 from sb3_sgmrl.reptile import Reptile
 from sb3_sgmrl.sgmrl import SGMRL
 from sb3_sgmrl.tasks.task_dist_env import TaskDistEnv
-from sb3_sgmrl.trained_agents import load_trained
 from sb3_sgmrl.trpomaml import TRPOMAML
 from sb3_sgmrl.vec_env.from_vector_env import from_vector_env
 from sb3_sgmrl.vec_env.task_checker import check_tasks

@@ -1,10 +1,13 @@
-"""The registry of algorithms: the one list that RL Zoo, the commands, the plots and the searches read."""
+"""The registry of algorithms, which RL Zoo, the commands, the plots and the searches read, and the trained agents of each."""
 
 from __future__ import annotations
 
 import pathlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+
+import torch as th
 
 from sb3_sgmrl.common.meta_algorithm import MetaOnPolicyAlgorithm
 from sb3_sgmrl.emaml import EMAML
@@ -15,6 +18,8 @@ from sb3_sgmrl.sgmrl import SGMRL
 from sb3_sgmrl.trpomaml import TRPOMAML
 
 _HYPERPARAMETERS = pathlib.Path(__file__).parent / "hyperparams"
+#: RL Zoo's layout: ALGO/ENV_1/ENV.zip. Source distributions have the folder, wheels do not
+TRAINED_AGENTS = pathlib.Path(__file__).parent.parent / "trained_agents"
 
 
 @dataclass(frozen=True)
@@ -65,3 +70,52 @@ def algorithm_of(cls_name: str) -> Algorithm:
             return algorithm
     known = ", ".join(algorithm.cls.__name__ for algorithm in ALGORITHMS.values())
     raise ValueError(f"{cls_name!r} is no algorithm of this package; there are {known}.")
+
+
+def load_trained(
+    env: str, algo: str = "sgmrl", folder: str | pathlib.Path = TRAINED_AGENTS, device: th.device | str = "auto"
+) -> MetaOnPolicyAlgorithm:
+    """
+    Load a trained agent.
+
+    :param env: The id of the task family, such as ``HalfCheetahDir-v0``
+    :param algo: The name of the algorithm, as in the commands
+    :param folder: The folder of trained agents
+    :param device: The PyTorch device
+    :return: The model, without an environment; :meth:`~sb3_sgmrl.common.base_class.MetaModel.set_env` gives it one
+    :raises ValueError: When the folder has no agent of this family and algorithm
+    """
+    if algo not in ALGORITHMS:
+        raise ValueError(f"`algo` must be one of {', '.join(ALGORITHMS)}, got {algo!r}.")
+    file = pathlib.Path(folder) / algo / f"{env}_1" / f"{env}.zip"
+    if not file.is_file():
+        raise ValueError(_why_missing(env, algo, pathlib.Path(folder)))
+    return ALGORITHMS[algo].cls.load(file, device=device)
+
+
+def trained_agents(folder: str | pathlib.Path = TRAINED_AGENTS) -> list[tuple[str, str]]:
+    """
+    List the trained agents.
+
+    :param folder: The folder of trained agents
+    :return: The algorithm and the id of the task family of each agent, sorted
+    """
+    files = pathlib.Path(folder).glob("*/*_1/*.zip")
+    return sorted((file.parts[-3], file.stem) for file in files if file.parent.name == f"{file.stem}_1")
+
+
+def _why_missing(env: str, algo: str, folder: pathlib.Path) -> str:
+    found = trained_agents(folder)
+    if not found:
+        return (
+            f"`folder` {folder} has no trained agents: they come with the source of this package, not with the wheel; see the "
+            "folder trained_agents of its repository."
+        )
+    of_env = [name for name, trained_on in found if trained_on == env]
+    if of_env:
+        return f"`algo` {algo!r} has no agent trained on {env}: use {' or '.join(of_env)}."
+    family = re.sub(r"-v\d+$", "", env)
+    of_family = [f"{trained_on} ({name})" for name, trained_on in found if re.sub(r"-v\d+$", "", trained_on) == family]
+    if of_family:
+        return f"`env` {env} is another version of its family than the trained agents have: {', '.join(of_family)}."
+    return f"`env` {env} has no trained agent: there are {', '.join(sorted({trained_on for _, trained_on in found}))}."

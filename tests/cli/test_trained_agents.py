@@ -8,20 +8,20 @@ import shutil
 import pytest
 
 from sb3_sgmrl import evaluate_adaptation, load_trained
-from sb3_sgmrl.trained_agents import FOLDER, trained_agents
+from sb3_sgmrl.algorithms import TRAINED_AGENTS, trained_agents
 
 AGENTS = trained_agents()
 
 
 @pytest.fixture
 def folder(tmp_path):
-    shutil.copytree(FOLDER / "sgmrl" / "Navigation2D-v0_1", tmp_path / "sgmrl" / "Navigation2D-v0_1")
+    shutil.copytree(TRAINED_AGENTS / "sgmrl" / "Navigation2D-v0_1", tmp_path / "sgmrl" / "Navigation2D-v0_1")
     return tmp_path
 
 
 @pytest.mark.parametrize(("algo", "env"), AGENTS)
 def test_an_agent_adapts_as_its_card_says(algo, env):
-    home = FOLDER / algo / f"{env}_1"
+    home = TRAINED_AGENTS / algo / f"{env}_1"
     results = json.loads((home / "results.json").read_text())
     assert hashlib.sha256((home / f"{env}.zip").read_bytes()).hexdigest() == results["sha256"]
     assert "```bash\npython -m sb3_sgmrl.train " in (home / "README.md").read_text()
