@@ -282,7 +282,7 @@ def laughs(start: str, level: str) -> str:
 
 
 def test_settings_that_would_be_huge(tmp_path: Path) -> None:
-    references = laughs("x0: &a0 [lol]", "x{now}: &a{now} [*a{before}, *a{before}]")
+    references = "policy_kwargs:\n" + laughs(" x0: &a0 [lol]", " x{now}: &a{now} [*a{before}, *a{before}]")
     (tmp_path / "config.yml").write_text(f"{references}\nnormalize: *a59\n")
     with pytest.raises(ValueError, match="normalize must be a dictionary") as caught:
         saved_hyperparameters(tmp_path)

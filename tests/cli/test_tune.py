@@ -233,8 +233,8 @@ def test_optimize_of_train_is_tune_with_a_bar(capsys: pytest.CaptureFixture[str]
 @pytest.mark.parametrize(
     "arguments, words",
     [
-        (["--n-trials", "0"], "`--n-trials` must be a positive integer, got 0"),
-        (["--n-jobs", "0"], "`--n-jobs` must be a positive integer, got 0"),
+        (["--n-trials", "0"], "`--n-trials` must be an integer from 1 to 1000000000, got 0"),
+        (["--n-jobs", "0"], "`--n-jobs` must be an integer from 1 to 1024, got 0"),
         (["--n-evaluations", "0"], "`--n-evaluations` must be a positive integer, got 0"),
         (["--storage", "study.txt"], "`--storage` must be FILE.log or sqlite:///FILE, got study.txt"),
         (["--output", "best.txt"], "`--output` must end in .yml or .yaml, got best.txt"),

@@ -232,7 +232,7 @@ def test_progress_bar(monkeypatch, capsys, tmp_path):
     model.set_logger(configure(str(tmp_path), ["csv"]))
     model.learn(SAMPLES + 1, progress_bar=True)
     model.logger.close()
-    shown = " ".join(capsys.readouterr().out.split())
+    shown = " ".join(capsys.readouterr().err.split())
     assert model.num_timesteps == 2 * SAMPLES
     *_, last = csv.DictReader((tmp_path / "progress.csv").read_text().splitlines())
     returns = [float(last[f"rollout/ep_rew_mean_{name}"]) for name in ("pre", "post")]
