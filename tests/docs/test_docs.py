@@ -72,7 +72,7 @@ def test_python_blocks_run(page, tmp_path, monkeypatch):
     namespace = {"__name__": "a_page_of_the_documentation"}
     for i, (tag, code) in enumerate(blocks(page, "python")):
         if tag == SHORT:
-            code, n = re.subn(r"learn\((total_timesteps=)?[\d_]+", r"learn(\g<1>1", code)
+            code, n = re.subn(r"learn\(\s*(total_timesteps=)?[\d_]+", r"learn(\g<1>1", code)
             assert n > 0, f"{page} has a tag but nothing to shorten in\n{code}"
         compiled = compile(code, f"{page.name}, block {i}", "exec")
         needed = re.fullmatch(r"needs (\w+)", tag or "")

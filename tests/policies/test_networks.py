@@ -144,6 +144,7 @@ def test_what_fails_on_observations_is_refused():
         tiny(SGMRL, point(), **using(Wrong))
 
 
+@pytest.mark.filterwarnings("ignore:.*share a features extractor")
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_an_lstm_learns_with_every_algorithm_and_a_critic(algorithm):
     model = tiny(algorithm, point_vec(2), baseline="critic", **using(Lstm))
