@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import gymnasium as gym
 from gymnasium.error import Error as GymnasiumError
 
+from sb3_sgmrl.distributed import RankError, start
 from sb3_sgmrl.util.files import replace_when_complete
 from sb3_sgmrl.util.interrupts import QuickPresses
 
@@ -47,6 +48,12 @@ def run_command(command: Callable[[], None], show_traceback: bool = False) -> in
     except KeyboardInterrupt as interrupt:
         print(f"Interrupted. {interrupt}".rstrip(), file=sys.stderr)
         return INTERRUPTED
+    except RankError as error:
+        if show_traceback:
+            raise
+        text = f"error: {_sentence(error)}"
+        start().show(lambda: print(text, file=sys.stderr))
+        return ERROR
     except _USER_ERRORS as error:
         if show_traceback or not str(error):
             raise

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 from sb3_sgmrl.algorithms import ALGORITHMS
 from sb3_sgmrl.cli.command_line import check_output, import_env, run_command
 from sb3_sgmrl.cli.trained_model import TRUSTED
+from sb3_sgmrl.distributed.torch_ranks import TIMEOUT
 from sb3_sgmrl.util.validation import LARGEST_SEED
 
 _DESCRIPTION = """\
@@ -86,6 +87,7 @@ def _train(parser: argparse.ArgumentParser, options: argparse.Namespace, zoo_arg
     import rl_zoo3.train
 
     from sb3_sgmrl.cli.zoo.manager import MetaOptions
+    from sb3_sgmrl.cli.zoo.ranks import arguments_of_rank
     from sb3_sgmrl.cli.zoo.search import SearchManager
 
     if options.algo not in ALGORITHMS:
@@ -103,8 +105,9 @@ def _train(parser: argparse.ArgumentParser, options: argparse.Namespace, zoo_arg
     meta = MetaOptions(options.eval_tasks, options.eval_steps, options.vec_env is not None, options.output, options.trusted)
     rl_zoo3.train.ExperimentManager = partial(SearchManager, meta=meta)  # type: ignore[misc, assignment]
     rl_zoo3.train.argparse = SimpleNamespace(ArgumentParser=_ZooParser)  # type: ignore[assignment]
-    sys.argv = [parser.prog, *_defaults(options), *zoo_arguments]
-    rl_zoo3.train.train()
+    with arguments_of_rank([*_defaults(options), *zoo_arguments], options.timeout) as arguments:
+        sys.argv = [parser.prog, *arguments]
+        rl_zoo3.train.train()
 
 
 class _ZooParser(argparse.ArgumentParser):
@@ -167,6 +170,12 @@ def make_parser(prog: str, description: str, epilog: str) -> argparse.ArgumentPa
         help="-optimize: file for the best settings (LOG_FOLDER/ALGO/tuned_ENV_<number>.yml)",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing file of --output")
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        default=TIMEOUT,
+        help=f"under torchrun: seconds that a process waits for the slowest one before all stop ({TIMEOUT:g})",
+    )
     parser.add_argument("--trusted", action="store_true", help=f"-i: {TRUSTED}")
     zoo = (("--algo", "sgmrl"), ("--env", "Navigation2D-v0"), ("--conf-file", None), ("-conf", None), ("--vec-env", None))
     for name, default in zoo:

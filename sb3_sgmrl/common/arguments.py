@@ -35,6 +35,7 @@ from sb3_sgmrl.util.validation import (
     shown,
 )
 from sb3_sgmrl.vec_env.engines import EngineName
+from sb3_sgmrl.vec_env.normalization import NormalizerUpdate
 
 Algorithm = TypeVar("Algorithm", bound=type[BaseAlgorithm])
 # called with the name and the value; raises a ValueError
@@ -252,6 +253,12 @@ ARGUMENTS: dict[str, Argument] = {
     ),
     "vf_epochs": Argument(
         'The number of gradient steps on the value loss per meta-iteration, with ``baseline="critic"``', positive
+    ),
+    "normalizer_update": Argument(
+        "When a VecNormalize of ``env`` learns: after every ``step``, as in SB3, or after every ``phase`` from all of its "
+        "episodes in the order of the tasks. With ``phase``, results depend neither on the number of workers nor on that of "
+        "processes, and torchrun needs it",
+        one_of(NormalizerUpdate),
     ),
     "n_envs": Argument(
         "The number of workers made from a single environment; None chooses", optional(positive), "playing", _OTHER_WORKERS

@@ -30,6 +30,7 @@ from sb3_sgmrl.common.arguments import (
 )
 from sb3_sgmrl.common.saving import SafelySaved, with_saved_statistics
 from sb3_sgmrl.common.trainable import check_derivatives, check_trainable, warn_of_shared_critic
+from sb3_sgmrl.distributed import n_ranks
 from sb3_sgmrl.gradient.advantages import AdvantageSettings, DiscountStart, TimeReduction
 from sb3_sgmrl.gradient.baselines import BaselineName
 from sb3_sgmrl.gradient.inner import InnerSurrogateName
@@ -44,7 +45,7 @@ from sb3_sgmrl.policies.initialization import initialize
 from sb3_sgmrl.score_terms.base import ScoreTerm
 from sb3_sgmrl.util.generators import SHARED_GENERATORS
 from sb3_sgmrl.vec_env.engines import EngineName, as_task_vec_env
-from sb3_sgmrl.vec_env.normalization import check_normalization
+from sb3_sgmrl.vec_env.normalization import NormalizerUpdate, check_normalization
 from sb3_sgmrl.vec_env.task_workers import check_task_workers, find_horizon
 
 
@@ -90,6 +91,7 @@ class MetaModel(SafelySaved):
         clip_range: float | Schedule = 0.2,
         target_kl: float | None = None,
         vf_epochs: int = 10,
+        normalizer_update: NormalizerUpdate = "step",
         n_envs: int | None = None,
         engine: EngineName = "auto",
         n_threads: int | None = None,
@@ -128,6 +130,7 @@ class MetaModel(SafelySaved):
         self.clip_range = clip_range
         self.target_kl = target_kl
         self.vf_epochs = vf_epochs
+        self.normalizer_update = normalizer_update
         self.n_threads = n_threads
         self.learning_rate = learning_rate
         self.check_settings()
@@ -135,7 +138,7 @@ class MetaModel(SafelySaved):
         if env is None and _init_setup_model:
             raise ValueError("`env` is missing: it must be a TaskDistEnv, a VecEnv of them or the id of a task family.")
         if env is not None:
-            n_columns = meta_batch_size * max(n_episodes, n_outer_episodes or n_episodes)
+            n_columns = -(-meta_batch_size // n_ranks()) * max(n_episodes, n_outer_episodes or n_episodes)
             env = as_task_vec_env(env, n_envs, n_columns, engine, verbose)
         super().__init__(
             policy,

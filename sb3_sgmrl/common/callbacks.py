@@ -19,6 +19,7 @@ from stable_baselines3.common.vec_env import unwrap_vec_normalize
 
 from sb3_sgmrl.common.adaptation import AdaptiveModel, fit_to_model
 from sb3_sgmrl.common.evaluation import AdaptationReport, draw_test_tasks, evaluate_adaptation
+from sb3_sgmrl.distributed import ALONE, Ranks, n_ranks
 from sb3_sgmrl.util.arrays import read_arrays
 from sb3_sgmrl.util.files import replace_when_complete
 from sb3_sgmrl.util.validation import check_path, check_positive, check_seed, check_verbosity, shown
@@ -61,6 +62,8 @@ class MetaEvalCallback(EventCallback):
     """
 
     model: AdaptiveModel
+    # the tasks of an evaluation are shared; rank 0 has the files
+    on_every_rank = True
 
     def __init__(
         self,
@@ -93,7 +96,7 @@ class MetaEvalCallback(EventCallback):
             if os.path.isfile(path):
                 raise ValueError(f"`{name}` must be a folder, but {path} is a file.")
         with _called_eval_env():
-            self.eval_env = make_task_env(eval_env, n_tasks * (n_episodes or _USUAL_EPISODES))
+            self.eval_env = make_task_env(eval_env, -(-n_tasks // n_ranks()) * (n_episodes or _USUAL_EPISODES))
         self.callback_on_new_best = callback_on_new_best
         if callback_on_new_best is not None:
             callback_on_new_best.parent = self
@@ -128,10 +131,14 @@ class MetaEvalCallback(EventCallback):
             fit_to_model(self.model, self.eval_env)
         self._tasks = draw_test_tasks(self.eval_env, self.n_tasks, self.seed)
         self._go_on = True
-        if self.model.num_timesteps == 0:
+        self._ranks: Ranks = getattr(self.model, "ranks", ALONE)
+        if self._ranks.rank > 0:
+            self._first_iteration = 0
+        elif self.model.num_timesteps == 0:
             self._start_anew()
         else:
             self._continue()
+        self._first_iteration = self._ranks.of_first(lambda: self._first_iteration)
         if self.callback_on_new_best is not None:
             self.callback_on_new_best.init_callback(self.model)
 
@@ -196,13 +203,21 @@ class MetaEvalCallback(EventCallback):
 
     def _evaluate(self) -> None:
         self.num_timesteps = self.model.num_timesteps
-        if self.num_timesteps in self._timesteps:
+        if self._ranks.of_first(lambda: self.num_timesteps in self._timesteps):
             return
         self._synchronise_statistics()
         report = evaluate_adaptation(
-            self.model, self.eval_env, n_steps=self._n_steps(), n_episodes=self.n_episodes, tasks=self._tasks, seed=self.seed
+            self.model,
+            self.eval_env,
+            n_steps=self._n_steps(),
+            n_episodes=self.n_episodes,
+            tasks=self._tasks,
+            seed=self.seed,
+            ranks=self._ranks,
         )
         self.last_report = report
+        if self._ranks.rank > 0:
+            return
         self._timesteps.append(self.num_timesteps)
         self._results.append(report.returns)
         means = report.mean_returns

@@ -21,6 +21,7 @@ from sb3_sgmrl.common.phases import play_and_adapt
 from sb3_sgmrl.common.sampling import OnStep
 from sb3_sgmrl.data.batch import PhaseBatch
 from sb3_sgmrl.data.streams import EVALUATION
+from sb3_sgmrl.distributed import ALONE, Ranks
 from sb3_sgmrl.gradient.memory import check_memory
 from sb3_sgmrl.tasks.columns import TASK, from_columns, is_record, read_cell, task_like, to_columns, write_text
 from sb3_sgmrl.util.files import replace_when_complete
@@ -256,6 +257,7 @@ def play_inner_steps(
     n_episodes: int,
     entropy: Sequence[int],
     progress_bar: bool = False,
+    ranks: Ranks = ALONE,
 ) -> list[PhaseBatch]:
     """
     Play before and after each inner step. The model does not change.
@@ -267,6 +269,7 @@ def play_inner_steps(
     :param n_episodes: The number of episodes per task and phase
     :param entropy: The entropy that names the random stream
     :param progress_bar: Whether to show the number of finished episodes; needs tqdm
+    :param ranks: The ranks that share the tasks. Other ranks' episodes have rewards and lengths only
     :return: The episodes of all tasks after 0, 1, … inner steps, n_steps + 1 phases
     :raises ValueError: When a task does not fit, or :meth:`learn` is using the workers
     """
@@ -284,6 +287,7 @@ def play_inner_steps(
             model.n_threads,
             on_step=counting(count),
             on_phase=lambda _, phase: phases.append(phase),
+            ranks=ranks,
         )
     return phases
 
@@ -320,6 +324,7 @@ def evaluate_adaptation(
     tasks: Sequence[Any] | None = None,
     seed: int = 0,
     progress_bar: bool = False,
+    ranks: Ranks = ALONE,
 ) -> AdaptationReport:
     """
     Adapt to tasks and measure the return before and after each inner step. Actions are sampled, as in training.
@@ -332,6 +337,7 @@ def evaluate_adaptation(
     :param tasks: The tasks; None draws them
     :param seed: The seed of tasks and episodes; equal seeds give equal tasks and paired comparisons
     :param progress_bar: Whether to show the number of finished episodes; needs tqdm
+    :param ranks: The ranks that share the tasks, from :func:`sb3_sgmrl.distributed.start`; all of them must call this function
     :return: The report
     :raises ValueError: When a count is not positive, there are no tasks, or the environment does not match the model
     """
@@ -352,10 +358,11 @@ def evaluate_adaptation(
             with _counted((n_steps + 1) * n_tasks * n_episodes, progress_bar) as count:
                 returns = model.adaptation_returns(vec_env, tasks, n_steps, n_episodes, [seed, EVALUATION, 1], count)
         return AdaptationReport(list(tasks), returns)
-    with env_to_adapt_in(model, env, n_tasks * n_episodes) as vec_env:
+    ranks = ranks if n_tasks >= ranks.size else ALONE
+    with env_to_adapt_in(model, env, len(ranks.own(n_tasks)) * n_episodes) as vec_env:
         played = (n_steps + 1) * n_tasks * n_episodes, find_horizon(vec_env) or 1
         smaller = "`n_tasks`, `n_steps` or `n_episodes`"
         check_memory(*played, vec_env.observation_space, vec_env.action_space, "The evaluation", smaller)
         tasks = draw_test_tasks(vec_env, n_tasks, seed) if tasks is None else tasks
-        phases = play_inner_steps(model, vec_env, tasks, n_steps, n_episodes, [seed, EVALUATION, 1], progress_bar)
+        phases = play_inner_steps(model, vec_env, tasks, n_steps, n_episodes, [seed, EVALUATION, 1], progress_bar, ranks)
     return AdaptationReport(list(tasks), np.stack([phase.episode_returns.mean(1) for phase in phases], axis=1))

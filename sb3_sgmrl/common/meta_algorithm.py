@@ -13,16 +13,20 @@ import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ConvertCallback
 from stable_baselines3.common.type_aliases import MaybeCallback
 from stable_baselines3.common.utils import safe_mean
-from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 
 from sb3_sgmrl.common.adaptation import AdaptiveModel
 from sb3_sgmrl.common.arguments import with_arguments
 from sb3_sgmrl.common.boundary import Boundary
 from sb3_sgmrl.common.callbacks import MetaProgressBarCallback, check_callback
+from sb3_sgmrl.common.files.model_file import versions
 from sb3_sgmrl.common.phases import play_and_adapt
 from sb3_sgmrl.common.saving import SavePath
 from sb3_sgmrl.common.trainable import check_trainable
 from sb3_sgmrl.data.batch import PhaseBatch
+from sb3_sgmrl.distributed import ALONE, Ranks
+from sb3_sgmrl.distributed.callbacks import of_rank
+from sb3_sgmrl.distributed.training import EndedEpisodes, check_together, on_ranks
 from sb3_sgmrl.gradient.critic import fit_critic
 from sb3_sgmrl.gradient.meta_gradient import MetaGradient
 from sb3_sgmrl.gradient.objective import MetaRollout
@@ -35,7 +39,7 @@ from sb3_sgmrl.util.threads import thread_pool
 from sb3_sgmrl.util.validation import check_bool, check_path, check_positive, is_number, shown
 from sb3_sgmrl.vec_env.borrowing import tasks_released_afterwards
 from sb3_sgmrl.vec_env.normalization import frozen_statistics
-from sb3_sgmrl.vec_env.task_workers import ask, early_resets_allowed
+from sb3_sgmrl.vec_env.task_workers import ask, early_resets_allowed, find_horizon
 
 SelfMetaAlgorithm = TypeVar("SelfMetaAlgorithm", bound="MetaOnPolicyAlgorithm")
 
@@ -56,6 +60,8 @@ class MetaOnPolicyAlgorithm(AdaptiveModel):
         *("ep_info_buffer", "ep_success_buffer"),
     )
     _boundary: Boundary | None = None
+    # the ranks that share a meta-iteration, while ``learn`` runs
+    ranks: Ranks = ALONE
 
     # ---------------------------------------------------------------- sampling
 
@@ -69,7 +75,8 @@ class MetaOnPolicyAlgorithm(AdaptiveModel):
         """
         callback.update_locals({"env": env})
         callback.on_rollout_start()
-        policy = self.functional  # a callback may have changed it
+        policy, ranks = self.functional, self.ranks  # a callback may have changed the policy
+        n_played, ended = self.num_timesteps, EndedEpisodes(self)
         check_trainable(self, policy)
         seed = [self._entropy, self._iteration]
         tasks = ask(env, "sample_tasks", self.meta_batch_size, [*seed, 0], indices=0)[0]
@@ -80,8 +87,14 @@ class MetaOnPolicyAlgorithm(AdaptiveModel):
             if not callback.on_step():
                 return False
             if step_locals["dones"].any():  # only then do infos hold entries for the buffer
-                self._update_info_buffer(step_locals["infos"], step_locals["dones"])
+                ended.add(step_locals["infos"], step_locals["dones"])
             return True
+
+        def on_phase(phase: int, batch: PhaseBatch) -> None:
+            nonlocal n_played
+            self.num_timesteps = n_played = n_played + int(batch.mask.sum())  # of all ranks
+            ended.share()
+            self._log_phase(phase, batch)
 
         traces = play_and_adapt(
             env,
@@ -92,13 +105,15 @@ class MetaOnPolicyAlgorithm(AdaptiveModel):
             [*seed, 1],
             n_threads=self.n_threads,
             on_step=on_step,
-            on_phase=self._log_phase,
+            on_phase=on_phase,
+            ranks=ranks,
+            normalizer_update=self.normalizer_update,
         )
         if traces is None:
             return None
         callback.update_locals(locals())
         callback.on_rollout_end()
-        return MetaRollout(tasks, traces, policy=policy)
+        return MetaRollout(tasks, traces, policy=policy, ranks=ranks)
 
     def _log_phase(self, phase: int, batch: PhaseBatch) -> None:
         name = "pre" if phase == 0 else "post" if phase == self.n_inner_steps else f"step{phase}"
@@ -163,22 +178,22 @@ class MetaOnPolicyAlgorithm(AdaptiveModel):
         :raises ValueError: When the meta-gradient is not finite
         """
         self._update_learning_rate(self.policy.optimizer)
-        with thread_pool(self.n_threads) as pool:
+        with thread_pool(self.n_threads) as pool:  # sums of torch in several threads depend on their number
             problem = self.outer_problem(rollout, pool)
             estimate = self.outer_step.update(problem)
-        if self.step_sizes is not None:
-            self._learn_step_sizes(self.step_sizes, estimate)
-        if problem.objective.needs_critic:
-            phases = [phase for trace in rollout.traces for phase in trace]
-            self.logger.record("train/value_loss", fit_critic(problem.functional, phases, self.gamma, self.vf_epochs))
-        self._n_updates += 1
-        self._iteration += 1
-        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
-        for key, norm in estimate.norms().items():
-            self.logger.record(f"train/{key}", norm)
-        self.observe(problem, estimate)
-        if hasattr(self.policy, "log_std"):
-            self.logger.record("train/std", float(self.policy.log_std.detach().exp().mean()))
+            if self.step_sizes is not None:
+                self._learn_step_sizes(self.step_sizes, estimate)
+            if problem.objective.needs_critic:
+                loss = fit_critic(problem.functional, rollout.traces, self.gamma, self.vf_epochs, rollout.ranks)
+                self.logger.record("train/value_loss", loss)
+            self._n_updates += 1
+            self._iteration += 1
+            self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+            for key, norm in estimate.norms().items():
+                self.logger.record(f"train/{key}", norm)
+            self.observe(problem, estimate)
+            if hasattr(self.policy, "log_std"):
+                self.logger.record("train/std", float(self.policy.log_std.detach().exp().mean()))
 
     def observe(self, problem: OuterProblem, estimate: MetaGradient) -> None:
         """
@@ -197,6 +212,22 @@ class MetaOnPolicyAlgorithm(AdaptiveModel):
         relative = step_sizes.by_name().values()
         self.logger.record("train/inner_lr_min", self.inner_lr * min(float(value.min()) for value in relative))
         self.logger.record("train/inner_lr_max", self.inner_lr * max(float(value.max()) for value in relative))
+
+    def _compared(self, total_timesteps: int) -> dict[str, Any]:
+        """List what all ranks must have in common, besides the arguments of the algorithm."""
+        assert self.env is not None
+        layers = [self.env]
+        while isinstance(layers[-1], VecEnvWrapper):
+            layers.append(layers[-1].venv)
+        return {
+            **{f"The version of {name}": found for name, found in versions().items()},
+            "`total_timesteps`": total_timesteps,
+            "`env`": [type(layer).__name__ for layer in layers],
+            "The observation space of `env`": self.observation_space,
+            "The action space of `env`": self.action_space,
+            "The time limit of `env`": find_horizon(self.env),
+            "A task of `env`": ask(self.env, "sample_tasks", 1, [0], indices=0)[0],
+        }
 
     # ---------------------------------------------------------------- whole iterations
 
@@ -234,14 +265,14 @@ class MetaOnPolicyAlgorithm(AdaptiveModel):
                 present.restore(self)
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_boundary"]
+        return [*super()._excluded_save_params(), "_boundary", "ranks"]
 
     def _init_callback(self, callback: MaybeCallback, progress_bar: bool = False) -> BaseCallback:
         if progress_bar:
             given = CallbackList(callback) if isinstance(callback, list) else callback
             given = given if isinstance(given, BaseCallback) else ConvertCallback(given)
             callback = [given, MetaProgressBarCallback()]
-        return super()._init_callback(callback)
+        return super()._init_callback(of_rank(callback, self.ranks.rank))
 
     def _update_current_progress_remaining(self, num_timesteps: int, total_timesteps: int) -> None:
         # the last meta-iteration overshoots total_timesteps by up to its size, but a schedule must not become negative
@@ -298,30 +329,32 @@ class MetaOnPolicyAlgorithm(AdaptiveModel):
         check_bool("reset_num_timesteps", reset_num_timesteps)
         check_bool("progress_bar", progress_bar)
         check_callback(callback)
-        self.check_settings()  # attributes may have changed since construction
         tb_log_name = type(self).__name__ if tb_log_name is None else tb_log_name
         iteration = 0
-        with tasks_released_afterwards(self.env):
-            ask(self.env, "set_schedule", [])
-            # SB3 resets the workers here, and these episodes are not played
-            with frozen_statistics(self.env), early_resets_allowed(self.env):
-                total_timesteps, callback = self._setup_learn(
-                    total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar
-                )
-            callback.on_training_start(locals(), globals())
-            with self._whole_iterations():
-                while self.num_timesteps < total_timesteps:
-                    rollout = self.collect_rollouts(self.env, callback)
-                    if rollout is None:
-                        break
-                    iteration += 1
-                    self._update_current_progress_remaining(self.num_timesteps, total_timesteps)
-                    self.train(rollout)
-                    self._boundary = self._present()
-                    # frees the memory of these episodes before the next ones
-                    del rollout
-                    callback.update_locals({"traces": None})
-                    if log_interval is not None and iteration % log_interval == 0:
-                        self.dump_logs(iteration)
-        callback.on_training_end()
+        with on_ranks(self, lambda: self._compared(total_timesteps)):
+            self.check_settings()  # attributes may have changed since construction
+            with tasks_released_afterwards(self.env):
+                ask(self.env, "set_schedule", [])
+                # SB3 resets the workers here, and these episodes are not played
+                with frozen_statistics(self.env), early_resets_allowed(self.env):
+                    total_timesteps, callback = self._setup_learn(
+                        total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar
+                    )
+                callback.on_training_start(locals(), globals())
+                with self._whole_iterations():
+                    while self.num_timesteps < total_timesteps:
+                        rollout = self.collect_rollouts(self.env, callback)
+                        if rollout is None:
+                            break
+                        iteration += 1
+                        self._update_current_progress_remaining(self.num_timesteps, total_timesteps)
+                        self.train(rollout)
+                        self._boundary = self._present()
+                        # frees the memory of these episodes before the next ones
+                        del rollout
+                        callback.update_locals({"traces": None})
+                        if log_interval is not None and iteration % log_interval == 0:
+                            self.dump_logs(iteration)
+                        check_together(self, iteration)
+            callback.on_training_end()
         return self

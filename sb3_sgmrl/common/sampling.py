@@ -11,11 +11,12 @@ from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 
 from sb3_sgmrl.data.batch import Observations, PhaseBatch, index_observations
 from sb3_sgmrl.data.buffers import TaskRolloutBuffer
+from sb3_sgmrl.distributed import ALONE, Ranks
 from sb3_sgmrl.gradient.memory import check_memory
 from sb3_sgmrl.policies.actions import env_actions
 from sb3_sgmrl.policies.functional import FunctionalPolicy, Parameters
 from sb3_sgmrl.policies.inference import ParallelPolicies
-from sb3_sgmrl.vec_env.normalization import LearnsFromPlayers
+from sb3_sgmrl.vec_env.normalization import EpisodeMoments, LearnsFromPlayers, NormalizerUpdate, learn_phase
 from sb3_sgmrl.vec_env.task_workers import ask, check_started, early_resets_allowed, find_horizon
 
 # Without a known time limit: the initial number of steps in the storage, and the number at which sampling stops.
@@ -34,6 +35,8 @@ def collect_phase(
     n_episodes: int,
     entropy: Sequence[int],
     on_step: OnStep | None = None,
+    ranks: Ranks = ALONE,
+    normalizer_update: NormalizerUpdate = "step",
 ) -> PhaseBatch | None:
     """
     Play ``n_episodes`` complete episodes of each task.
@@ -43,30 +46,36 @@ def collect_phase(
 
     :param env: The workers that take tasks
     :param policy: The policy as a function
-    :param parameter_sets: The parameter sets, one per task or a single one for all
-    :param tasks: The tasks
+    :param parameter_sets: The parameter sets, one per task of this rank or a single one for all
+    :param tasks: The tasks of all ranks
     :param n_episodes: The number of episodes of each
     :param entropy: The entropy that names the phase, such as (seed, iteration, phase)
-    :param on_step: The function to call after each step; false stops
-    :return: The episodes, or None when ``on_step`` asked to stop
+    :param on_step: The function to call after each step; false stops all ranks
+    :param ranks: The ranks that share the tasks
+    :param normalizer_update: Whether a VecNormalize learns after every step or from the whole phase
+    :return: The episodes of all tasks, or None when ``on_step`` asked to stop. Observations and actions of other ranks' tasks
+        are zero
     :raises ValueError: When an observation, a reward or an action is not finite; a VecNormalize has not learnt from it
     """
-    seats = _Seats(tasks, n_episodes, env.num_envs)
-    n_total, n_workers, current = seats.n_total, env.num_envs, seats.current
+    own = ranks.own(len(tasks))
+    seats = _Seats(tasks, n_episodes, env.num_envs, own)
+    n_total, n_workers, current = len(tasks) * n_episodes, env.num_envs, seats.current
     horizon = find_horizon(env)
+    # rounding depends on how arrays lie in memory, so there are columns for the episodes of other ranks; they take no memory
     buffer = TaskRolloutBuffer(horizon or _FIRST_SIZE, env.observation_space, env.action_space, n_total)
-    policies = ParallelPolicies(policy, parameter_sets, len(tasks), n_episodes)
+    policies = ParallelPolicies(policy, parameter_sets, len(tasks), n_episodes, own)
     seeds = np.random.SeedSequence([*entropy, 0]).generate_state(n_total)
     noise: dict[int, np.ndarray] = {}
     lengths, returns = np.zeros(n_total, dtype=int), np.zeros(n_total)
     normalizer = unwrap_vec_normalize(env)
-    player = env if normalizer is None else LearnsFromPlayers(env, normalizer, seats.look)
+    moments = EpisodeMoments(range(seats.first, seats.end)) if normalizer_update == "phase" else None
+    player = env if normalizer is None else LearnsFromPlayers(env, normalizer, seats.look, moments)
     # returns are computed before normalisation
     original_rewards = buffer.rewards if normalizer is None else np.zeros_like(buffer.rewards)
 
     n_scheduled = []
     for worker in range(n_workers):
-        schedule = [(tasks[e // n_episodes], int(seeds[e])) for e in range(worker, n_total, n_workers)]
+        schedule = [(tasks[e // n_episodes], int(seeds[e])) for e in range(seats.first + worker, seats.end, n_workers)]
         ask(env, "set_schedule", schedule, indices=worker)
         n_scheduled.append(len(schedule))
     step = np.zeros(n_workers, dtype=int)
@@ -78,7 +87,7 @@ def collect_phase(
         observations = index_observations(new_obs, workers)
         seats.check_finite("observation", workers, episodes, observations)
         if (latest := int(steps.max())) not in noise:
-            if n_workers >= n_total:  # no worker returns to an earlier step
+            if n_workers >= seats.end - seats.first:  # no worker returns to an earlier step
                 noise.clear()
             noise[latest] = policy.draw_noise(n_total, np.random.default_rng([*entropy, 1, latest]))
         chosen_noise = noise[steps[0]][episodes] if (steps == steps[0]).all() else _gather(noise, steps, episodes)
@@ -90,7 +99,7 @@ def collect_phase(
         actions[workers] = chosen
         new_obs, rewards, dones, infos = player.step(env_actions(env.action_space, actions))
         seats.check_step(rewards, dones, infos)
-        _hide_idle(np.nonzero(current >= n_total)[0], dones, infos)
+        _hide_idle(np.nonzero(current >= seats.end)[0], dones, infos)
         if latest >= buffer.buffer_size:
             _make_room(buffer, horizon)
             original_rewards = buffer.rewards if normalizer is None else _longer(original_rewards, buffer.buffer_size)
@@ -107,9 +116,30 @@ def collect_phase(
         step[ended] = 0
         callback_locals = {"new_obs": new_obs, "rewards": rewards, "dones": dones, "infos": infos, "actions": actions}
         if on_step is not None and not on_step(callback_locals, len(workers)):
+            ranks.exchange(None)
             return None
     check_started(env, n_scheduled)
+    if not _exchange_rewards(ranks, buffer, slice(seats.first, seats.end), lengths, returns):
+        return None
+    if normalizer is not None and moments is not None:
+        learn_phase(normalizer, ranks.gathered(moments.of_tasks(n_episodes)))
     return buffer.phase(len(tasks), lengths, returns)
+
+
+def _exchange_rewards(ranks: Ranks, buffer: TaskRolloutBuffer, own: slice, lengths: np.ndarray, returns: np.ndarray) -> bool:
+    """Fill in the rewards and lengths of other ranks' episodes. Return whether no rank asked to stop."""
+    if ranks.size == 1:
+        return True
+    n_steps = int(lengths.max())
+    parts = ranks.exchange((own, lengths[own], returns[own], buffer.rewards[:n_steps, own]))
+    if any(part is None for part in parts):
+        return False
+    for columns, of_lengths, of_returns, rewards in parts:
+        lengths[columns], returns[columns] = of_lengths, of_returns
+        if len(rewards) > buffer.buffer_size:
+            buffer.grow(len(rewards))
+        buffer.rewards[: len(rewards), columns] = rewards
+    return True
 
 
 def _make_room(buffer: TaskRolloutBuffer, horizon: int | None) -> None:
@@ -142,16 +172,20 @@ def _hide_idle(idle: np.ndarray, dones: np.ndarray, infos: Sequence[dict[str, An
 
 
 class _Seats:
-    """Worker w plays the episodes w, w + n_workers, … of ``n_total``; ``current`` holds the current episode of each."""
+    """
+    Worker w plays the episodes ``first`` + w, ``first`` + w + n_workers, … before ``end``, those of the rank's own tasks.
 
-    def __init__(self, tasks: Sequence[Any], n_episodes: int, n_workers: int) -> None:
+    ``current`` holds the current episode of each.
+    """
+
+    def __init__(self, tasks: Sequence[Any], n_episodes: int, n_workers: int, own: range) -> None:
         self.tasks, self.n_episodes = tasks, n_episodes
-        self.n_total = len(tasks) * n_episodes
-        self.current = np.arange(n_workers)
+        self.first, self.end = own.start * n_episodes, own.stop * n_episodes
+        self.current = self.first + np.arange(n_workers)
 
     def workers(self) -> np.ndarray:
         """List the workers that play, shape (n,)."""
-        return np.nonzero(self.current < self.n_total)[0]
+        return np.nonzero(self.current < self.end)[0]
 
     def look(
         self,
@@ -159,15 +193,15 @@ class _Seats:
         rewards: np.ndarray | None = None,
         dones: np.ndarray | None = None,
         infos: Sequence[dict[str, Any]] = (),
-    ) -> np.ndarray:
-        """Check the data that a VecNormalize will learn from, and list the workers that still play, shape (n,)."""
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Check the data that a VecNormalize will learn from, and list the workers that still play and their episodes."""
         episodes = self.current
         if rewards is not None and dones is not None:
             self.check_step(rewards, dones, infos)
             episodes = episodes + dones * len(episodes)
-        playing = np.nonzero(episodes < self.n_total)[0]
+        playing = np.nonzero(episodes < self.end)[0]
         self.check_finite("observation", playing, episodes[playing], index_observations(observations, playing))
-        return playing
+        return playing, episodes[playing]
 
     def check_step(self, rewards: np.ndarray, dones: np.ndarray, infos: Sequence[dict[str, Any]]) -> None:
         """Check the rewards of a step and the last observations of episodes."""

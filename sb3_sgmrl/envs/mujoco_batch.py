@@ -11,6 +11,7 @@ import numpy as np
 from sb3_sgmrl.envs.mujoco_family import MujocoFamily
 from sb3_sgmrl.envs.mujoco_single import MujocoTaskEnv
 from sb3_sgmrl.envs.mujoco_state import MujocoState, frozen
+from sb3_sgmrl.util.threads import n_processors, under_torchrun
 from sb3_sgmrl.vec_env.task_vector_env import Columns, TaskVectorEnv, take_columns
 
 
@@ -57,7 +58,9 @@ class MujocoTaskVectorEnv(TaskVectorEnv):
                 f"The batched form of {type(self.family).__name__} needs mujoco>=3.17, but mujoco {mujoco.__version__} is"
                 " installed."
             ) from error
-        self._batch = Batch(self.family.model, self.num_envs, nthread=self._n_threads or 0)
+        self._batch = Batch(
+            self.family.model, self.num_envs, nthread=self._n_threads or (n_processors() if under_torchrun() else 0)
+        )
         self._qpos, self._qvel, self._ctrl = (self._batch.bind(name) for name in ("qpos", "qvel", "ctrl"))
         self._views = {name: frozen(self._batch.bind(name)) for name in self.family.fields}
         values = self.family.model_values(self.family.default_task[None])

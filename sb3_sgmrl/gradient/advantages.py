@@ -252,7 +252,11 @@ def finish(
 
 
 def episode_weights(
-    phase: PhaseBatch, settings: AdvantageSettings, space: spaces.Space, values: np.ndarray | None = None
+    phase: PhaseBatch,
+    settings: AdvantageSettings,
+    space: spaces.Space,
+    values: np.ndarray | None = None,
+    own: range | None = None,
 ) -> list[WeightedEpisodes]:
     """
     Compute the weights of the log-likelihoods in the surrogate Σ w log π of each task.
@@ -261,12 +265,18 @@ def episode_weights(
     :param settings: The settings that turn rewards into weights
     :param space: The observation space, for the linear baseline
     :param values: The predictions of the critic, shape (n_tasks, n_episodes, n_steps); only read with ``baseline="critic"``
-    :return: The weights and the scale of each task
+    :param own: The tasks whose weights are wanted; None for all. Observations of the other tasks are not needed
+    :return: The weights and the scale of each task of ``own``
     """
+    own = range(phase.n_tasks) if own is None else own
     n_features = settings.predictor.n_features(space)
     size = max(1, _CHUNK // (n_features * int(np.prod(phase.mask.shape[1:]))))
     weighted: list[WeightedEpisodes] = []
     for start in range(0, phase.n_tasks, size):
+        wanted = range(max(start, own.start), min(start + size, own.stop))
+        if not wanted:
+            continue
+        # the others in the chunk are computed, too, because rounding depends on the shape of the arrays
         chunk = phase.tasks(slice(start, start + size))
         of_chunk = values[start : start + size] if settings.predictor.needs_critic and values is not None else None
         rewards = chunk.rewards
@@ -276,5 +286,5 @@ def episode_weights(
         raw = gae(chunk.rewards, predictions, settings) * settings.discounts(rewards.shape[-1])
         sizes = np.sqrt((rewards**2).sum((-2, -1)) / chunk.mask.sum((-2, -1)))
         weights, scales = finish(raw, chunk.mask, settings, sizes, are_alike(rewards, chunk.mask))
-        weighted += [WeightedEpisodes(w, float(scale)) for w, scale in zip(weights, scales, strict=True)]
+        weighted += [WeightedEpisodes(weights[i - start], float(scales[i - start])) for i in wanted]
     return weighted

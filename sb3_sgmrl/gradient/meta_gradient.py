@@ -10,6 +10,7 @@ from functools import partial
 
 import torch as th
 
+from sb3_sgmrl.distributed import ALONE, Ranks
 from sb3_sgmrl.gradient.inner import WeightedSamples, policy_gradient, pull_back
 from sb3_sgmrl.gradient.objective import InnerStep, MetaObjective, ScoreCoefficients, TaskPhase
 from sb3_sgmrl.gradient.score_weight import cut_off_weights
@@ -150,22 +151,26 @@ def meta_gradient(
     score_coefficients: ScoreCoefficients | None,
     traces: Sequence[Sequence[TaskPhase]],
     executor: ThreadPoolExecutor | None = None,
+    ranks: Ranks = ALONE,
 ) -> MetaGradient:
     """
     Compute the mean of :func:`task_gradient` over tasks.
 
-    The tasks are summed in their order, with or without threads. A score term above its limit is cut off.
+    The tasks are summed in their order, with or without threads, on one rank or on several. A score term above its limit is
+    cut off.
 
     :param policy: The policy as a function
     :param objective: The objective, which names the gradient
     :param score_coefficients: The coefficients of the scores; None leaves the score term out (MAML)
     :param traces: The ζ + 1 phases of every task
     :param executor: The threads over tasks; None computes the tasks one after another
+    :param ranks: The ranks that share the tasks
     :return: The gradient and its parts
     """
-    work = partial(task_gradient, policy, objective, score_coefficients)
-    results = _in_order(executor, work, traces) if executor else map(work, range(len(traces)), traces)
-    n_tasks = len(traces)
+    n_tasks, own = len(traces), ranks.own(len(traces))
+    work, own_traces = partial(task_gradient, policy, objective, score_coefficients), traces[own.start : own.stop]
+    of_own = _in_order(executor, work, own, own_traces) if executor else map(work, own, own_traces)
+    results = of_own if ranks.size == 1 else ranks.gathered(list(of_own))
     total: Parameters = {}
     unweighted: list[Parameters] = []
     by_relative_lr: Parameters = {}
@@ -180,17 +185,20 @@ def meta_gradient(
         weights = cut_off_weights(objective.score_coef, objective.score_limits, unweighted)
         if weights != objective.score_coef:  # Rare. Later steps enter the terms of earlier ones, so all is computed anew.
             with_less = replace(objective, score_coef=weights, score_limits=())
-            return meta_gradient(policy, with_less, score_coefficients, traces, executor)
+            return meta_gradient(policy, with_less, score_coefficients, traces, executor, ranks)
     score_term = weighted_term(objective, 0, unweighted[0]) if unweighted else None
     return MetaGradient(total, score_term, unweighted, objective, by_relative_lr)
 
 
 def _in_order(
-    executor: ThreadPoolExecutor, work: Callable[..., _TaskResult], traces: Sequence[Sequence[TaskPhase]]
+    executor: ThreadPoolExecutor,
+    work: Callable[..., _TaskResult],
+    tasks: Sequence[int],
+    traces: Sequence[Sequence[TaskPhase]],
 ) -> Iterator[_TaskResult]:
     """Map tasks to results in order. The executor stays few results ahead, so memory does not grow with the tasks."""
     waiting: deque[Future[_TaskResult]] = deque()
-    for task, trace in enumerate(traces):
+    for task, trace in zip(tasks, traces, strict=True):
         waiting.append(executor.submit(work, task, trace))
         if len(waiting) > _AHEAD:
             yield waiting.popleft().result()

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch as th
 from gymnasium import spaces
 
-from sb3_sgmrl.data.batch import TaskBatch
+from sb3_sgmrl.data.batch import PhaseBatch, TaskBatch
+from sb3_sgmrl.distributed import ALONE, Ranks
+from sb3_sgmrl.distributed.ranks import Elsewhere
 from sb3_sgmrl.gradient.advantages import AdvantageSettings, WeightedEpisodes
 from sb3_sgmrl.gradient.inner import INNER_SURROGATES, InnerSurrogate, InnerSurrogateName, WeightedSamples
 from sb3_sgmrl.gradient.score_weight import ScoreLimits, ScoreWeights
@@ -32,6 +34,23 @@ class TaskPhase:
     batch: TaskBatch
     weighted: WeightedEpisodes
     values: np.ndarray | None = None
+
+    @classmethod
+    def elsewhere(cls, task: int, phase: PhaseBatch, scale: float) -> TaskPhase:
+        """
+        Describe a task that another rank has played. Its parameters, observations, actions and weights cannot be used.
+
+        :param task: The index of the task
+        :param phase: The rewards of every task
+        :param scale: The scale of the weights
+        :return: The phase of the task
+        """
+        known = phase.task(task)
+        parameters, observations, actions, weights = (
+            cast(Any, Elsewhere(what, task, known.mask.shape)) for what in ("parameters", "observations", "actions", "weights")
+        )
+        batch = TaskBatch(observations, actions, known.rewards, known.mask)
+        return cls(parameters, batch, WeightedEpisodes(weights, scale))
 
 
 @dataclass(frozen=True)
@@ -65,16 +84,24 @@ class MetaRollout:
     The data of one meta-iteration.
 
     :param tasks: The tasks
-    :param traces: The ζ + 1 phases of every task
+    :param traces: The ζ + 1 phases of every task. Under torchrun, the phases of tasks outside :attr:`own` hold rewards, masks
+        and scales only
     :param task_features: The numbers that describe each task, shape (n_tasks, n_features); None where no score term asks for
         them
     :param policy: The policy that played, as a function; None where it cannot have changed since
+    :param ranks: The ranks that share the tasks
     """
 
     tasks: Sequence[Any]
     traces: list[list[TaskPhase]]
     task_features: np.ndarray | None = None
     policy: FunctionalPolicy | None = None
+    ranks: Ranks = ALONE
+
+    @property
+    def own(self) -> range:
+        """The indices of the tasks that this process has played."""
+        return self.ranks.own(len(self.traces))
 
 
 # The coefficient of ∇log π of each sample, (n_samples,), in the units of the outer surrogate. A form that weighs the scores of

@@ -49,7 +49,9 @@ class OuterProblem:
         """
         score_term = self.score_term if score_term is None else score_term
         coefficients = None if score_term is None else score_term.coefficients
-        return meta_gradient(self.functional, self.objective, coefficients, self.rollout.traces, self.executor)
+        return meta_gradient(
+            self.functional, self.objective, coefficients, self.rollout.traces, self.executor, self.rollout.ranks
+        )
 
 
 class OuterStep(ABC):

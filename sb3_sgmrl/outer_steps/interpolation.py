@@ -17,7 +17,8 @@ class Interpolation(OuterStep):
     """
 
     def estimate(self, problem: OuterProblem) -> MetaGradient:
-        adapted = [trace[-1].parameters for trace in problem.rollout.traces]
+        rollout = problem.rollout
+        adapted = rollout.ranks.gathered([rollout.traces[i][-1].parameters for i in rollout.own])
         theta = problem.functional.parameters()
         displacement = {name: th.stack([psi[name] - value for psi in adapted]).mean(0) for name, value in theta.items()}
         return MetaGradient(displacement, None, [], problem.objective)

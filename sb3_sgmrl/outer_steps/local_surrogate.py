@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import TypeVar
 
@@ -22,7 +22,6 @@ from sb3_sgmrl.outer_steps.base import OuterProblem, check_finite
 from sb3_sgmrl.policies.functional import Parameters
 from sb3_sgmrl.score_terms.base import ScoreTerm
 
-Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
@@ -56,21 +55,24 @@ class LocalSurrogate:
         check_finite(self.estimate)
 
     @cached_property
-    def played(self) -> list[list[PlayedPhase]]:
-        """The phases of every task with the log-likelihoods under the parameters that played them."""
-        policy = self._problem.functional
-        return self.over(lambda trace: [PlayedPhase.make(policy, phase) for phase in trace], self._problem.rollout.traces)
+    def played(self) -> dict[int, list[PlayedPhase]]:
+        """The phases of every task of this rank, with the log-likelihoods under the parameters that played them."""
+        policy, rollout = self._problem.functional, self._problem.rollout
+        made = self._over_own(lambda task: [PlayedPhase.make(policy, phase) for phase in rollout.traces[task]])
+        return dict(zip(rollout.own, made, strict=True))
 
-    def over(self, work: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
-        """
-        Map a function over items in the threads of the iteration.
+    def _over_own(self, work: Callable[[int], Result]) -> list[Result]:
+        executor, own = self._problem.executor, self._problem.rollout.own
+        return list(map(work, own) if executor is None else executor.map(work, own))
 
-        :param work: The function of one item
-        :param items: The tasks, or something for each of them
-        :return: The results in the order of the items
+    def over(self, work: Callable[[int], Result]) -> list[Result]:
         """
-        executor = self._problem.executor
-        return list(map(work, items) if executor is None else executor.map(work, items))
+        Map a function over tasks, each on its rank, in the threads of the iteration.
+
+        :param work: The function of the index of a task
+        :return: The results in the order of the tasks
+        """
+        return self._problem.rollout.ranks.gathered(self._over_own(work))
 
     def gradient(self, clip_range: float, inner_kl_coefs: Sequence[float] | None = None) -> LocalGradient:
         """
@@ -81,13 +83,13 @@ class LocalSurrogate:
         :return: The mean over tasks at the present parameters of the policy; the tasks are summed in their order
         """
         policy, objective = self._problem.functional, self.estimate.objective
-        theta = policy.parameters()
+        theta, played = policy.parameters(), self.played
 
         def of_task(task: int) -> LocalGradient:
-            played, given = self.played[task], self._given(task)
-            return local_task_gradient(policy, objective, theta, played, given, clip_range, inner_kl_coefs)
+            given = self._given(task)
+            return local_task_gradient(policy, objective, theta, played[task], given, clip_range, inner_kl_coefs)
 
-        results = self.over(of_task, range(len(self.played)))
+        results = self.over(of_task)
         gradient = {name: th.stack([result.gradient[name] for result in results]).mean(0) for name in theta}
         return LocalGradient(gradient, **{name: float(np.mean([getattr(one, name) for one in results])) for name in LOGGED})
 
@@ -99,7 +101,8 @@ class LocalSurrogate:
         :return: The mean over tasks of the Fisher information of the adapted policies times v, at the parameters that played
         """
         policy, objective = self._problem.functional, self.estimate.objective
-        products = self.over(lambda played: task_fisher_product(policy, objective, played, v), self.played)
+        played = self.played
+        products = self.over(lambda task: task_fisher_product(policy, objective, played[task], v))
         return {name: th.stack([product[name] for product in products]).mean(0) for name in v}
 
     def value(self) -> LocalValue:
@@ -109,12 +112,12 @@ class LocalSurrogate:
         :return: The mean over tasks at the present parameters of the policy
         """
         policy, objective = self._problem.functional, self.estimate.objective
-        theta = policy.parameters()
+        theta, played = policy.parameters(), self.played
 
         def of_task(task: int) -> LocalValue:
-            return local_task_value(policy, objective, theta, self.played[task], self._given(task))
+            return local_task_value(policy, objective, theta, played[task], self._given(task))
 
-        results = self.over(of_task, range(len(self.played)))
+        results = self.over(of_task)
         kls = np.mean([one.inner_approx_kls for one in results], axis=0)
         return LocalValue(
             float(np.mean([one.value for one in results])),

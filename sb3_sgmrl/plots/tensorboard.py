@@ -11,6 +11,7 @@ from stable_baselines3.common.logger import Figure, HParam, TensorBoardOutputFor
 from sb3_sgmrl.common.arguments import argument_names
 from sb3_sgmrl.common.callbacks import MetaEvalCallback
 from sb3_sgmrl.common.meta_algorithm import MetaOnPolicyAlgorithm
+from sb3_sgmrl.distributed import Ranks
 from sb3_sgmrl.gradient.objective import TaskPhase
 from sb3_sgmrl.plots.adaptation import plot_adaptation
 
@@ -30,7 +31,7 @@ class TensorBoardCallback(BaseCallback):
 
     - At the beginning: the hyperparameters.
     - After each meta-iteration: a histogram over tasks of the length of each inner step, ``inner_step_size/1`` and so on. The
-      length is the Euclidean norm of the change of all parameters.
+      length is the Euclidean norm of the change of all parameters. Under torchrun the tasks are those of rank 0.
     - After each evaluation of a :class:`~sb3_sgmrl.MetaEvalCallback` in the list of callbacks: ``eval/adaptation``, a plot of
       the return against the number of inner steps.
 
@@ -57,7 +58,9 @@ class TensorBoardCallback(BaseCallback):
         self._show_evaluation()
         if not self._formats:
             return
-        traces: list[list[TaskPhase]] = self.locals["traces"]
+        ranks: Ranks = self.model.ranks
+        own = ranks.own(len(self.locals["traces"]))
+        traces: list[list[TaskPhase]] = self.locals["traces"][own.start : own.stop]
         for step in range(1, len(traces[0])):
             self._write(f"inner_step_size/{step}", th.stack([_distance(trace[step - 1], trace[step]) for trace in traces]))
 

@@ -25,18 +25,30 @@ class ParallelPolicies:
     the other rows in the call, nor on the number of workers.
 
     :param policy: The policy as a function
-    :param parameter_sets: The parameter sets, one per task or a single one for all
+    :param parameter_sets: The parameter sets, one per task of ``own`` or a single one for all
     :param n_tasks: The number of tasks
     :param n_rows: The number of rows per task
+    :param own: The tasks that have rows; None for all
     """
 
-    def __init__(self, policy: FunctionalPolicy, parameter_sets: list[Parameters], n_tasks: int, n_rows: int) -> None:
+    def __init__(
+        self,
+        policy: FunctionalPolicy,
+        parameter_sets: list[Parameters],
+        n_tasks: int,
+        n_rows: int,
+        own: range | None = None,
+    ) -> None:
+        own = range(n_tasks) if own is None else own
         self.policy = policy
         # numpy computes the matrix products of the sets one by one
         self.group = min(_GROUP, n_tasks) if policy.mlp is None and policy.vectorized else 1
         self.forward: Forward = _general_forward(policy, self.group) if policy.mlp is None else policy.mlp.arrays_of_turned
-        sets = parameter_sets * n_tasks if len(parameter_sets) == 1 else list(parameter_sets)
-        self.stacked = stack_parameters(sets + sets[-1:] * (-n_tasks % self.group))
+        sets = parameter_sets * len(own) if len(parameter_sets) == 1 else list(parameter_sets)
+        # only the groups of the own tasks, with other sets in place of the other tasks
+        first = own.start % self.group
+        self.stacked = stack_parameters([*sets[:1] * first, *sets, *sets[-1:] * (-own.stop % self.group)])
+        self._first_row = (own.start - first) * n_rows
         if policy.mlp is not None:
             self.stacked = {
                 name: value.transpose(1, 2).contiguous() if value.dim() == 3 else value for name, value in self.stacked.items()
@@ -66,7 +78,7 @@ class ParallelPolicies:
         ]
         drawn = []
         with seeded(0, self.policy.device):
-            for i, row in enumerate(rows):
+            for i, row in enumerate(rows - self._first_row):
                 own = self.policy.to_tensor(index_observations(observations, slice(i, i + 1)))
                 drawn.append(self.policy.sample(parameters[row // self.n_rows], own, int(noise[i, 0])))
         check(actions := np.stack(drawn))
@@ -80,6 +92,7 @@ class ParallelPolicies:
         :param observations: An array of shape (n, \\*obs_shape), or such an array per key
         :return: The arrays of :meth:`FunctionalPolicy.distributions`, shapes (n, ...)
         """
+        rows = rows - self._first_row
         if np.array_equal(rows, self._all_rows):
             grid = _map(lambda x: x.reshape(-1, self.n_rows, *x.shape[1:]), observations)
             return tuple(part.reshape(-1, *part.shape[2:]) for part in self.forward(self.stacked, grid))

@@ -18,6 +18,7 @@ from sb3_sgmrl.outer_steps.clipped_epochs import ClippedEpochs
 from sb3_sgmrl.outer_steps.kl_penalty import InnerKlPenalty
 from sb3_sgmrl.util.validation import is_number, is_positive_and_finite, shown
 from sb3_sgmrl.vec_env.engines import EngineName
+from sb3_sgmrl.vec_env.normalization import NormalizerUpdate
 
 
 def _coefficient(name: str, value: Any) -> None:
@@ -87,6 +88,7 @@ class ProMP(MetaOnPolicyAlgorithm):
         inner_kl_coef: float = 5e-4,
         target_inner_kl: float | None = 0.01,
         vf_epochs: int = 10,
+        normalizer_update: NormalizerUpdate = "step",
         n_envs: int | None = None,
         engine: EngineName = "auto",
         n_threads: int | None = None,
@@ -127,6 +129,7 @@ class ProMP(MetaOnPolicyAlgorithm):
             clip_range=clip_range,
             target_kl=target_kl,
             vf_epochs=vf_epochs,
+            normalizer_update=normalizer_update,
             n_envs=n_envs,
             engine=engine,
             n_threads=n_threads,

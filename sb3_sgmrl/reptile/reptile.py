@@ -13,6 +13,7 @@ from sb3_sgmrl.gradient.baselines import BaselineName
 from sb3_sgmrl.outer_steps.interpolation import Interpolation
 from sb3_sgmrl.util.validation import is_number, shown
 from sb3_sgmrl.vec_env.engines import EngineName
+from sb3_sgmrl.vec_env.normalization import NormalizerUpdate
 
 
 def _fraction_of_the_way(name: str, value: Any) -> None:
@@ -68,6 +69,7 @@ class Reptile(MetaOnPolicyAlgorithm):
         normalize_advantage: bool = True,
         discount_from: DiscountStart = "step",
         time_reduction: TimeReduction = "mean",
+        normalizer_update: NormalizerUpdate = "step",
         n_envs: int | None = None,
         engine: EngineName = "auto",
         n_threads: int | None = None,
@@ -95,6 +97,7 @@ class Reptile(MetaOnPolicyAlgorithm):
             discount_from=discount_from,
             time_reduction=time_reduction,
             first_order=True,
+            normalizer_update=normalizer_update,
             n_envs=n_envs,
             engine=engine,
             n_threads=n_threads,

@@ -16,6 +16,7 @@ import numpy as np
 import torch as th
 from gymnasium import spaces
 
+from sb3_sgmrl.distributed import ALONE, Ranks
 from sb3_sgmrl.gradient.baselines import predict_from
 from sb3_sgmrl.gradient.inner import WeightedSamples, adapt
 from sb3_sgmrl.gradient.objective import MetaObjective, TaskPhase
@@ -57,6 +58,7 @@ def counterfactual_baselines(
     otherwise: Sequence[np.ndarray],
     min_effective_sample_size: float = MIN_EFFECTIVE_SAMPLE_SIZE,
     executor: ThreadPoolExecutor | None = None,
+    ranks: Ranks = ALONE,
 ) -> Counterfactuals:
     """
     Estimate b_j, the return after adaptation without τ_j, for all tasks.
@@ -73,12 +75,15 @@ def counterfactual_baselines(
         its τ_j and of all later episodes of its task
     :param min_effective_sample_size: The smallest accepted effective sample size, as a fraction of the number of weights
     :param executor: The threads over tasks; None computes the tasks one after another
+    :param ranks: The ranks that share the tasks
     :return: The control variates
     """
     work = partial(task_counterfactuals, policy, objective, space)
-    arguments = phases, list(np.stack(list(otherwise), axis=1))
+    own = ranks.own(len(phases))
+    arguments = [of_tasks[own.start : own.stop] for of_tasks in (phases, list(np.stack(list(otherwise), axis=1)))]
     with unchecked_distributions():  # parameters without an episode may overflow
-        found = list(executor.map(work, *arguments) if executor else map(work, *arguments))
+        of_own = list(executor.map(work, *arguments) if executor else map(work, *arguments))
+    found = ranks.gathered(of_own)
     sizes = np.stack([size for _, size in found], axis=1)
     enough = np.array([others_mean(of_stage) >= min_effective_sample_size for of_stage in sizes])
     used = enough | (len(phases) == 1)

@@ -94,9 +94,11 @@ def with_scales(rollout: MetaRollout, scales: np.ndarray, settings: AdvantageSet
     :return: The data with other weights of the outer episodes
     """
     traces = []
-    for trace, scale in zip(rollout.traces, scales, strict=True):
+    for task, (trace, scale) in enumerate(zip(rollout.traces, scales, strict=True)):
         *inner, outer = trace
-        weights = held_out_advantages(outer, settings, space) / (outer.batch.n_episodes * scale)
+        weights = outer.weighted.weights
+        if task in rollout.own:
+            weights = held_out_advantages(outer, settings, space) / (outer.batch.n_episodes * scale)
         traces.append([*inner, replace(outer, weighted=WeightedEpisodes(weights, float(scale)))])
     return replace(rollout, traces=traces)
 
@@ -254,6 +256,7 @@ class Counterfactual(ReturnTerm):
             rollout.traces,
             return_baselines(rollout.traces, context.objective.outer.gamma, otherwise),
             executor=context.executor,
+            ranks=rollout.ranks,
         )
         logged = {
             "effective_sample_size": float(found.effective_sample_size.mean()),

@@ -21,6 +21,7 @@ from sb3_sgmrl.score_terms.names import SCORE_TERMS, ControlVariateName, ScoreMe
 from sb3_sgmrl.score_terms.returns import ReturnTerm
 from sb3_sgmrl.util.validation import check_bool, check_choice, is_number, shown
 from sb3_sgmrl.vec_env.engines import EngineName
+from sb3_sgmrl.vec_env.normalization import NormalizerUpdate
 
 
 def _score_coef(name: str, value: Any) -> None:
@@ -107,6 +108,7 @@ class SGMRL(MetaOnPolicyAlgorithm):
         clip_range: float | Schedule = 0.2,
         target_kl: float | None = None,
         vf_epochs: int = 10,
+        normalizer_update: NormalizerUpdate = "step",
         n_envs: int | None = None,
         engine: EngineName = "auto",
         n_threads: int | None = None,
@@ -150,6 +152,7 @@ class SGMRL(MetaOnPolicyAlgorithm):
             clip_range=clip_range,
             target_kl=target_kl,
             vf_epochs=vf_epochs,
+            normalizer_update=normalizer_update,
             n_envs=n_envs,
             engine=engine,
             n_threads=n_threads,

@@ -19,6 +19,7 @@ from sb3_sgmrl.score_terms.names import ControlVariateName
 from sb3_sgmrl.sgmrl import SGMRL
 from sb3_sgmrl.util.validation import is_number, is_positive_and_finite, shown
 from sb3_sgmrl.vec_env.engines import EngineName
+from sb3_sgmrl.vec_env.normalization import NormalizerUpdate
 
 
 def _target_kl(name: str, value: Any) -> None:
@@ -103,6 +104,7 @@ class TRPOMAML(SGMRL):
         line_search_max_iter: int = 10,
         line_search_shrinking_factor: float = 0.8,
         vf_epochs: int = 10,
+        normalizer_update: NormalizerUpdate = "step",
         n_envs: int | None = None,
         engine: EngineName = "auto",
         n_threads: int | None = None,
@@ -145,6 +147,7 @@ class TRPOMAML(SGMRL):
             control_variate_scaling=control_variate_scaling,
             target_kl=target_kl,
             vf_epochs=vf_epochs,
+            normalizer_update=normalizer_update,
             n_envs=n_envs,
             engine=engine,
             n_threads=n_threads,

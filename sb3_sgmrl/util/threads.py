@@ -19,6 +19,25 @@ from threadpoolctl import ThreadpoolController
 _LARGE_BLOCK = 31 * 2**20
 
 
+def under_torchrun() -> bool:
+    """
+    Return whether torchrun started this process.
+
+    :return: Whether torchrun started it
+    """
+    return "TORCHELASTIC_RUN_ID" in os.environ and "WORLD_SIZE" in os.environ
+
+
+def n_processors() -> int:
+    """
+    Return the number of processors for this process: all of them, or a share where torchrun started several on this machine.
+
+    :return: The number of processors, at least one
+    """
+    sharing = int(os.environ.get("LOCAL_WORLD_SIZE", 1)) if under_torchrun() else 1
+    return max(1, (os.cpu_count() or 1) // sharing)
+
+
 @cache
 def _controller() -> ThreadpoolController:
     return ThreadpoolController()
@@ -83,6 +102,6 @@ def thread_pool(n_threads: int | None) -> Iterator[ThreadPoolExecutor]:
     """
     with (
         single_threaded(),
-        ThreadPoolExecutor(n_threads or os.cpu_count(), initializer=th.set_num_threads, initargs=(1,)) as pool,
+        ThreadPoolExecutor(n_threads or n_processors(), initializer=th.set_num_threads, initargs=(1,)) as pool,
     ):
         yield pool

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from functools import reduce
+from typing import Any, Literal
 
 import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.preprocessing import maybe_transpose
+from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize, unwrap_vec_normalize
 
 from sb3_sgmrl.data.batch import Observations, PhaseBatch, index_observations
 from sb3_sgmrl.data.episodes import map_played
 
 # Called with the raw results of a reset (observations) or a step (observations, rewards, dones, infos) before the
-# statistics change. Returns the indices of the workers that continue to play, shape (n,).
-Look = Callable[..., np.ndarray]
+# statistics change. Returns the indices of the workers that continue to play and of their episodes, shapes (n,).
+Look = Callable[..., tuple[np.ndarray, np.ndarray]]
+
+# When a VecNormalize learns.
+NormalizerUpdate = Literal["step", "phase"]
 
 
 @contextmanager
@@ -54,12 +59,13 @@ class LearnsFromPlayers:
     :param normalizer: The VecNormalize of the workers
     :param look: A callable that sees raw results and returns the workers that continue to play; when it raises an error,
         the statistics do not change
+    :param moments: Collects what the VecNormalize will learn at the end of the phase; None lets it learn after every step
     """
 
-    def __init__(self, env: VecEnv, normalizer: VecNormalize, look: Look) -> None:
+    def __init__(self, env: VecEnv, normalizer: VecNormalize, look: Look, moments: EpisodeMoments | None = None) -> None:
         self._env = env
         self._normalizer = normalizer
-        self._below = _StandIn(normalizer, look)
+        self._below = _StandIn(normalizer, look, moments)
 
     def reset(self) -> Any:
         """
@@ -94,41 +100,138 @@ class LearnsFromPlayers:
 class _StandIn:
     """The VecEnv below a VecNormalize; ``look`` sees its results, and the statistics learn from them before normalisation."""
 
-    def __init__(self, normalizer: VecNormalize, look: Look) -> None:
+    def __init__(self, normalizer: VecNormalize, look: Look, moments: EpisodeMoments | None) -> None:
         self.venv = normalizer.venv
         self.learns = False
         self._normalizer = normalizer
         self._look = look
-        self._players = np.array([], dtype=int)
+        self._moments = moments
+        self._players = self._episodes = np.array([], dtype=int)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.venv, name)
 
     def reset(self) -> Any:
         observations = self.venv.reset()
-        self._players = self._look(observations)
+        self._players, self._episodes = self._look(observations)
         self._learn_observations(observations)
         return observations
 
     def step_wait(self) -> Any:
         observations, rewards, dones, infos = self.venv.step_wait()
-        played, self._players = self._players, self._look(observations, rewards, dones, infos)
+        played, episodes = self._players, self._episodes
+        self._players, self._episodes = self._look(observations, rewards, dones, infos)
         if self.learns:
             self._normalizer.returns = self._normalizer.returns * self._normalizer.gamma + rewards
-            self._normalizer.ret_rms.update(self._normalizer.returns[played])
+            if self._moments is None:
+                self._normalizer.ret_rms.update(self._normalizer.returns[played])
+            else:
+                self._moments.add(RETURNS, episodes, self._normalizer.returns[played])
         self._learn_observations(observations)
         return observations, rewards, dones, infos
 
     def _learn_observations(self, observations: Any) -> None:
         if not (self.learns and self._normalizer.norm_obs and len(self._players)):
             return
-        statistics: Any = self._normalizer.obs_rms
         played = index_observations(observations, self._players)
-        if isinstance(played, dict):
-            for key in statistics:
-                statistics[key].update(played[key])
-        else:
-            statistics.update(played)
+        for key, statistics in _statistics_of_observations(self._normalizer).items():
+            values = played[key] if isinstance(played, dict) else played
+            if self._moments is None:
+                statistics.update(values)
+            else:
+                self._moments.add(key, self._episodes, values)
+
+
+# The name of the statistics of returns; those of observations have the key of a Dict space, or None.
+RETURNS = ("returns",)
+
+
+def _statistics_of_observations(normalizer: VecNormalize) -> dict[Any, RunningMeanStd]:
+    statistics: Any = normalizer.obs_rms
+    return statistics if isinstance(statistics, dict) else {None: statistics}
+
+
+# The number of values, their mean, and the sum of squares of their differences from it.
+Moments = tuple[float, np.ndarray, np.ndarray]
+
+
+def merged(one: Moments, other: Moments) -> Moments:
+    """
+    Merge the moments of two sets of values (Chan, Golub, LeVeque 1983).
+
+    :param one: The moments of the first set
+    :param other: The moments of the second set, which is not empty
+    :return: The moments of both together
+    """
+    n = one[0] + other[0]
+    delta = other[1] - one[1]
+    return n, one[1] + delta * (other[0] / n), one[2] + other[2] + delta**2 * (one[0] * other[0] / n)
+
+
+class EpisodeMoments:
+    """
+    The moments of the observations and returns of each episode of a phase.
+
+    Each episode adds its own values in the order of its steps (Welford 1962), whichever worker plays it.
+
+    :param episodes: The episodes that are played
+    """
+
+    def __init__(self, episodes: range) -> None:
+        self._episodes = episodes
+        self._moments: dict[Any, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
+
+    def add(self, name: Any, episodes: np.ndarray, values: np.ndarray) -> None:
+        """
+        Add a value to each of several episodes.
+
+        :param name: The name of the values
+        :param episodes: The episodes, shape (n,)
+        :param values: The values, shape (n, ...)
+        """
+        shape = values.shape[1:]
+        if name not in self._moments:
+            n = len(self._episodes)
+            self._moments[name] = np.zeros((n, *[1] * len(shape))), np.zeros((n, *shape)), np.zeros((n, *shape))
+        counts, means, squares = self._moments[name]
+        rows = episodes - self._episodes.start
+        counts[rows] += 1
+        delta = values - means[rows]
+        means[rows] += delta / counts[rows]
+        squares[rows] += delta * (values - means[rows])
+
+    def of_tasks(self, n_episodes: int) -> list[dict[Any, Moments]]:
+        """
+        Merge the episodes of each task in their order.
+
+        :param n_episodes: The number of episodes of a task
+        :return: The moments of each task by name
+        """
+        return [
+            {name: self._of_task(range(first, first + n_episodes), *of) for name, of in self._moments.items()}
+            for first in range(0, len(self._episodes), n_episodes)
+        ]
+
+    @staticmethod
+    def _of_task(rows: range, counts: np.ndarray, means: np.ndarray, squares: np.ndarray) -> Moments:
+        return reduce(merged, ((float(counts[i].item()), means[i], squares[i]) for i in rows if counts[i].item() > 0))
+
+
+def learn_phase(normalizer: VecNormalize, of_tasks: Sequence[dict[Any, Moments]]) -> None:
+    """
+    Let a VecNormalize learn from a whole phase.
+
+    :param normalizer: The VecNormalize
+    :param of_tasks: The moments of each task by name, in the order of the tasks
+    """
+    statistics: dict[Any, RunningMeanStd] = {RETURNS: normalizer.ret_rms}
+    if normalizer.norm_obs:
+        statistics.update(_statistics_of_observations(normalizer))
+    for name, running in statistics.items():
+        parts = [of_task[name] for of_task in of_tasks if name in of_task]
+        if parts:
+            count, mean, squares = reduce(merged, parts)
+            running.update_from_moments(mean, squares / count, count)
 
 
 def check_normalization(normalizer: VecNormalize | None) -> None:

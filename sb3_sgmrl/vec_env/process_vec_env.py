@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import multiprocessing as mp
-import os
 import pickle
 import signal
 import sys
@@ -26,6 +25,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvO
 
 from sb3_sgmrl.tasks.copies import is_heavy
 from sb3_sgmrl.util.processes import end_with_parent
+from sb3_sgmrl.util.threads import n_processors
 from sb3_sgmrl.util.validation import check_positive
 from sb3_sgmrl.vec_env.probe import find_task_env
 from sb3_sgmrl.vec_env.resting import let_rest
@@ -56,7 +56,7 @@ class ProcessVecEnv(VecEnv):
     def __init__(
         self, env_fns: Sequence[Callable[[], gym.Env]], n_processes: int | None = None, timeout: float = TIMEOUT
     ) -> None:
-        n_processes = min(os.cpu_count() or 1, len(env_fns)) if n_processes is None else n_processes
+        n_processes = min(n_processors(), len(env_fns)) if n_processes is None else n_processes
         check_positive(n_processes=n_processes)
         if not timeout > 0:
             raise ValueError(f"`timeout` must be a positive number of seconds, got {timeout!r}.")

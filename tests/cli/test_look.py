@@ -225,7 +225,10 @@ gym.register("OwnGoals-v0", entry_point=make)
         (["-i", "MODEL", "--env", "CartPole-v1"], "has no tasks"),
         (["-i", "MODEL", "--task", "1", "2", "3"], "not in the task space"),
         (["-i", "MODEL", "--task", "north"], "not in the task space"),
-        (["-i", "MODEL", "--device", "abacus"], "`--device` must be a PyTorch device of this machine, such as auto, cpu or cuda, got 'abacus'"),
+        (
+            ["-i", "MODEL", "--device", "abacus"],
+            "`--device` must be a PyTorch device of this machine, such as auto, cpu or cuda, got 'abacus'",
+        ),
         (["-i", "MODEL", "--env-kwargs", "squared"], "name:value"),
         (["-i", "MODEL", "--env-kwargs", "squared:yes"], "text in quotes"),
         (["--adapt-steps", "0"], "`--adapt-steps` must be a positive integer, got 0"),

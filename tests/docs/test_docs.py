@@ -39,7 +39,7 @@ TEST_COMMAND = "test command: .ci/run executes the block below"
 RULE = re.compile(r"tests: (?:(?P<when>run|slow)(?: with (?P<arguments>.+))?|not run, .+)")
 LANGUAGES = re.compile(r"python|bash|yaml|text|bibtex|\{.*")
 # what needs no check of ours
-OTHER_PROGRAMS = {"python3", ".", "tensorboard"}
+OTHER_PROGRAMS = {"python3", ".", "tensorboard", "torchrun"}
 
 
 def blocks(page, language):

@@ -93,6 +93,19 @@ def test_benchmark_speed(tmp_path):
     assert (tmp_path / "logs" / "speed" / "speed.png").exists()
 
 
+@pytest.mark.slow
+def test_device_check(tmp_path):
+    output = run_example(tmp_path, "device_check.py", "--quick", "--repeats", "1")
+    assert "No device was found" in output or "Comparing with" in output
+    assert "TOO LARGE" not in output and len(output.splitlines()) == 14
+
+
+@pytest.mark.slow
+def test_benchmark_ranks(tmp_path):
+    output = run_example(tmp_path, "benchmark_ranks.py", "--repeats", "1", "--only", "navigation", warns=True)
+    assert output.splitlines()[1].startswith("navigation")
+
+
 def test_gradient_quality(tmp_path):
     small = ["--train", "0", "--batches", "4", "--threads", "1", "--set", "meta_batch_size=2", "n_episodes=4"]
     every = ["--directions", "4", "--episodes", "2", "4", "--score-coefs", "--folder", "quality"]

@@ -27,6 +27,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv,
 from sb3_sgmrl.algorithms import ALGORITHMS
 from sb3_sgmrl.cli.zoo import checks as zoo_checks
 from sb3_sgmrl.cli.zoo.interrupt import CtrlC
+from sb3_sgmrl.cli.zoo.ranks import checkpoint_callbacks, resume_if_restarted
 from sb3_sgmrl.cli.zoo.report import ProgressTable, close_all, next_command, write_report
 from sb3_sgmrl.cli.zoo.resume import check_algorithm, check_changes, saved_hyperparameters
 from sb3_sgmrl.common.adaptation import fit_to_model
@@ -36,7 +37,9 @@ from sb3_sgmrl.common.files.statistics import with_statistics
 from sb3_sgmrl.common.meta_algorithm import MetaOnPolicyAlgorithm
 from sb3_sgmrl.common.saving import read_file
 from sb3_sgmrl.data.streams import EVAL_SEED, REPORT_SEED
+from sb3_sgmrl.distributed import n_ranks, start
 from sb3_sgmrl.tasks.task_dist_env import TaskDistEnv
+from sb3_sgmrl.util.threads import n_processors
 from sb3_sgmrl.util.validation import check_device, check_positive
 from sb3_sgmrl.vec_env.engines import DEFAULT_WORKERS, as_task_vec_env
 from sb3_sgmrl.vec_env.task_workers import known_horizon
@@ -82,6 +85,7 @@ class MetaExperimentManager(ExperimentManager):
     def __init__(self, *args: Any, meta: MetaOptions | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         check_device("--device", self.device)
+        self._restarted = resume_if_restarted(self, ALGORITHMS[self.algo].cls)
         if self.continue_training:
             check_algorithm(self.trained_agent, self.algo)
         for option, count in (("--eval-episodes", self.n_eval_episodes), ("--n-eval-envs", self.n_eval_envs)):
@@ -154,12 +158,12 @@ class MetaExperimentManager(ExperimentManager):
 
     def _default_n_envs(self) -> int:
         if self._zoo_workers:
-            return (os.cpu_count() or 1) if self._zoo_vec_env_class is SubprocVecEnv else DEFAULT_WORKERS
+            return n_processors() if self._zoo_vec_env_class is SubprocVecEnv else DEFAULT_WORKERS
         batched = gym.spec(self.env_name.gym_id).vector_entry_point is not None
         return self._n_episodes_side_by_side() if batched else DEFAULT_WORKERS
 
     def _n_episodes_side_by_side(self) -> int:
-        return self._settings["meta_batch_size"] * max(self._episode_counts())
+        return -(-self._settings["meta_batch_size"] // n_ranks()) * max(self._episode_counts())
 
     def _episode_counts(self) -> tuple[int, int]:
         inner = self._settings["n_episodes"]
@@ -180,7 +184,8 @@ class MetaExperimentManager(ExperimentManager):
             self.vec_env_class = self._zoo_vec_env_class
             return super().create_envs(n_envs or self._default_n_envs(), eval_env, no_log)
         wanted = (n_envs or None) if eval_env else self._given_n_envs
-        columns = self.meta.n_tasks * self._n_eval_episodes() if eval_env else self._n_episodes_side_by_side()
+        n_eval_columns = -(-self.meta.n_tasks // n_ranks()) * self._n_eval_episodes()
+        columns = n_eval_columns if eval_env else self._n_episodes_side_by_side()
         env_kwargs = self.eval_env_kwargs if eval_env else self.env_kwargs
         verbose = 0 if eval_env or self.optimize_hyperparameters else self.verbose
 
@@ -269,6 +274,7 @@ class MetaExperimentManager(ExperimentManager):
             return
         if save_freq > 0:  # RL Zoo would count calls and assume that all workers play in each call
             self.callbacks.append(EveryNTimesteps(save_freq, CheckpointCallback(1, self.save_path, verbose=self.verbose)))
+        self.callbacks += checkpoint_callbacks(self.log_folder, self.save_path)
         self.callbacks.append(ProgressTable(self.save_path))
         if eval_freq < 0:
             return
@@ -342,7 +348,8 @@ class MetaExperimentManager(ExperimentManager):
         )
         with CtrlC() as ctrl_c:
             try:
-                model.learn(self.n_timesteps, callback=self.callbacks, **kwargs)
+                n_left = max(self.n_timesteps - model.num_timesteps * self._restarted, 0)
+                model.learn(n_left, self.callbacks, reset_num_timesteps=not self._restarted, **kwargs)
                 ctrl_c.spare_saving()
             except KeyboardInterrupt:
                 self.interrupted = True
@@ -373,11 +380,14 @@ class MetaExperimentManager(ExperimentManager):
         try:
             with closing(self.create_envs(self.n_eval_envs, eval_env=True)) as env:
                 sync_envs_normalization(model.env, env)
-                report = evaluate_adaptation(model, env, n_tasks, n_steps, self._n_eval_episodes(), seed=REPORT_SEED)
+                ranks = start()
+                n_episodes = self._n_eval_episodes()
+                report = evaluate_adaptation(model, env, n_tasks, n_steps, n_episodes, seed=REPORT_SEED, ranks=ranks)
                 print(f"\nReturn before and after adaptation of the trained policy, on {n_tasks} new tasks")
                 print(f"{report}\n")
-                write_report(self.save_path, model, env, report)
-                print(f"\nAdapt to one task: {next_command(self.algo, self.env_name.gym_id, self._model_path)}")
+                if ranks.rank == 0:
+                    write_report(self.save_path, model, env, report)
+                    print(f"\nAdapt to one task: {next_command(self.algo, self.env_name.gym_id, self._model_path)}")
         except KeyboardInterrupt:
             raise KeyboardInterrupt(f"The trained model is saved in {self._model_path}.") from None
 

@@ -67,13 +67,18 @@ def write_model(file: IO[bytes], model: ModelFile) -> None:
         "settings": sorted(model.settings),
         "left_out": model.left_out,
         "needs": {"vec_normalize": model.statistics is not None, "classes": sorted(set(foreign.values()))},
-        "versions": _versions(),
+        "versions": versions(),
     }
     write_archive(file, facts, members)
 
 
 @cache
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """
+    List the versions of Python and of the packages that a model depends on.
+
+    :return: The version of each package by name
+    """
     own = (pathlib.Path(__file__).parents[2] / "version.txt").read_text().strip()
     found = {"python": platform.python_version(), "sb3_sgmrl": own}
     for name in _PACKAGES:

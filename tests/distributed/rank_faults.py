@@ -1,0 +1,145 @@
+"""What goes wrong on a rank, and what ranks do besides training; run in the process group of ``rank_runs``."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from typing import Any
+
+import torch as th
+from gymnasium.wrappers import TimeLimit
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+from toys import HORIZON, SAMPLES, PointEnv, point, point_vec, tiny
+
+from sb3_sgmrl import SGMRL, MetaEvalCallback, TaskDistEnv, evaluate_adaptation
+from sb3_sgmrl.distributed import start
+
+RANK = int(os.environ.get("RANK", 0))
+
+
+class Hot(PointEnv):
+    """An environment that fails on rank 1, once the model is made."""
+
+    is_armed = False
+
+    def step(self, action: Any) -> Any:
+        if RANK == 1 and Hot.is_armed:
+            raise ValueError("the motor is hot")
+        return super().step(action)
+
+
+class Counting(BaseCallback):
+    """Counts its calls, and stops at some of them."""
+
+    def __init__(self, stops: bool = False) -> None:
+        super().__init__()
+        self.on_every_rank = stops
+        self.n_steps = 0
+
+    def _on_step(self) -> bool:
+        self.n_steps += 1
+        return not (self.on_every_rank and RANK == 1 and self.model._iteration == 1)
+
+
+class Drift(BaseCallback):
+    """Changes the parameters of one rank."""
+
+    on_every_rank = True
+
+    def _on_rollout_start(self) -> None:
+        if RANK == 1:
+            with th.no_grad():
+                self.model.policy.log_std += 0.1
+
+    def _on_step(self) -> bool:
+        return True
+
+
+def _learn(env: Any = None, n: int = 1, callback: Any = None, **settings: Any) -> Any:
+    return tiny(SGMRL, point() if env is None else env, **settings).learn(n, callback=callback)
+
+
+def _stopped() -> str:
+    callback = Counting(stops=True)
+    model = _learn(n=10 * SAMPLES, callback=callback)
+    return f"{model._n_updates} {model.num_timesteps}"
+
+
+def _plain() -> str:
+    callback = Counting()
+    _learn(callback=callback)
+    return f"{callback.n_steps > 0}"
+
+
+def _without_seed() -> str:
+    model = _learn(seed=None)
+    return f"{model._entropy} {float(sum(value.sum() for value in model.policy.state_dict().values()))!r}"
+
+
+def _failing_callback() -> None:
+    class Failing(BaseCallback):
+        def _on_step(self) -> bool:
+            raise KeyError("of the callback")
+
+    _learn(callback=Failing())
+
+
+def evaluated() -> str:
+    """The evaluations of a training and one by hand, with more tasks than ranks."""
+    model = tiny(SGMRL, point(), meta_batch_size=4)
+    with tempfile.TemporaryDirectory() as folder:
+        callback = MetaEvalCallback(point(), n_tasks=3, n_episodes=2, eval_freq=1, log_path=folder, verbose=0)
+        model.learn(2 * SAMPLES, callback=callback)
+        files = sorted(os.listdir(folder)) if RANK == 0 else ["evaluations.npz"]
+    by_hand = evaluate_adaptation(model, n_tasks=3, n_episodes=2, ranks=start())
+    assert callback.last_report is not None
+    return f"{files} {callback.last_report.returns.tolist()} {by_hand.returns.tolist()} {model.logger is not None}"
+
+
+def error_to_be_shown() -> None:
+    """Fail in the environment of rank 1."""
+    Hot.is_armed = False
+    model = tiny(SGMRL, TaskDistEnv(TimeLimit(Hot(), HORIZON)))
+    Hot.is_armed = True
+    model.learn(1)
+
+
+FAULTS: dict[str, Callable[[], Any]] = {
+    "arguments": lambda: _learn(inner_lr=0.1 + RANK),
+    "seeds": lambda: _learn(seed=RANK),
+    "few tasks": lambda: _learn(meta_batch_size=1),
+    "VecEnv": lambda: _learn(point_vec(2) if RANK == 0 else VecNormalize(point_vec(2), training=False)),
+    "environment": error_to_be_shown,
+    "time limit": lambda: _learn(point(horizon=HORIZON + RANK)),
+    "VecNormalize": lambda: _learn(VecNormalize(DummyVecEnv([point]))),
+    "drift": lambda: _learn(n=10 * SAMPLES, callback=Drift(), meta_batch_size=2, n_episodes=2),
+    "callback": _failing_callback,
+}
+OTHERS: dict[str, Callable[[], str]] = {
+    "stop": _stopped,
+    "plain callback": _plain,
+    "no seed": _without_seed,
+    "evaluation": evaluated,
+}
+
+
+def found() -> dict[str, str]:
+    """The errors and the other results, by name."""
+    errors: dict[str, str] = {}
+    for name, fault in FAULTS.items():
+        try:
+            fault()
+            errors[name] = "no error"
+        except RuntimeError as error:
+            errors[name] = str(error)
+    return {**errors, **{name: other() for name, other in OTHERS.items()}}
+
+
+def saved(path: str) -> None:
+    """Save a model after its first iteration; only its file tells how many ranks there were."""
+    model = tiny(SGMRL, point(), meta_batch_size=5, n_episodes=3)
+    model.learn(1)
+    if RANK == 0:
+        model.save(path)

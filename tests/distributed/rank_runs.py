@@ -1,0 +1,136 @@
+"""Trainings that every number of ranks must do equally. Run as a program, one process is one rank of torchrun."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import numpy as np
+import torch as th
+from stable_baselines3.common.vec_env import VecNormalize
+from toys import FAMILY, LinearExtractor, SmallCnn, point, point_vec, tiny
+
+from sb3_sgmrl import SGMRL, ProMP, TaskDistEnv
+from sb3_sgmrl.score_terms.names import SCORE_TERMS
+from sb3_sgmrl.vec_env.engines import as_task_vec_env
+
+
+def digest(model: Any) -> str:
+    """A hash of everything that training has changed."""
+    found = hashlib.sha256()
+    for value in model.policy.state_dict().values():
+        found.update(value.numpy().tobytes())
+    if model.step_sizes is not None:
+        found.update(model.step_sizes.relative.detach().numpy().tobytes())
+    normalizer = model.get_vec_normalize_env()
+    if normalizer is not None:
+        parts = normalizer.obs_rms if isinstance(normalizer.obs_rms, dict) else {"": normalizer.obs_rms}
+        for statistics in (*parts.values(), normalizer.ret_rms):
+            found.update(np.concatenate([np.ravel(statistics.mean), np.ravel(statistics.var), [statistics.count]]).tobytes())
+    found.update(repr((model.num_timesteps, model._iteration)).encode())
+    return found.hexdigest()[:16]
+
+
+def train(algorithm: type, make_env: Callable[[], Any], n_iterations: int = 2, **settings: Any) -> str:
+    """Train and return the hash."""
+    model = tiny(algorithm, make_env(), **{"meta_batch_size": 5, "n_episodes": 3, **settings})
+    for _ in range(n_iterations):
+        model.learn(1, reset_num_timesteps=False)
+    assert model._iteration == n_iterations
+    workers = [model.env.unwrapped] if model.env is not None else []
+    for env in workers:
+        env.close()
+    return digest(model)
+
+
+def _family(env_id: str, **kwargs: Any) -> Callable[[], TaskDistEnv]:
+    return partial(TaskDistEnv, env_id, max_episode_steps=6, **kwargs)
+
+
+def normalized(n_envs: int, **kwargs: Any) -> VecNormalize:
+    """Workers in a VecNormalize."""
+    return VecNormalize(point_vec(n_envs, end=0.2, **kwargs))
+
+
+# the smallest selection that reaches every exchange, for the ordinary tests
+SHORT: dict[str, Callable[[], str]] = {
+    **{f"{algorithm.__name__}": partial(train, algorithm, partial(point, end=0.2), 1) for algorithm in FAMILY},
+    "SGMRL, weighted": partial(train, SGMRL, point, 3, meta_batch_size=4),
+    "critic, two inner steps": partial(train, SGMRL, partial(point_vec, 2, end=0.2), 1, baseline="critic", n_inner_steps=2),
+    "counterfactual": partial(
+        train, SGMRL, point, control_variate="counterfactual", score_coef=1, n_epochs=2, meta_batch_size=4
+    ),
+    "batched": partial(train, SGMRL, _family("Navigation2D-v0")),
+    "task_regression": partial(
+        train, SGMRL, point, control_variate="task_regression", score_coef=1, inner_lr_learning_rate=0.02
+    ),
+    "VecNormalize": partial(train, SGMRL, partial(normalized, 2), normalizer_update="phase"),
+    "extractor": partial(
+        train, SGMRL, point, 1, meta_batch_size=9, n_episodes=2, policy_kwargs={"features_extractor_class": LinearExtractor}
+    ),
+}
+
+_CNN = {"policy_kwargs": {"features_extractor_class": SmallCnn, "normalize_images": True}, "policy": "CnnPolicy"}
+LONG: dict[str, Callable[[], str]] = {
+    **SHORT,
+    **{
+        f"variate {name}": partial(train, SGMRL, partial(point, end=0.2), control_variate=name, score_coef=1, n_inner_steps=n)
+        for name in SCORE_TERMS
+        for n in (1, 2)
+    },
+    **{
+        f"{algorithm.__name__} {env_id}": partial(train, algorithm, _family(env_id))
+        for algorithm in FAMILY
+        for env_id in ("Navigation2D-v0", "BernoulliBandit-v0", "TabularMDP-v0")
+    },
+    **{f"action {name}": partial(train, SGMRL, partial(point, action=name)) for name in ("discrete", "multi_discrete")},
+    **{
+        f"{algorithm.__name__} cnn": partial(train, algorithm, partial(point, observation="image"), **_CNN)
+        for algorithm in FAMILY
+    },
+    "dict": partial(
+        train, SGMRL, partial(point, observation="dict"), policy="MultiInputPolicy", meta_batch_size=4, baseline="critic"
+    ),
+    "scaled": partial(train, SGMRL, point, control_variate="leave_one_out_return", control_variate_scaling=True, score_coef=1),
+    "step size per entry": partial(train, SGMRL, point, inner_lr_learning_rate=0.02, inner_lr_per="entry"),
+    "promp, outer episodes": partial(train, ProMP, point, n_outer_episodes=5, n_inner_steps=2),
+    "in processes": partial(train, SGMRL, point, engine="subprocess", n_envs=4),
+    "in one process": partial(train, SGMRL, _family("Navigation2D-v0"), engine="in_process", n_envs=4),
+    "SubprocVecEnv": partial(train, SGMRL, partial(point_vec, 2, subprocess=True)),
+    "VecNormalize of a Dict": partial(
+        train,
+        SGMRL,
+        lambda: VecNormalize(point_vec(3, observation="dict"), norm_obs_keys=["vector"]),
+        policy="MultiInputPolicy",
+        normalizer_update="phase",
+    ),
+    "VecNormalize, batched": partial(
+        train, SGMRL, lambda: VecNormalize(as_task_vec_env("Navigation2D-v0", n_envs=4)), normalizer_update="phase"
+    ),
+    "MuJoCo": partial(train, SGMRL, _family("HalfCheetahDir-v0")),
+}
+
+
+def results(runs: dict[str, Callable[[], str]], names: Sequence[str] = ()) -> dict[str, str]:
+    """The hash of each run."""
+    th.set_num_threads(1)
+    return {name: run() for name, run in runs.items() if not names or name in names}
+
+
+if __name__ == "__main__":
+    kind, *arguments = sys.argv[1:]
+    if kind == "short":
+        import rank_faults
+
+        rank_faults.saved(arguments[0])
+        print(json.dumps([results(SHORT), rank_faults.found()]), flush=True)
+        rank_faults.error_to_be_shown()
+    else:
+        print(json.dumps(results(LONG, arguments)), flush=True)
