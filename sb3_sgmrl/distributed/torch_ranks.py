@@ -172,6 +172,9 @@ def start(timeout: float = TIMEOUT) -> Ranks:
 def _connect(timeout: float) -> Ranks:
     if n_ranks() == 1:
         return ALONE
+    # its default arguments hold the process group that exists when it is imported, and would keep its threads to the end
+    import torch.distributed.nn  # noqa: F401
+
     limit = timedelta(seconds=timeout)
     store, is_own = fresh_store(limit), not dist.is_initialized()
     if not is_own:  # initialised by the user's script, with any backend

@@ -16,12 +16,13 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 from zoo_tools import run_train, zoo_process  # noqa: F401
 
 from sb3_sgmrl.cli import adapt, card, check, convert, enjoy, plot, record, train, tune
-from sb3_sgmrl.cli.zoo.search import SearchManager
+from sb3_sgmrl.cli.zoo.search import HYPERPARAMS_SAMPLER, SearchManager
 from sb3_sgmrl.common.meta_algorithm import MetaOnPolicyAlgorithm
 
 pytestmark = pytest.mark.usefixtures("short_episodes")
@@ -65,12 +66,18 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def sample_only(manager: SearchManager, trial: Any) -> float:
+    """A trial that trains nothing."""
+    HYPERPARAMS_SAMPLER[manager.algo](trial, manager.n_actions, manager.n_envs, {})
+    return 0.0
+
+
 @pytest.fixture
 def run_folder(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of it, in which the test runs; nothing is trained or recorded."""
     shutil.copytree(trained / "logs", tmp_path / "logs")
     monkeypatch.setattr(MetaOnPolicyAlgorithm, "learn", lambda model, *_, **__: model)
-    monkeypatch.setattr(SearchManager, "objective", lambda *_: 0.0)
+    monkeypatch.setattr(SearchManager, "objective", sample_only)
     for module in (enjoy, record):
         monkeypatch.setattr(module, "record", lambda *_: None)
     return tmp_path

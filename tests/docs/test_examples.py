@@ -35,7 +35,11 @@ NEEDS = {
 }
 
 
-@pytest.mark.parametrize("name", OWN_TASKS)
+# the others differ in one line each
+QUICK = ("tasks/attribute.py", "tasks/reset_options.py", "tasks/image.py")
+
+
+@pytest.mark.parametrize("name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in OWN_TASKS])
 def test_own_tasks(name, tmp_path):
     if name in NEEDS and importlib.util.find_spec(NEEDS[name]) is None:
         pytest.skip(f"needs {NEEDS[name]}")
@@ -106,6 +110,7 @@ def test_benchmark_ranks(tmp_path):
     assert output.splitlines()[1].startswith("navigation")
 
 
+@pytest.mark.slow
 def test_gradient_quality(tmp_path):
     small = ["--train", "0", "--batches", "4", "--threads", "1", "--set", "meta_batch_size=2", "n_episodes=4"]
     every = ["--directions", "4", "--episodes", "2", "4", "--score-coefs", "--folder", "quality"]
@@ -141,6 +146,7 @@ def test_gradient_quality_of_a_weight_and_a_horizon(tmp_path):
     assert MAML.load(tmp_path / "quality" / "maml-1.zip").num_timesteps <= 2 * 2 * 4 * 10
 
 
+@pytest.mark.slow
 def test_pictures(tmp_path):
     small = ["--timesteps", "1300", "--batch-size", "2", "--n-tasks", "3", "--seeds", "0", "1", "--images", "images"]
     output = run_example(tmp_path, "pictures.py", *small)
@@ -152,7 +158,7 @@ def test_pictures(tmp_path):
     assert {path.name for path in (tmp_path / "logs" / "pictures").iterdir()} == {"SG-MRL-0", "SG-MRL-1", "MAML-0", "MAML-1"}
 
 
-@pytest.mark.parametrize("name", ["arm", "legged"])
+@pytest.mark.parametrize("name", ["arm", pytest.param("legged", marks=pytest.mark.slow)])
 def test_own_robots(name, tmp_path):
     output = run_example(tmp_path, f"own_robot/{name}.py", "1")
     assert output.startswith("A task is task[0], task[1], body_mass:")

@@ -73,7 +73,7 @@ def test_without_the_score_term_it_is_exact_for_the_last_step_only(policy, n_inn
     assert biased or relative_error(expected, exact) < 1e-10
 
 
-@pytest.mark.parametrize("n_inner_steps", [1, 2])
+@pytest.mark.parametrize("n_inner_steps", [1, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("rule", RULES)
 def test_the_gradient_has_no_bias_at_step_sizes_that_differ(policy, rule, n_inner_steps):
     goal = with_step_sizes(policy, rule)

@@ -267,6 +267,7 @@ def test_maml_has_a_floor_where_the_theorem_applies():
     assert norms["fo-maml"] > 0.05
 
 
+@pytest.mark.slow
 def test_example(tmp_path):
     lines = run_example(
         tmp_path, "convergence.py", "--quick", "--seeds", "2", "--workers", "1", "--folder", "figures"

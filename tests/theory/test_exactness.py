@@ -120,7 +120,7 @@ def test_falling_back_by_the_weights_of_the_task_itself_would_be_biased(policy, 
     assert relative_error(estimate, exact_gradient(policy, mdps, goal, 2, 1)) > 1e-3
 
 
-@pytest.mark.parametrize("n_inner_steps", [1, 2])
+@pytest.mark.parametrize("n_inner_steps", [1, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("rule", RULES)
 def test_refitted_form_with_the_true_difference_has_no_bias(policy, rule, n_inner_steps):
     goal = objective(rule)
