@@ -253,3 +253,12 @@ def test_observations_of_every_kind_as_vectors():
 def test_bad_settings(name, value):
     with pytest.raises(ValueError, match=f"`{name}` must"):
         AdvantageSettings(**{name: value})
+
+
+def test_features_of_observations_far_out_are_clipped_at_ten():
+    batch = phase(1, 2, 3, varying=False)
+    space = spaces.Box(-np.inf, np.inf, (3,), np.float32)
+    far, at_ten = (replace(batch, observations=np.full_like(batch.observations, value)) for value in (25.0, 10.0))
+    np.testing.assert_array_equal(baseline_features(space, far), baseline_features(space, at_ten))
+    inside = replace(batch, observations=np.full_like(batch.observations, 9.5))
+    assert np.abs(baseline_features(space, inside) - baseline_features(space, at_ten)).max() > 0.4

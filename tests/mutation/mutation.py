@@ -40,6 +40,7 @@ TESTS: dict[str, list[str]] = {
         "tests/gradient/test_inner.py",
         "tests/gradient/test_adapted_parameters.py",
         "tests/gradient/test_meta_gradient.py",
+        "tests/outer_steps",
     ],
     "gradient/local_gradient.py": ["tests/gradient/test_local_gradient.py", "tests/outer_steps"],
     "gradient/meta_gradient.py": ["tests/gradient/test_meta_gradient.py", "tests/test_meta_gradients_of_algorithms.py"],
