@@ -126,8 +126,9 @@ def _export(model: Any, path: str | pathlib.Path, policy: Any, suffix: str, writ
     except _Disagreement:
         raise
     except Exception as error:  # a user's network, and two exporters, raise errors of many kinds
-        line = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ValueError(f"`policy` cannot be traced for an export to {suffix}: {line}") from error
+        cause = error.__cause__ if isinstance(error.__cause__, th.jit.TracerWarning) else error
+        line = (str(cause).strip() or type(cause).__name__).splitlines()[0].split(". ")[0].rstrip(".")
+        raise ValueError(f"`policy` cannot be traced for an export to {suffix}: {line}.") from error
     with replace_when_complete(path) as file:
         file.write(content)
 

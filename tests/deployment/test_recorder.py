@@ -1,6 +1,7 @@
 """Episodes recorded without tasks, and their files."""
 
 import pickle
+import zipfile
 
 import gymnasium as gym
 import numpy as np
@@ -142,6 +143,20 @@ def arrays(**changes):
     return {name: value for name, value in {**usual, **changes}.items() if value is not None}
 
 
+def zipped(path, **contents):
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in contents.items():
+            archive.writestr(name, content)
+
+
+def damaged(path):
+    np.savez_compressed(path, **arrays())
+    content = bytearray(path.read_bytes())
+    start = 30 + content[26] + content[28]  # after the header, the name and the extra field of the first array
+    content[start] = 255  # no kind of block
+    path.write_bytes(content)
+
+
 WRONG_FILES = {
     "no zip": lambda path: path.write_bytes(b"episodes"),
     "empty": lambda path: path.write_bytes(b""),
@@ -156,7 +171,10 @@ WRONG_FILES = {
     "lengths below one": lambda path: np.savez(path, **arrays(lengths=np.array([2, 0]))),
     "negative lengths": lambda path: np.savez(path, **arrays(lengths=np.array([3, -1]))),
     "lengths of floats": lambda path: np.savez(path, **arrays(lengths=np.array([2.0]))),
+    "lengths that overflow": lambda path: np.savez(path, **arrays(lengths=np.array([2**63, 2**63 + 2], np.uint64))),
     "a number": lambda path: np.savez(path, **arrays(rewards=np.array(1.0))),
+    "text": lambda path: zipped(path, lengths=b"2", observations=b"0", actions=b"0", rewards=b"0"),
+    "damaged in the middle": damaged,
 }
 
 

@@ -88,7 +88,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--timesteps",
         nargs="+",
-        type=lambda text: int(float(text)),
+        type=_steps,
         default=[2_000_000],
         help="environment steps of training, of all phases together; every run is measured at each number (2e6)",
     )
@@ -98,7 +98,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--test-seed", type=int, default=0, help="seed of the test tasks (0)")
     made.add_argument(
         "--eval-every",
-        type=lambda text: int(float(text)),
+        type=_steps,
         metavar="STEPS",
         help="environment steps between two points of the learning curves on unseen tasks, 0 for none (a tenth of the steps)",
     )
@@ -144,6 +144,13 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--folder", default="logs/compare", help="folder of the comparison (logs/compare)")
     made.add_argument("--verbose", type=int, default=1, help="2 also shows the tracebacks of errors (1)")
     return made
+
+
+def _steps(text: str) -> int:
+    try:
+        return int(float(text))
+    except (ValueError, OverflowError):
+        raise argparse.ArgumentTypeError(f"must be a number of steps such as 2e6, got {text!r}.") from None
 
 
 def _compare(options: argparse.Namespace) -> None:

@@ -37,8 +37,10 @@ class Results:
         Return the mean returns of the runs of a method.
 
         :param method: The method
-        :return: The means over tasks, shape (n_runs, n_steps + 1)
+        :return: The means over tasks, shape (n_runs, n_steps + 1), or (0, 1) without a run
         """
+        if not self.reports[method]:
+            return np.empty((0, 1))
         return np.array([report.mean_returns for report in self.reports[method].values()])
 
     def differences(self, one: str, other: str, k: int) -> np.ndarray:

@@ -78,7 +78,7 @@ class Run:
     def failure(self) -> str | None:
         """The error that ended the run, such as parameters that are not finite; None without one."""
         file = self.folder / _FAILURE
-        return json.loads(file.read_text(encoding="utf-8"))["error"] if file.exists() else None
+        return str(_read_object(file).get("error", "an unknown error")) if file.exists() else None
 
     def check(self) -> None:
         """
@@ -91,12 +91,10 @@ class Run:
             if self.folder.is_dir() and any(self.folder.glob("*adaptation*.csv")):
                 raise ValueError(f"`--folder` must hold runs of this command, but {self.folder} has no {_SETTINGS}.")
             return
-        try:
-            old = json.loads(file.read_text(encoding="utf-8"))
-            names = [*old, *self.conditions]
-        except (ValueError, TypeError) as error:
-            raise ValueError(f"`--folder` must hold runs of this command, but {file} is not JSON.") from error
-        others = [name for name in dict.fromkeys(names) if old.get(name, _MISSING) != self.conditions.get(name)]
+        old = _read_object(file)
+        others = [
+            name for name in dict.fromkeys([*old, *self.conditions]) if old.get(name, _MISSING) != self.conditions.get(name)
+        ]
         others = [name for name in others if name in old or self.conditions[name] != self._defaults.get(name, _MISSING)]
         if others:
             differing = ", ".join(f"{name}={old.get(name)!r} in place of {self.conditions.get(name)!r}" for name in others[:3])
@@ -127,8 +125,9 @@ class Run:
             if not self.is_finished:
                 self._write(_SETTINGS, json.dumps(self.conditions, indent=1))
                 model = self._model(n_threads)
+                keeper = Keeper(self, model)  # damaged files are no failure of the method
                 try:
-                    self._train(model, n_threads)
+                    self._train(model, keeper, n_threads)
                 except ValueError as error:  # of numbers that overflow; settings were checked before
                     self._write(_FAILURE, json.dumps({"error": " ".join(str(error).split())}))
         return True
@@ -139,8 +138,7 @@ class Run:
             return self.method.load(checkpoint, env, self.seed, n_threads)
         return self.method.make(env, self.seed, n_threads)
 
-    def _train(self, model: Any, n_threads: int) -> None:
-        keeper = Keeper(self, model)
+    def _train(self, model: Any, keeper: Keeper, n_threads: int) -> None:
         model.set_logger(Logger(None, [keeper.rows]))
         for timesteps in self.protocol.timesteps:
             model.learn(max(timesteps - model.num_timesteps, 0), keeper, reset_num_timesteps=False)
@@ -170,6 +168,20 @@ class Run:
             file.write(text.encode())
 
 
+def _read_object(file: pathlib.Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        content = None
+    if not isinstance(content, dict):
+        raise ValueError(f"`--folder` must hold runs of this command, but {file} is not JSON of it.")
+    return content
+
+
+def _damaged(file: pathlib.Path) -> str:
+    return f"`--folder` must hold whole runs, but {file} is damaged: delete {file.parent} to repeat its run."
+
+
 class Rows(KVWriter):
     """
     The rows of ``progress.csv``, kept in memory and written with each checkpoint.
@@ -182,8 +194,11 @@ class Rows(KVWriter):
         self.path = path
         self.rows: list[dict[str, Any]] = []
         if path.exists() and timesteps:
-            with open(path, newline="", encoding="utf-8") as file:
-                self.rows = [dict(row) for row in csv.DictReader(file) if float(row[STEPS]) <= timesteps]
+            try:
+                with open(path, newline="", encoding="utf-8") as file:
+                    self.rows = [dict(row) for row in csv.DictReader(file) if float(row[STEPS]) <= timesteps]
+            except (ValueError, KeyError, TypeError, csv.Error) as error:
+                raise ValueError(_damaged(path)) from error
 
     def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
         """
@@ -230,8 +245,11 @@ class Keeper(BaseCallback):
         self._tasks = run.protocol.validation_tasks() if run.protocol.eval_every else []
         file = run.folder / "evaluations.npz"
         if file.exists() and timesteps:
-            steps, results = read_arrays(file, ("timesteps", "results"))
-            self._points = [(int(at), result) for at, result in zip(steps, results, strict=True) if at <= timesteps]
+            try:
+                steps, results = read_arrays(file, ("timesteps", "results"))
+                self._points = [(int(at), result) for at, result in zip(steps, results, strict=True) if at <= timesteps]
+            except (ValueError, TypeError) as error:
+                raise ValueError(_damaged(file)) from error
 
     def _on_step(self) -> bool:
         return True

@@ -35,6 +35,7 @@ SMALL = ["--set", "meta_batch_size=2", "n_episodes=2"]
         ("--in-training 9-3", "`--in-training` must be a first and a last iteration such as 51-100, got '9-3'."),
         ("--timesteps 1 2 --set learning_rate=lin_1e-3", "`--timesteps` must be one number with a setting that decays"),
         ("--set learning_rate=lin_x", "`learning_rate` must be a finite number of at least 0, or a function, got 'lin_x'."),
+        ("--timesteps 0", "`--timesteps` must be a positive integer, got 0."),
         ("--n-tasks 0", "`--n-tasks` must be a positive integer, got 0."),
         ("--eval-steps 2", "`--eval-steps` must lie between 1 and `--n-steps`, 1, got 2."),
         ("--best", "`--best` chooses among the points of a learning curve, so `--eval-every` must not be 0."),
@@ -59,8 +60,9 @@ def test_runs_of_other_settings_are_not_mixed(tmp_path: Path, capsys: pytest.Cap
     model = (tmp_path / "maml-0" / "checkpoint.zip").read_bytes()
     error = error_of(command, [*options, "--set", "gamma=0.9", "--horizon", "6"], capsys)
     assert "maml-0 was trained with horizon=5 in place of 6" in error and "maml.gamma=0.99 in place of 0.9" in error
-    (tmp_path / "maml-0" / "settings.json").write_text("{")
-    assert "settings.json is not JSON" in error_of(command, options, capsys)
+    for text in ("{", "[1]", "3"):
+        (tmp_path / "maml-0" / "settings.json").write_text(text)
+        assert "settings.json is not JSON" in error_of(command, options, capsys)
     (tmp_path / "maml-0" / "settings.json").unlink()
     assert "`--folder` must hold runs of this command" in error_of(command, options, capsys)
     assert (tmp_path / "maml-0" / "checkpoint.zip").read_bytes() == model
@@ -73,3 +75,42 @@ def test_files_that_are_no_protocol(text: str, tmp_path: Path, capsys: pytest.Ca
     error = error_of(command, ["--protocol", str(file), "--folder", str(tmp_path / "new")], capsys)
     assert "`--protocol` must be a protocol.yml of this command" in error
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("text", ["inf", "nan", "many"])
+def test_numbers_of_steps_that_are_none(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for option in ("--timesteps", "--eval-every"):
+        with pytest.raises(SystemExit):
+            command.main([option, text])
+        assert f"must be a number of steps such as 2e6, got {text!r}." in capsys.readouterr().err
+
+
+def test_damaged_files_are_no_failures_of_the_method(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "maml-0"
+    options = [*SHORT, *SMALL, "--method", "maml", "--folder", str(tmp_path), "--eval-every", "10", "--eval-tasks", "2"]
+    assert command.main([*options, "--timesteps", "1"]) == 0
+    longer = [*options, "--timesteps", "100"]
+    for name, text in {
+        "progress.csv": "time/total_timesteps\nmany\n",
+        "evaluations.npz": "PK",
+        "checkpoint.zip": "PK",
+        "failure.json": "[]",
+    }.items():
+        content = (run / name).read_bytes() if (run / name).exists() else None
+        (run / name).write_text(text)
+        assert name in error_of(command, longer, capsys)
+        if content is None:
+            (run / name).unlink()
+        else:
+            assert not (run / "failure.json").exists()
+            (run / name).write_bytes(content)
+    assert command.main(longer) == 0
+
+
+def test_methods_without_a_finished_run_stand_in_the_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "maml-0").mkdir()
+    (tmp_path / "maml-0" / "failure.json").write_text('{"error": "overflow"}')
+    for methods in (["standing", "maml"], ["maml", "--report-only"]):
+        assert command.main([*SHORT, *SMALL, "--timesteps", "1", "--folder", str(tmp_path), "--method", *methods]) == 0
+        assert "1 of 1 runs failed" in capsys.readouterr().out
+        assert "maml,0,1" in (tmp_path / "table_1.csv").read_text()
