@@ -85,7 +85,9 @@ def load_trained(
     :return: The model, without an environment; :meth:`~sb3_sgmrl.common.base_class.MetaModel.set_env` gives it one
     :raises ValueError: When the folder has no agent of this family and algorithm
     """
-    if algo not in ALGORITHMS:
+    if not isinstance(env, str):
+        raise ValueError(f"`env` must be the id of a task family, such as 'HalfCheetahDir-v0', got {env!r}.")
+    if not isinstance(algo, str) or algo not in ALGORITHMS:
         raise ValueError(f"`algo` must be one of {', '.join(ALGORITHMS)}, got {algo!r}.")
     file = pathlib.Path(folder) / algo / f"{env}_1" / f"{env}.zip"
     if not file.is_file():

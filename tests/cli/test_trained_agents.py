@@ -54,3 +54,9 @@ def test_an_agent_of_another_algorithm_is_refused(folder):
     shutil.move(folder / "sgmrl", folder / "maml")
     with pytest.raises(ValueError, match="holds a model of SGMRL, not of MAML"):
         load_trained("Navigation2D-v0", "maml", folder)
+
+
+@pytest.mark.parametrize(("arguments", "name"), [((5,), "env"), ((None,), "env"), (("Navigation2D-v0", ["sgmrl"]), "algo")])
+def test_names_of_other_types_are_refused(arguments, name):
+    with pytest.raises(ValueError, match=f"`{name}` must be"):
+        load_trained(*arguments)
