@@ -351,6 +351,8 @@ def evaluate_adaptation(
     if tasks is not None:
         check_task_list(tasks)
         n_tasks = len(tasks)
+    if not isinstance(ranks, Ranks):
+        raise ValueError(f"`ranks` must be the result of `sb3_sgmrl.distributed.start()`, got {shown(ranks)}.")
     if isinstance(model, AdaptsByItself):
         with model.workers(env, n_tasks, n_episodes) as vec_env:
             tasks = draw_test_tasks(vec_env, n_tasks, seed) if tasks is None else tasks

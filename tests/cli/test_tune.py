@@ -84,10 +84,10 @@ def test_tune_writes_what_train_takes(capsys: pytest.CaptureFixture[str]) -> Non
     assert len(study.trials) == 3
     # the first trial has the settings of the file
     first = tuning.convert_params(study.trials[0].params)
-    assert first["inner_lr"] == 0.1 and first["learning_rate"] == 0.001 and first["policy_kwargs"]["net_arch"] == [100, 100]
+    assert first["inner_lr"] == 0.2 and first["learning_rate"] == 0.003 and first["policy_kwargs"]["net_arch"] == [100, 100]
     best = tuning.convert_params(study.best_trial.params)
     env_id, entry = next(iter(yaml.safe_load(Path(f"{STUDY}.yml").read_text()).items()))
-    assert env_id == "Navigation2D-v0" and entry["n_timesteps"] == 8_000_000 and entry["n_episodes"] == 3
+    assert env_id == "Navigation2D-v0" and entry["n_timesteps"] == 4_000_000 and entry["n_episodes"] == 3
     for name in ("inner_lr", "gamma", "score_gae_lambda"):
         assert entry[name] == pytest.approx(best[name], rel=1e-5)
     assert run_train("--conf-file", f"{STUDY}.yml", "--eval-freq", "-1") == 0
@@ -113,7 +113,7 @@ def test_settings_outside_of_the_search_are_tried_as_they_are(
     ]
     assert run_tune(n_trials=1, params=outside) == 0
     (model,) = played
-    assert model.meta_batch_size == 2 and model.max_grad_norm is None and model.gamma == 1 and model.inner_lr == 0.1
+    assert model.meta_batch_size == 2 and model.max_grad_norm is None and model.gamma == 1 and model.inner_lr == 0.2
     assert model.lr_schedule(0.5) == 0.001
     assert model.policy_kwargs == {"net_arch": [8], "log_std_init": -3}
     assert "including values outside the search space: learning_rate=lin_0.002, meta_batch_size=2" in capsys.readouterr().out
@@ -135,7 +135,7 @@ def test_settings_are_tried_after_an_interrupt_of_their_trial(
         assert run_tune() == 130
     assert run_tune("--storage", f"{STUDY}.log", n_trials=1) == 0
     trials = optuna.load_study(storage=_journal(), study_name="Navigation2D-v0").trials
-    assert len(trials) == 2 and trials[1].params["inner_lr"] == 0.1
+    assert len(trials) == 2 and trials[1].params["inner_lr"] == 0.2
 
 
 def test_a_study_goes_on_and_nothing_is_replaced(capsys: pytest.CaptureFixture[str]) -> None:
@@ -178,7 +178,7 @@ def test_interrupted_search_keeps_the_best(monkeypatch: pytest.MonkeyPatch, caps
     assert len(calls) == 2
     error = capsys.readouterr().err
     assert f"best settings so far are in {STUDY}.yml" in error and f"--storage {STUDY}.log" in error
-    assert yaml.safe_load(Path(f"{STUDY}.yml").read_text())["Navigation2D-v0"]["inner_lr"] == 0.1
+    assert yaml.safe_load(Path(f"{STUDY}.yml").read_text())["Navigation2D-v0"]["inner_lr"] == 0.2
 
 
 @pytest.mark.parametrize("bar", [[], ["--progress"]])

@@ -40,12 +40,15 @@ def saved_hyperparameters(path: str, algorithm: type[MetaOnPolicyAlgorithm], tru
     policies = {policy: alias for alias, policy in algorithm.policy_aliases.items()}
     settings = {name: data[name] for name in sorted(argument_names(algorithm, "learning", "log")) if name in data}
     settings["policy"] = policies.get(data["policy_class"], data["policy_class"].__name__)
-    rate = settings.pop("learning_rate")
-    if isinstance(rate, ConstantSchedule):
-        rate = rate.val
-    elif isinstance(rate, LinearToZero):
-        rate = f"lin_{rate.initial_value}"
-    return settings if callable(rate) else {**settings, "learning_rate": rate}
+    as_written = {name: _as_written(settings.pop(name)) for name in ("learning_rate", "clip_range") if name in settings}
+    return {**settings, **{name: value for name, value in as_written.items() if not callable(value)}}
+
+
+def _as_written(schedule: Any) -> Any:
+    """Return a schedule as RL Zoo's files have it; other functions stay as they are."""
+    if isinstance(schedule, ConstantSchedule):
+        return schedule.val
+    return f"lin_{schedule.initial_value}" if isinstance(schedule, LinearToZero) else schedule
 
 
 def check_changes(given: Mapping[str, Any]) -> None:

@@ -159,14 +159,14 @@ def test_continue_from_a_checkpoint_with_normalized_observations() -> None:
     assert run_train("--save-freq", "100", "--eval-freq", "-1", params=["normalize:dict(norm_reward=False)"]) == 0
     run = Path("logs/sgmrl/Navigation2D-v0_1")
     first, *_ = sorted(run.glob("rl_model_*_steps.zip"))
-    assert run_train("-i", str(first), "--eval-freq", "-1", params=["inner_lr:0.2"]) == 0
+    assert run_train("-i", str(first), "--eval-freq", "-1", "-n", "2000", params=["inner_lr:0.3"]) == 0
     second = Path("logs/sgmrl/Navigation2D-v0_2")
     counts = []
     for folder in (run, second):
         with open(folder / "Navigation2D-v0" / "vecnormalize.pkl", "rb") as file:
             counts.append(pickle.load(file).obs_rms.count)
     assert counts[1] > counts[0] > 100
-    assert SGMRL.load(second / "Navigation2D-v0.zip").inner_lr == 0.2
+    assert SGMRL.load(second / "Navigation2D-v0.zip").inner_lr == 0.3
 
 
 @pytest.mark.parametrize("arguments", [[], ["--vec-env", "dummy"]])
@@ -335,3 +335,9 @@ def test_own_environment(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     assert enjoy.main(["--env", "Gravity-v0", "--adapt-steps", "1", "--task", "9.81"]) == 0
     assert _Window.shown == 2 * 20
     assert capsys.readouterr().out.count("Shown ") == 2
+
+
+def test_a_clip_range_that_decays_is_continued() -> None:
+    assert run_train("--eval-freq", "-1", params=["n_epochs:2", "clip_range:'lin_0.4'"]) == 0
+    assert run_train("--eval-freq", "-1", "-i", "logs/sgmrl/Navigation2D-v0_1/Navigation2D-v0.zip") == 0
+    assert SGMRL.load("logs/sgmrl/Navigation2D-v0_2/Navigation2D-v0.zip").clip_range(0.5) == 0.2
