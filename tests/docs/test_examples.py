@@ -17,6 +17,7 @@ def returns_after(inner_steps, table):
     return [float(row[1]) for row in rows if row[0] == str(inner_steps)]
 
 
+@pytest.mark.slow
 def test_quickstart_learns(tmp_path):
     output = run_example(tmp_path, "quickstart.py")
     untrained, trained = returns_after(2, output)
@@ -36,7 +37,7 @@ NEEDS = {
 
 
 # the others differ in one line each
-QUICK = ("tasks/attribute.py", "tasks/reset_options.py", "tasks/image.py")
+QUICK = ("tasks/attribute.py",)
 
 
 @pytest.mark.parametrize("name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in OWN_TASKS])
@@ -66,6 +67,7 @@ def test_every_example_that_needs_a_package_is_there():
     assert NEEDS.keys() <= set(OWN_TASKS)
 
 
+@pytest.mark.slow
 def test_exact_gradient(tmp_path):
     lines = run_example(tmp_path, "exact_gradient.py", "--horizon", "1", "--seed", "4").splitlines()
     errors = {line[:37].strip(): [float(error) for error in line[37:].split()] for line in lines[1:-1]}
@@ -76,6 +78,7 @@ def test_exact_gradient(tmp_path):
     assert min(errors["MAML (pathwise, no score term)"]) > 0.1
 
 
+@pytest.mark.slow
 def test_bandits(tmp_path):
     output = run_example(tmp_path, "bandits.py", "--timesteps", "1", "--n-tasks", "50", "--pulls", "40")
     regrets = {row[:18].strip(): float(row[18:].split()[0]) for row in output.splitlines()[1:]}
@@ -85,6 +88,7 @@ def test_bandits(tmp_path):
     assert regrets["random"] == pytest.approx(40 / 3, rel=0.2)
 
 
+@pytest.mark.slow
 def test_benchmark_speed(tmp_path):
     output = run_example(
         tmp_path, "benchmark_speed.py", "--families", "Navigation2D-v0", "--repeats", "1", "--tables", "algorithms", "vec-env"
@@ -136,6 +140,7 @@ def test_gradient_quality(tmp_path):
     assert "policy maml-0: 3 meta-batches of 2 tasks, reference maml from 3" in output
 
 
+@pytest.mark.slow
 def test_gradient_quality_of_a_weight_and_a_horizon(tmp_path):
     small = ["--train", "1", "--batches", "3", "--threads", "1", "--set", "meta_batch_size=2", "n_episodes=4"]
     options = ["--estimators", "maml", "sgmrl", "--reference", "maml", "--score-coef", "0", "--horizon", "10"]

@@ -84,7 +84,7 @@ def test_forms_that_use_other_tasks_have_no_bias(policy, baseline, rule, n_inner
     assert relative_error(estimate, exact) < 1e-10
 
 
-@pytest.mark.parametrize("n_inner_steps", [1, 2])
+@pytest.mark.parametrize("n_inner_steps", [1, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("rule", RULES)
 def test_counterfactuals_of_a_single_task_have_no_bias(policy, rule, n_inner_steps):
     """Also those of earlier inner steps, which are weighted by later inner batches; there is nothing to fall back by."""
@@ -98,7 +98,9 @@ def test_counterfactuals_of_a_single_task_have_no_bias(policy, rule, n_inner_ste
 
 
 # at horizon 1 the practical rule does not move after a single episode, whose advantage is zero: one inner step is enough
-@pytest.mark.parametrize(("rule", "n_inner_steps"), [("paper", 1), ("paper", 2), ("practical", 1)])
+@pytest.mark.parametrize(
+    ("rule", "n_inner_steps"), [("paper", 1), pytest.param("paper", 2, marks=pytest.mark.slow), ("practical", 1)]
+)
 @pytest.mark.parametrize(("minimum", "active"), [(0.0, 0.0), (0.9, 0.5), (2.0, 1.0)], ids=["never", "sometimes", "always"])
 def test_counterfactuals_that_may_fall_back_have_no_bias(policy, rule, n_inner_steps, minimum, active):
     horizons = (2, 1) if n_inner_steps == 1 else (1, 1)

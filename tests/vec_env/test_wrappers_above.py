@@ -66,7 +66,7 @@ def strict(wrapper=Strict):
     return wrapper(TaskDistEnv(TimeLimit(Telling(end=0.2), HORIZON)))
 
 
-@pytest.mark.parametrize("n_workers", [1, 5, 20])
+@pytest.mark.parametrize("n_workers", [1, 5, pytest.param(20, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("in_processes", [False, True])
 def test_wrappers_see_whole_episodes_and_nothing_else(n_workers, in_processes):
     """With fewer and with more workers than episodes, in several calls of learn, and when adaptation is evaluated."""
