@@ -88,6 +88,8 @@ def _check_types(model: BaseAlgorithm, settings: Mapping[str, Any], given: set[s
             raise BadFileError(f"holds {type(saved).__name__} in `{name}`, which must be {type(new).__name__}")
         if isinstance(saved, float) and not math.isfinite(saved):
             raise BadFileError(f"holds {saved} in `{name}`")
+    if settings.get("action_noise") is not None:
+        raise BadFileError("holds something in `action_noise`, which no model of this package has")
     if settings.get("use_sde"):
         raise BadFileError("holds true in `use_sde`, which no model of this package has")
 

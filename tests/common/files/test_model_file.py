@@ -266,3 +266,12 @@ def test_a_new_vec_normalize_gets_the_statistics_and_another_is_refused(normalis
     assert (env.obs_rms.mean != before).any()
     with pytest.raises(ValueError, match=r"VecNormalize with clip_obs=3.0, and the model was trained with 10.0"):
         loaded(content, env=VecNormalize(point_vec(2), clip_obs=3.0))
+
+
+@pytest.mark.parametrize(("name", "value"), [("action_noise", {}), ("action_noise", 0.5), ("use_sde", True)])
+def test_attributes_that_no_model_has_are_refused(tmp_path, name, value):
+    model = tiny(SGMRL, point_vec(2))
+    setattr(model, name, value)
+    model.save(tmp_path / "model")
+    with pytest.raises(ValueError, match=f"in `{name}`, which no model of this package has"):
+        SGMRL.load(tmp_path / "model")
