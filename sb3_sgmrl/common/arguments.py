@@ -109,29 +109,30 @@ def fraction(name: str, value: Any) -> None:
         raise ValueError(f"`{name}` must lie in [0, 1], got {shown(value)}.")
 
 
-def scheduled(check: Check) -> Check:
+def scheduled(check: Check, at_beginning: Check | None = None) -> Check:
     """
     Make a check that also accepts a function of the remaining progress.
 
     :param check: The check of a value
-    :return: The same check, which accepts a function whose value at the beginning passes
+    :param at_beginning: The check of a function's value at the beginning; the same as of a value when None
+    :return: The check of a value or a function
     """
 
     def check_value(name: str, value: Any) -> None:
         if not callable(value):
             return check(name, value)
         try:
-            at_beginning = value(1.0)
+            first = value(1.0)
         except Exception as error:
             raise ValueError(
                 f"`{name}` must be a number, or a function of the remaining progress, got {shown(value)}: {error}."
             ) from error
-        check(f"{name}(1.0)", at_beginning)
+        (at_beginning or check)(f"{name}(1.0)", first)
 
     return check_value
 
 
-def _learning_rate(name: str, value: Any) -> None:
+def _not_negative(name: str, value: Any) -> None:
     if not (is_number(value) and math.isfinite(value) and value >= 0):
         raise ValueError(f"`{name}` must be a finite number of at least 0, or a function, got {shown(value)}.")
 
@@ -160,9 +161,7 @@ def _max_norm(name: str, value: Any) -> None:
 
 
 def _clip_range(name: str, value: Any) -> None:
-    # RL Zoo's enjoy loads models with a function that is zero, as it trains nothing
-    is_zero_of_function = name.endswith(")") and value == 0
-    if not (is_zero_of_function or is_positive_and_finite(value)):
+    if not is_positive_and_finite(value):
         raise ValueError(f"`{name}` must be positive and finite, or a function, got {shown(value)}.")
 
 
@@ -188,7 +187,7 @@ ARGUMENTS: dict[str, Argument] = {
         "The :class:`~sb3_sgmrl.TaskDistEnv`, a VecEnv of them, or the id of a registered task family", kind="model"
     ),
     "learning_rate": Argument(
-        "The step size of the meta-optimiser: a number or a function of the remaining progress", scheduled(_learning_rate)
+        "The step size of the meta-optimiser: a number or a function of the remaining progress", scheduled(_not_negative)
     ),
     "meta_batch_size": Argument("The number of tasks per meta-iteration", positive),
     "n_episodes": Argument("The number of episodes per task in each adaptation phase", positive),
@@ -245,7 +244,8 @@ ARGUMENTS: dict[str, Argument] = {
     ),
     "clip_range": Argument(
         "The clip range ε of likelihood ratios, with ``n_epochs`` above 1: a number or a function of the remaining progress",
-        scheduled(_clip_range),
+        # RL Zoo's enjoy loads models with functions that are zero, as it trains nothing
+        scheduled(_clip_range, _not_negative),
     ),
     "target_kl": Argument(
         "The KL divergence of the adapted policies at which the epochs end early, as in SB3's PPO; None sets no limit",
