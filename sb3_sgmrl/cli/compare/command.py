@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import pathlib
 from collections.abc import Iterator, Sequence
@@ -18,7 +19,7 @@ from sb3_sgmrl.cli.compare.results import Results, Terms, read_results, write_re
 from sb3_sgmrl.cli.compare.runs import Run
 from sb3_sgmrl.cli.compare.tables import csv_table, latex_table, text_table
 from sb3_sgmrl.cli.compare.tuning import trials_of, tuned
-from sb3_sgmrl.cli.compare.windows import check_window, window_lines
+from sb3_sgmrl.cli.compare.windows import check_window, target_lines, window_lines
 from sb3_sgmrl.common.evaluation import AdaptationReport, tasks_of_a_file
 from sb3_sgmrl.util.files import replace_when_complete
 from sb3_sgmrl.util.processes import process_pool
@@ -27,7 +28,7 @@ from sb3_sgmrl.util.validation import check_positive
 # the reports by method and seed
 Reports = dict[str, dict[int, AdaptationReport]]
 # options that change no number
-_OF_A_CALL = ("folder", "results", "in_training", "parallel", "report_only", "no_plots", "verbose")
+_OF_A_CALL = ("folder", "results", "in_training", "target", "parallel", "report_only", "no_plots", "verbose")
 _DESCRIPTION = """\
 Train methods with the same seeds, environment steps and test tasks, and compare their returns after adaptation.
 
@@ -138,6 +139,9 @@ def parser() -> argparse.ArgumentParser:
         metavar="FIRST-LAST",
         help="also compare returns in these iterations of training",
     )
+    made.add_argument(
+        "--target", type=_return, metavar="RETURN", help="also print the environment steps until this return in training"
+    )
     made.add_argument("--no-plots", action="store_true", help="write tables alone")
     made.add_argument("--parallel", type=int, default=1, help="number of runs side by side; they share the processors (1)")
     made.add_argument("--report-only", action="store_true", help="train nothing, and report the finished runs")
@@ -151,6 +155,16 @@ def _steps(text: str) -> int:
         return int(float(text))
     except (ValueError, OverflowError):
         raise argparse.ArgumentTypeError(f"must be a number of steps such as 2e6, got {text!r}.") from None
+
+
+def _return(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"must be a return such as -15, got {text!r}.")
+    return value
 
 
 def _compare(options: argparse.Namespace) -> None:
@@ -174,7 +188,11 @@ def _compare(options: argparse.Namespace) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         protocol.write(folder / "protocol.yml")
         _train(runs, options.parallel)
-    report(protocol, runs, folder, others, windows, not options.no_plots)
+    report(protocol, runs, folder, others, not options.no_plots)
+    for window in windows:
+        print("\n" + "\n".join(window_lines(runs, window)), flush=True)
+    if options.target is not None:
+        print("\n" + "\n".join(target_lines(runs, options.target)), flush=True)
 
 
 def _tuned(protocol: Protocol, options: argparse.Namespace, folder: pathlib.Path) -> Protocol:
@@ -288,7 +306,6 @@ def report(
     runs: Sequence[Run],
     folder: pathlib.Path,
     others: Reports,
-    windows: Sequence[tuple[int, int]] = (),
     plots: bool = True,
 ) -> None:
     """
@@ -298,7 +315,6 @@ def report(
     :param runs: The runs
     :param folder: The folder of the comparison
     :param others: The results of other programs, by method and seed
-    :param windows: The windows of meta-iterations whose returns in training are compared
     :param plots: Whether to draw pictures
     """
     terms = terms_of(protocol)
@@ -311,8 +327,6 @@ def report(
                 with replace_when_complete(folder / f"{'best_' * best}table_{timesteps}{suffix}") as file:
                     file.write(text.encode())
             write_results(folder / f"{'best_' * best}results_{timesteps}.csv", terms, timesteps, own)
-    for window in windows:
-        print("\n" + "\n".join(window_lines(runs, window)), flush=True)
     if plots:
         draw(protocol, runs, results, folder)
 
