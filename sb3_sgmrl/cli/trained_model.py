@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import ast
+import itertools
 import json
 import os
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -346,6 +347,7 @@ def play_episode(
     seed: int,
     deterministic: bool = False,
     on_step: Callable[[], object] = lambda: None,
+    shown: Container[int] | None = None,
 ) -> tuple[float, list[np.ndarray | None]]:
     """
     Play one episode and collect its pictures.
@@ -356,15 +358,18 @@ def play_episode(
     :param seed: The seed of the environment
     :param deterministic: Whether to play the mean action instead of sampled actions
     :param on_step: Called before each step
+    :param shown: The steps to draw; all when None
     :return: The return, and one picture per step if the worker renders pictures
     """
     draws = env.render_mode == "rgb_array"
     ask(env, "set_task", task)
     env.seed(seed)
     observation, dones, frames = env.reset(), np.zeros(1, dtype=bool), []
-    while not dones[0]:
+    for step in itertools.count():
+        if dones[0]:
+            break
         on_step()
-        if draws:
+        if draws and (shown is None or step in shown):
             frames.append(env.get_images()[0])
         action, _ = policy.predict(observation, deterministic=deterministic)  # type: ignore[arg-type]
         observation, _, dones, infos = env.step(action)

@@ -118,7 +118,7 @@ def frame_counter(text: str) -> Iterator[Callable[[], object]]:
 
 
 def side_by_side(
-    clips: Sequence[Sequence[np.ndarray]], captions: Sequence[str], n_columns: int = _COLUMNS
+    clips: Sequence[Sequence[np.ndarray]], captions: Sequence[str], n_columns: int = _COLUMNS, min_size: int = _MIN_SIZE
 ) -> list[np.ndarray]:
     """
     Arrange episodes side by side.
@@ -127,9 +127,10 @@ def side_by_side(
         picture
     :param captions: The text above each episode
     :param n_columns: The number of episodes in a row
+    :param min_size: The size in pixels to which smaller pictures are enlarged
     :return: The pictures of all episodes, with even height and width
     """
-    scale = max(1, math.ceil(_MIN_SIZE / max(clips[0][0].shape[:2])))
+    scale = max(1, math.ceil(min_size / max(clips[0][0].shape[:2])))
     headers = [_caption(text, clip[0].shape[1] * scale) for text, clip in zip(captions, clips, strict=True)]
     blank = np.full_like(np.concatenate([headers[0], _enlarged(clips[0][0], scale)]), 255)
     frames = []
