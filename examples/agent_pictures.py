@@ -11,6 +11,7 @@ import argparse
 import json
 import pathlib
 import sys
+from io import BytesIO
 from itertools import combinations
 
 import numpy as np
@@ -30,8 +31,10 @@ PAGE, IMAGES = "docs/how_to/trained_agents.md", "docs/images/agents"
 BEGIN, END = "<!-- agents: written by examples/agent_pictures.py -->\n", "<!-- end of agents -->\n"
 # inner steps of the table; every card has them
 N_STEPS = 3
-# size of a panel of a moving picture in pixels, and the colours of all
-WIDTH, HEIGHT, COLOURS = 208, 140, 16
+# size of a panel of a moving picture in pixels
+WIDTH, HEIGHT = 208, 132
+# numbers of colours, of which the first that leaves the file small is taken
+COLOURS, MAX_BYTES = (16, 12, 8), 400 * 1024
 # seconds between two frames, at least two steps
 SECONDS = 0.05
 # robots are shown at two of this number of tasks, the ones farthest apart
@@ -126,13 +129,18 @@ def name_of(task, number):
 
 def write_gif(path, frames, milliseconds, comment):
     images = [Image.fromarray(frame) for frame in frames]
-    # the method that keeps rare colours, such as the robot's
-    palette = images[len(images) // 2].quantize(COLOURS, Image.Quantize.MAXCOVERAGE)
-    first, *others = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
     # viewers slow down pictures of less than 20 milliseconds
     options = {"duration": max(20, milliseconds), "loop": 0, "optimize": True, "comment": comment.encode()}
+    for n_colours in COLOURS:
+        # the method that keeps rare colours, such as the robot's
+        palette = images[len(images) // 2].quantize(n_colours, Image.Quantize.MAXCOVERAGE)
+        first, *others = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
+        content = BytesIO()
+        first.save(content, "GIF", save_all=True, append_images=others, **options)
+        if content.tell() <= MAX_BYTES:
+            break
     with replace_when_complete(path) as file:
-        first.save(file, "GIF", save_all=True, append_images=others, **options)
+        file.write(content.getvalue())
     return path
 
 
@@ -169,8 +177,6 @@ def plot_pulls(trained, tasks, n_steps, seed):
 
 
 def write_png(path, figure, comment):
-    from io import BytesIO
-
     file, info = BytesIO(), PngInfo()
     figure.savefig(file, format="png", dpi=100)
     info.add_text("comment", comment)
@@ -184,19 +190,20 @@ def write_png(path, figure, comment):
 
 
 def tables(folder, images):
-    """Write the tables of a folder of agents; ``images`` is their folder as the page sees it."""
-    head = ["agent", "before", *(f"{k} step{'s' * (k > 1)}" for k in range(1, N_STEPS + 1)), "million steps"]
-    returns, pictures = [row(head), row(["---"] * len(head))], []
+    """Write the table of a folder of agents, and the picture and the command of each."""
+    head = ["agent", "algorithm", "before", *(f"{k} step{'s' * (k > 1)}" for k in range(1, N_STEPS + 1)), "million steps"]
+    table, sections = [row(head), row(["---"] * len(head))], []
     for algo, env in trained_agents(folder):
         means = results_of(folder, algo, env)["mean_returns"][: N_STEPS + 1]
-        steps = f"{load_trained(env, algo, folder).num_timesteps / 1e6:.3g}"
-        card = f"../../trained_agents/{algo}/{env}_1/README.md"
-        returns.append(row([f"[{env}]({card}), {algo}", *(f"{mean:.4g}" for mean in means), steps]))
+        steps = load_trained(env, algo, folder).num_timesteps / 1e6
+        returns = [f"{mean:.{1 if abs(mean) < 100 else 0}f}" for mean in means]
+        table.append(row([f"[{env}](#{env.lower()}-{algo})", algo, *returns, f"{steps:.3g}"]))
         command = (home(folder, algo, env) / env / "command.txt").read_text(encoding="utf-8").strip()
         picture = picture_of(images, algo, env)
-        shown = "" if picture is None else f"\n![{env} before and after adaptation](../images/agents/{picture.name})\n"
-        pictures.append(f"### {env}, {algo}\n{shown}\nTrained by `{command}`\n")
-    return "\n".join(["", *returns, "", *pictures])
+        shown = "" if picture is None else f"![{env} before and after adaptation](../images/agents/{picture.name})\n\n"
+        card = f"The card is `trained_agents/{algo}/{env}_1/README.md`."
+        sections.append(f"### {env}, {algo}\n\n{shown}Trained by `{command}`. {card}\n")
+    return "\n".join(["", *table, "", *sections, ""])
 
 
 def row(cells):

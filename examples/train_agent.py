@@ -79,7 +79,7 @@ def make(arguments):
         (agent / "README.md").write_text(re.sub(r"## Use\n.*?(?=## Training)", use, text, flags=re.DOTALL), encoding="utf-8")
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.move(agent, target)
-    print(f"Wrote {target}.")
+    print(f"Wrote {target}. Draw its picture and write its row of the table: python examples/agent_pictures.py")
 
 
 def main():

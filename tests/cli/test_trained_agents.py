@@ -3,9 +3,13 @@
 import hashlib
 import json
 import math
+import runpy
 import shutil
+import sys
 
 import pytest
+from paths import EXAMPLES, ROOT
+from run_examples import run_example
 
 from sb3_sgmrl import evaluate_adaptation, load_trained
 from sb3_sgmrl.algorithms import TRAINED_AGENTS, trained_agents
@@ -60,3 +64,35 @@ def test_an_agent_of_another_algorithm_is_refused(folder):
 def test_names_of_other_types_are_refused(arguments, name):
     with pytest.raises(ValueError, match=f"`{name}` must be"):
         load_trained(*arguments)
+
+
+# ---------------------------------------------------------------- pictures
+
+
+def test_the_page_of_the_agents_is_up_to_date():
+    """After a new agent, run examples/agent_pictures.py."""
+    example = runpy.run_path(str(EXAMPLES / "agent_pictures.py"))
+    page, images = ROOT / example["PAGE"], ROOT / example["IMAGES"]
+    text = page.read_text(encoding="utf-8")
+    assert example["with_tables"](text, TRAINED_AGENTS, images) == text
+    for algo, env in AGENTS:
+        picture = example["picture_of"](images, algo, env)
+        results = json.loads((TRAINED_AGENTS / algo / f"{env}_1" / "results.json").read_text())
+        assert example["model_in"](picture) == results["sha256"], env
+        assert picture.stat().st_size <= example["MAX_BYTES"]
+    assert len(list(images.iterdir())) == len(AGENTS)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_every_agent_is_drawn(tmp_path, monkeypatch):
+    if sys.platform == "linux":
+        monkeypatch.setenv("MUJOCO_GL", "egl")
+    shutil.copytree(ROOT / "docs" / "how_to", tmp_path / "docs" / "how_to")
+    written = [f"docs/images/agents/{algo}-{env}." for algo, env in AGENTS]
+    output = run_example(tmp_path, "agent_pictures.py", "--frames", "2")
+    assert [line[6 : line.index(".") + 1] for line in output.splitlines()] == [*written, "docs/how_to/trained_agents."]
+    page = (ROOT / "docs" / "how_to" / "trained_agents.md").read_text(encoding="utf-8")
+    assert (tmp_path / "docs" / "how_to" / "trained_agents.md").read_text(encoding="utf-8") == page
+    # pictures of the same models are kept
+    assert len(run_example(tmp_path, "agent_pictures.py").splitlines()) == 1
