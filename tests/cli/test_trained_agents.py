@@ -23,18 +23,38 @@ def folder(tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize(("algo", "env"), AGENTS)
-def test_an_agent_adapts_as_its_card_says(algo, env):
-    home = TRAINED_AGENTS / algo / f"{env}_1"
-    results = json.loads((home / "results.json").read_text())
-    assert hashlib.sha256((home / f"{env}.zip").read_bytes()).hexdigest() == results["sha256"]
-    assert "```bash\npython -m sb3_sgmrl.train " in (home / "README.md").read_text()
-    model = load_trained(env, algo)
-    n_tasks, k = 8, results["n_inner_steps"]
+def check_measured(algo, env, n_tasks):
+    """The return after adaptation to other tasks is that of the card."""
+    results = json.loads((TRAINED_AGENTS / algo / f"{env}_1" / "results.json").read_text())
+    model, k = load_trained(env, algo), results["n_inner_steps"]
     report = evaluate_adaptation(model, env, n_tasks, k, n_episodes=results["n_eval_episodes"], seed=3)
     # three standard deviations of the difference between two means over tasks
     tolerance = 3 * results["std_reward"] * math.sqrt(1 / n_tasks + 1 / results["n_tasks"])
     assert abs(report.mean_returns[k] - results["mean_reward"]) < tolerance
+
+
+@pytest.mark.parametrize(("algo", "env"), AGENTS)
+def test_an_agent_is_that_of_its_card(algo, env):
+    home = TRAINED_AGENTS / algo / f"{env}_1"
+    results = json.loads((home / "results.json").read_text())
+    assert hashlib.sha256((home / f"{env}.zip").read_bytes()).hexdigest() == results["sha256"]
+    assert "```bash\npython -m sb3_sgmrl.train " in (home / "README.md").read_text()
+    assert load_trained(env, algo).n_inner_steps == results["n_inner_steps"]
+
+
+# the others take seconds each
+QUICK = {"Navigation2D-v0", "BernoulliBandit-v0", "HalfCheetahDir-v0"}
+
+
+@pytest.mark.parametrize(("algo", "env"), [agent for agent in AGENTS if agent[1] in QUICK])
+def test_an_agent_adapts(algo, env):
+    check_measured(algo, env, n_tasks=3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("algo", "env"), AGENTS)
+def test_an_agent_adapts_as_its_card_says(algo, env):
+    check_measured(algo, env, n_tasks=20)
 
 
 def test_what_has_no_agent_is_named(folder):
