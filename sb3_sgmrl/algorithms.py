@@ -91,7 +91,7 @@ def load_trained(
         raise ValueError(f"`algo` must be one of {', '.join(ALGORITHMS)}, got {algo!r}.")
     file = pathlib.Path(folder) / algo / f"{env}_1" / f"{env}.zip"
     if not file.is_file():
-        raise ValueError(_why_missing(env, algo, pathlib.Path(folder)))
+        raise ValueError(why_missing(env, algo, folder))
     return ALGORITHMS[algo].cls.load(file, device=device)
 
 
@@ -106,18 +106,28 @@ def trained_agents(folder: str | pathlib.Path = TRAINED_AGENTS) -> list[tuple[st
     return sorted((file.parts[-3], file.stem) for file in files if file.parent.name == f"{file.stem}_1")
 
 
-def _why_missing(env: str, algo: str, folder: pathlib.Path) -> str:
+def why_missing(env: str, algo: str, folder: str | pathlib.Path, prefix: str = "") -> str:
+    """
+    Say why a folder has no model of a family and an algorithm.
+
+    :param env: The id of the task family
+    :param algo: The name of the algorithm
+    :param folder: The folder
+    :param prefix: The text before the names of arguments, such as that of options
+    :return: One sentence
+    """
     found = trained_agents(folder)
     if not found:
         return (
-            f"`folder` {folder} has no trained agents: they come with the source of this package, not with the wheel; see the "
-            "folder trained_agents of its repository."
+            f"`{prefix}folder` {folder} has no trained agents: train one by python -m sb3_sgmrl.train, or take the folder "
+            "trained_agents from the source of this package, because the wheel does not have it."
         )
     of_env = [name for name, trained_on in found if trained_on == env]
     if of_env:
-        return f"`algo` {algo!r} has no agent trained on {env}: use {' or '.join(of_env)}."
+        return f"`{prefix}algo` {algo!r} has no agent trained on {env} in {folder}: use {' or '.join(of_env)}."
     family = re.sub(r"-v\d+$", "", env)
     of_family = [f"{trained_on} ({name})" for name, trained_on in found if re.sub(r"-v\d+$", "", trained_on) == family]
     if of_family:
-        return f"`env` {env} is another version of its family than the trained agents have: {', '.join(of_family)}."
-    return f"`env` {env} has no trained agent: there are {', '.join(sorted({trained_on for _, trained_on in found}))}."
+        return f"`{prefix}env` {env} is another version of its family than the trained agents have: {', '.join(of_family)}."
+    known = ", ".join(sorted({trained_on for _, trained_on in found}))
+    return f"`{prefix}env` {env} has no trained agent in {folder}: there are {known}."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import glob
 import itertools
 import json
 import os
@@ -17,7 +18,7 @@ import numpy as np
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_sgmrl.algorithms import ALGORITHMS
+from sb3_sgmrl.algorithms import ALGORITHMS, why_missing
 from sb3_sgmrl.cli.command_line import import_env, import_packages, name_and_value
 from sb3_sgmrl.cli.zoo.run_folder import saved_env_kwargs, saved_hyperparameters
 from sb3_sgmrl.common.adaptation import fit_to_model
@@ -290,10 +291,15 @@ def _find_model(options: argparse.Namespace, env_id: str) -> pathlib.Path:
         if not os.path.isfile(options.trained_agent):
             raise ValueError(f"`-i` must be an existing file, got {options.trained_agent}.")
         return pathlib.Path(options.trained_agent)
-    _, path, _ = get_model_path(
-        *(options.exp_id, options.folder, options.algo, EnvironmentName(env_id)),
-        *(options.load_best, options.load_checkpoint, options.load_last_checkpoint),
-    )
+    try:
+        _, path, _ = get_model_path(
+            *(options.exp_id, options.folder, options.algo, EnvironmentName(env_id)),
+            *(options.load_best, options.load_checkpoint, options.load_last_checkpoint),
+        )
+    except (ValueError, AssertionError) as error:
+        if any(pathlib.Path(options.folder, options.algo).glob(f"{glob.escape(EnvironmentName(env_id))}_*")):
+            raise  # it names the missing file of the run
+        raise ValueError(why_missing(env_id, options.algo, options.folder, prefix="--")) from error
     return pathlib.Path(path)
 
 

@@ -13,6 +13,7 @@ from run_examples import run_example
 
 from sb3_sgmrl import evaluate_adaptation, load_trained
 from sb3_sgmrl.algorithms import TRAINED_AGENTS, trained_agents
+from sb3_sgmrl.cli import enjoy
 
 AGENTS = trained_agents()
 
@@ -65,11 +66,11 @@ def test_what_has_no_agent_is_named(folder):
 
     assert trained_agents(folder) == [("sgmrl", "Navigation2D-v0")]
     refuses("`env` Navigation2D-v7 is another version", "Navigation2D-v7")
-    refuses("`env` TabularMDP-v0 has no trained agent: there are Navigation2D-v0", "TabularMDP-v0")
-    refuses("`algo` 'maml' has no agent trained on Navigation2D-v0: use sgmrl", "Navigation2D-v0", "maml")
+    refuses("`env` TabularMDP-v0 has no trained agent in .*: there are Navigation2D-v0", "TabularMDP-v0")
+    refuses("`algo` 'maml' has no agent trained on Navigation2D-v0 in .*: use sgmrl", "Navigation2D-v0", "maml")
     refuses("`algo` must be one of sgmrl", "Navigation2D-v0", "ppo")
     shutil.move(folder / "sgmrl" / "Navigation2D-v0_1", folder / "sgmrl" / "Other-v0_1")
-    refuses("has no trained agents: they come with the source", "Navigation2D-v0")
+    refuses("has no trained agents: train one .* because the wheel does not have it", "Navigation2D-v0")
     with pytest.raises(ValueError, match="no trained agents"):
         load_trained("Navigation2D-v0", folder=folder / "missing")
 
@@ -84,6 +85,21 @@ def test_an_agent_of_another_algorithm_is_refused(folder):
 def test_names_of_other_types_are_refused(arguments, name):
     with pytest.raises(ValueError, match=f"`{name}` must be"):
         load_trained(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (["--algo", "maml"], "`--algo` 'maml' has no agent trained on Navigation2D-v0 in FOLDER: use sgmrl."),
+        (["--env", "TabularMDP-v0"], "`--env` TabularMDP-v0 has no trained agent in FOLDER: there are Navigation2D-v0."),
+        (["--load-best"], "No model found for sgmrl on Navigation2D-v0, path: FOLDER/sgmrl/Navigation2D-v0_1/best_model.zip"),
+        (["-f", "nowhere"], "`--folder` nowhere has no trained agents: train one by"),
+    ],
+)
+def test_enjoy_says_what_a_folder_of_agents_has(arguments, error, folder, capsys):
+    assert enjoy.main(["-f", str(folder), *arguments]) == 2
+    text = capsys.readouterr().err
+    assert text.startswith("error: " + error.replace("FOLDER", str(folder))) and text.count("\n") == 1
 
 
 # ---------------------------------------------------------------- pictures
