@@ -20,8 +20,8 @@ from collections import defaultdict
 
 import numpy as np
 
-from sb3_sgmrl.cli.compare import command as compare
 from sb3_sgmrl.cli.command_line import run_command
+from sb3_sgmrl.cli.compare import command as compare
 from sb3_sgmrl.cli.compare.results import half_width
 from sb3_sgmrl.util.validation import check_positive
 
