@@ -16,10 +16,11 @@ EXAMPLE = runpy.run_path(str(EXAMPLES / "families.py"))
 
 
 def store(folder, timesteps=1_000_000, seeds=(0, 1, 2), **methods):
-    """Write results with these returns after 0 to 3 steps; seeds differ by 0.1, and two tasks by 2."""
+    """Write results with these returns after 0 to 3 steps; seeds differ by 0.1, and two tasks by 2. A row may be one per seed."""
+    rows = {method: np.broadcast_to(np.array(row), (3, 4)) for method, row in methods.items()}
     reports = {
-        method: {seed: AdaptationReport([0, 1], np.add.outer([-1.0, 1.0], np.array(row) + 0.1 * seed)) for seed in seeds}
-        for method, row in methods.items()
+        method: {seed: AdaptationReport([0, 1], np.add.outer([-1.0, 1.0], of[seed] + 0.1 * seed)) for seed in seeds}
+        for method, of in rows.items()
     }
     (folder / FAMILY).mkdir(exist_ok=True)
     terms = Terms(FAMILY, 10, "hash", "rewards", 20, 2)
@@ -49,6 +50,9 @@ def test_a_row_has_the_means_and_their_intervals(tmp_path):
     [
         ({"ppo": [2, 3, 1, 5.1]}, "no better than PPO"),
         ({"ppo": [5.1, 3, 1, 1]}, "no better than PPO"),
+        # 5 - 2 on average, but with an interval of the difference that holds 0
+        ({"ppo": [[0, 0, 0, 0], [0, 1, 0, 0], [0, 5, 0, 0]]}, "no better than PPO"),
+        ({"sgmrl": [[1, 5, 9, 9], [5, 5, 9, 9], [4, 5, 9, 9]], "ppo": [0] * 4}, "does not adapt"),
         ({"sgmrl": [5.0, 5.0, 9.0, 9.0]}, "does not adapt"),
         ({"sgmrl": [6.0, 5.0, 9.0, 9.0]}, "does not adapt"),
     ],
