@@ -16,7 +16,7 @@ EXAMPLE = runpy.run_path(str(EXAMPLES / "families.py"))
 
 
 def store(folder, timesteps=1_000_000, seeds=(0, 1, 2), **methods):
-    """Write results with these returns after 0 to 3 steps; seeds differ by 0.1, and two tasks by 2. A row may be one per seed."""
+    """Write results with these returns after 0 to 3 steps; seeds differ by 0.1, two tasks by 2; a row may be one per seed."""
     rows = {method: np.broadcast_to(np.array(row), (3, 4)) for method, row in methods.items()}
     reports = {
         method: {seed: AdaptationReport([0, 1], np.add.outer([-1.0, 1.0], of[seed] + 0.1 * seed)) for seed in seeds}
