@@ -274,8 +274,8 @@ class SB3Baseline(Baseline):
         except FileNotFoundError:
             raise
         except Exception as error:  # torch raises anything for damaged files
-            text = " ".join(str(error).split())[:200]
-            raise ValueError(f"`path` {path} must be a file of this baseline with the same network: {text}") from error
+            text = " ".join(str(error).split()).split(". ")[0][:200].rstrip(".")
+            raise ValueError(f"`path` {path} must be a file of this baseline with the same network: {text}.") from error
 
 
 def _batch_size(n_samples: int) -> int:

@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -25,7 +25,7 @@ def process_pool(n_processes: int) -> Iterator[ProcessPoolExecutor]:
     :param n_processes: The number of processes
     :return: The pool, for a ``with`` statement
     """
-    pool = ProcessPoolExecutor(n_processes, mp.get_context("spawn"), initializer=_start_job)
+    pool = _Pool(n_processes, mp.get_context("spawn"), initializer=_start_job)
     try:
         yield pool
     except BaseException:
@@ -34,8 +34,30 @@ def process_pool(n_processes: int) -> Iterator[ProcessPoolExecutor]:
     pool.shutdown()
 
 
+class _Pool(ProcessPoolExecutor):
+    """A pool whose new processes hold back Ctrl-C while they import, in place of a traceback."""
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:  # type: ignore[override]
+        with _held_back():
+            return super().submit(fn, *args, **kwargs)  # starts the processes, which inherit the mask
+
+
+@contextmanager
+def _held_back() -> Iterator[None]:
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _start_job() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
     end_with_parent()
 
 

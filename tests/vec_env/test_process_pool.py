@@ -14,6 +14,10 @@ import sys
 import time
 from sb3_sgmrl.util.processes import process_pool
 
+if __name__ == "__mp_main__" and len(sys.argv) > 3:
+    print("importing", flush=True)
+    time.sleep(float(sys.argv[3]))
+
 def job(i):
     print("job", i, flush=True)
     if i == int(sys.argv[1]):
@@ -34,9 +38,9 @@ def start(tmp_path):
     """Starts the script in a process group of its own, which a terminal's Ctrl-C goes to."""
     programs = []
 
-    def _start(failing, seconds):
+    def _start(failing, *seconds):
         (tmp_path / "jobs.py").write_text(SCRIPT)
-        command = [sys.executable, "-u", str(tmp_path / "jobs.py"), failing, seconds]
+        command = [sys.executable, "-u", str(tmp_path / "jobs.py"), failing, *seconds]
         pipe = subprocess.PIPE
         programs.append(subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, start_new_session=True))
         return programs[-1]
@@ -51,7 +55,7 @@ def start(tmp_path):
 
 def output(program):
     """All that was printed; that there is no more is known only when every process with this output has ended."""
-    return program.communicate(timeout=60)
+    return program.communicate(timeout=500)
 
 
 def test_all_jobs_are_done(start):
@@ -74,3 +78,11 @@ def test_no_process_stays_behind(start, send, name):
     printed, _ = output(program)
     assert printed == ""
     assert program.returncode != 0
+
+
+def test_ctrl_c_while_a_process_imports_prints_no_traceback_of_it(start):
+    program = start("-1", HOURS, "1")
+    assert program.stdout.readline() == "importing\n"
+    os.killpg(program.pid, signal.SIGINT)
+    _, errors = output(program)
+    assert errors.count("Traceback") == 1, errors

@@ -287,9 +287,12 @@ def _train(runs: Sequence[Run], parallel: int) -> None:
     if len(left) < len(runs):
         print(f"{len(runs) - len(left)} of {len(runs)} runs are finished.", flush=True)
     threads = max(1, (os.cpu_count() or 1) // parallel)
-    for run, is_finished in _done(left, parallel, threads):
-        what = "is trained by another process" if not is_finished else f"failed: {run.failure}" if run.failure else "done"
-        print(f"{run.method.name} seed {run.seed}: {what}", flush=True)
+    try:
+        for run, is_finished in _done(left, parallel, threads):
+            what = "is trained by another process" if not is_finished else f"failed: {run.failure}" if run.failure else "done"
+            print(f"{run.name}: {what}", flush=True)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("Repeat the command to resume; at most a minute of each run is lost.") from None
 
 
 def _done(runs: Sequence[Run], parallel: int, n_threads: int) -> Iterator[tuple[Run, bool]]:

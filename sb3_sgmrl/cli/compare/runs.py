@@ -17,6 +17,7 @@ from stable_baselines3.common.logger import KVWriter, Logger, filter_excluded_ke
 
 from sb3_sgmrl.cli.compare.kinds import KINDS
 from sb3_sgmrl.cli.compare.methods import Method
+from sb3_sgmrl.cli.compare.progress import ProgressLines
 from sb3_sgmrl.cli.compare.protocol import Protocol
 from sb3_sgmrl.common.evaluation import AdaptationReport, evaluate_adaptation
 from sb3_sgmrl.data.streams import EVAL_SEED
@@ -45,6 +46,11 @@ class Run:
     method: Method
     seed: int
     folder: pathlib.Path
+
+    @property
+    def name(self) -> str:
+        """The name in messages."""
+        return f"{self.method.name} seed {self.seed}"
 
     def report_file(self, timesteps: int, best: bool = False) -> pathlib.Path:
         """
@@ -125,7 +131,9 @@ class Run:
             if not self.is_finished:
                 self._write(_SETTINGS, json.dumps(self.conditions, indent=1))
                 model = self._model(n_threads)
-                keeper = Keeper(self, model)  # damaged files are no failure of the method
+                keeper = Keeper(self, model)
+                if self.protocol.best and model.num_timesteps:
+                    self._best(n_threads)  # a damaged file is found before the training
                 try:
                     self._train(model, keeper, n_threads)
                 except ValueError as error:  # of numbers that overflow; settings were checked before
@@ -133,10 +141,19 @@ class Run:
         return True
 
     def _model(self, n_threads: int) -> Any:
-        checkpoint, env = self.folder / _CHECKPOINT, self.protocol.make_env()
+        checkpoint = self.folder / _CHECKPOINT
         if checkpoint.exists():
-            return self.method.load(checkpoint, env, self.seed, n_threads)
-        return self.method.make(env, self.seed, n_threads)
+            return self._load(checkpoint, n_threads)
+        return self.method.make(self.protocol.make_env(), self.seed, n_threads)
+
+    def _best(self, n_threads: int) -> Any:
+        return self._load(self.folder / _BEST, n_threads)
+
+    def _load(self, file: pathlib.Path, n_threads: int) -> Any:
+        try:
+            return self.method.load(file, self.protocol.make_env(), self.seed, n_threads)
+        except (ValueError, FileNotFoundError) as error:
+            raise _damaged(file, error) from error
 
     def _train(self, model: Any, keeper: Keeper, n_threads: int) -> None:
         model.set_logger(Logger(None, [keeper.rows]))
@@ -144,8 +161,7 @@ class Run:
             model.learn(max(timesteps - model.num_timesteps, 0), keeper, reset_num_timesteps=False)
             keeper.save()
             if self.protocol.best and not self.report_file(timesteps, True).exists():
-                best = self.method.load(self.folder / _BEST, self.protocol.make_env(), self.seed, n_threads)
-                self._measure(best, self.report_file(timesteps, True))
+                self._measure(self._best(n_threads), self.report_file(timesteps, True))
             if not self.report_file(timesteps).exists():
                 self._measure(model, self.report_file(timesteps))
                 # the name that the command plot reads
@@ -178,8 +194,15 @@ def _read_object(file: pathlib.Path) -> dict[str, Any]:
     return content
 
 
-def _damaged(file: pathlib.Path) -> str:
-    return f"`--folder` must hold whole runs, but {file} is damaged: delete {file.parent} to repeat its run."
+class DamagedRunError(OSError):
+    """A file of a run is missing or cannot be read, which is no failure of the method."""
+
+
+def _damaged(file: pathlib.Path, reason: object) -> DamagedRunError:
+    return DamagedRunError(
+        f"`--folder` must hold whole runs; restore {file}, or delete {file.parent} to repeat its run "
+        f"({' '.join(str(reason).split()).rstrip('.')})."
+    )
 
 
 class Rows(KVWriter):
@@ -198,7 +221,7 @@ class Rows(KVWriter):
                 with open(path, newline="", encoding="utf-8") as file:
                     self.rows = [dict(row) for row in csv.DictReader(file) if float(row[STEPS]) <= timesteps]
             except (ValueError, KeyError, TypeError, csv.Error) as error:
-                raise ValueError(_damaged(path)) from error
+                raise _damaged(path, error) from error
 
     def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
         """
@@ -240,6 +263,7 @@ class Keeper(BaseCallback):
         self.run, self.subject = run, subject
         timesteps = subject.num_timesteps
         self.rows = Rows(run.folder / "progress.csv", timesteps)
+        self._lines = ProgressLines(run.name, timesteps, run.protocol.timesteps[-1])
         self._saved_at = time.monotonic()
         self._points: list[tuple[int, np.ndarray]] = []
         self._tasks = run.protocol.validation_tasks() if run.protocol.eval_every else []
@@ -249,12 +273,13 @@ class Keeper(BaseCallback):
                 steps, results = read_arrays(file, ("timesteps", "results"))
                 self._points = [(int(at), result) for at, result in zip(steps, results, strict=True) if at <= timesteps]
             except (ValueError, TypeError) as error:
-                raise ValueError(_damaged(file)) from error
+                raise _damaged(file, error) from error
 
     def _on_step(self) -> bool:
         return True
 
     def _on_rollout_start(self) -> None:
+        self._lines.show(self.subject.num_timesteps)
         if self._is_due():
             self._evaluate()
             self.save()

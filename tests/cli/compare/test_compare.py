@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from sb3_contrib import TRPO
 from toys import error_of, snapshot
 
 from sb3_sgmrl import MAML
-from sb3_sgmrl.cli.compare import command, runs
+from sb3_sgmrl.cli.compare import command, progress, runs
 from sb3_sgmrl.cli.compare.kinds import KINDS
 from sb3_sgmrl.common.evaluation import AdaptationReport
 from sb3_sgmrl.plots import LearningCurve
@@ -105,6 +106,31 @@ def stop_late(keeper: runs.Keeper) -> bool:
     if keeper.subject.num_timesteps > 100:
         raise KeyboardInterrupt
     return True
+
+
+def test_progress_is_printed_and_an_interruption_says_how_to_resume(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "_EVERY", 0.0)
+
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    arguments = ["--method", "maml", "--seeds", "0", "--eval-every", "0"]
+    with monkeypatch.context() as patch:
+        patch.setattr(runs.Run, "_measure", interrupted)
+        compare(tmp_path, *arguments, code=130)
+    printed = capsys.readouterr()
+    assert "maml seed 0: starts at step 0 of 90\n" in printed.out
+    assert re.search(r"maml seed 0: 44% of 90 steps, [\d,]+ steps per second, about \d+ s left\n", printed.out)
+    assert printed.err == "Interrupted. Repeat the command to resume; at most a minute of each run is lost.\n"
+    compare(tmp_path, *arguments, "--timesteps", "200")
+    assert "maml seed 0: resumes at step 120 of 200\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0.4, "0 s"), (59, "59 s"), (61, "1 min"), (3599, "1 h 00 min"), (9e4, "25 h 00 min")])
+def test_durations(seconds: float, text: str) -> None:
+    assert progress._duration(seconds) == text
 
 
 def test_the_learning_rate_decays_over_the_whole_run(tmp_path: Path) -> None:

@@ -88,12 +88,14 @@ def test_numbers_of_steps_that_are_none(text: str, capsys: pytest.CaptureFixture
 def test_damaged_files_are_no_failures_of_the_method(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = tmp_path / "maml-0"
     options = [*SHORT, *SMALL, "--method", "maml", "--folder", str(tmp_path), "--eval-every", "10", "--eval-tasks", "2"]
+    options += ["--best"]
     assert command.main([*options, "--timesteps", "1"]) == 0
     longer = [*options, "--timesteps", "100"]
     for name, text in {
         "progress.csv": "time/total_timesteps\nmany\n",
         "evaluations.npz": "PK",
         "checkpoint.zip": "PK",
+        "best.zip": "PK",
         "failure.json": "[]",
     }.items():
         content = (run / name).read_bytes() if (run / name).exists() else None
