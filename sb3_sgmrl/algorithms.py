@@ -16,6 +16,7 @@ from sb3_sgmrl.promp import ProMP
 from sb3_sgmrl.reptile import Reptile
 from sb3_sgmrl.sgmrl import SGMRL
 from sb3_sgmrl.trpomaml import TRPOMAML
+from sb3_sgmrl.util.validation import check_path
 
 _HYPERPARAMETERS = pathlib.Path(__file__).parent / "hyperparams"
 #: RL Zoo's layout: ALGO/ENV_1/ENV.zip. Source distributions have the folder, wheels do not
@@ -89,6 +90,7 @@ def load_trained(
         raise ValueError(f"`env` must be the id of a task family, such as 'HalfCheetahDir-v0', got {env!r}.")
     if not isinstance(algo, str) or algo not in ALGORITHMS:
         raise ValueError(f"`algo` must be one of {', '.join(ALGORITHMS)}, got {algo!r}.")
+    check_path("folder", folder)
     file = pathlib.Path(folder) / algo / f"{env}_1" / f"{env}.zip"
     if not file.is_file():
         raise ValueError(why_missing(env, algo, folder))
@@ -102,6 +104,7 @@ def trained_agents(folder: str | pathlib.Path = TRAINED_AGENTS) -> list[tuple[st
     :param folder: The folder of trained agents
     :return: The algorithm and the id of the task family of each agent, sorted
     """
+    check_path("folder", folder)
     files = pathlib.Path(folder).glob("*/*_1/*.zip")
     return sorted((file.parts[-3], file.stem) for file in files if file.parent.name == f"{file.stem}_1")
 
@@ -127,6 +130,8 @@ def why_missing(env: str, algo: str, folder: str | pathlib.Path, prefix: str = "
         return f"`{prefix}algo` {algo!r} has no agent trained on {env} in {folder}: use {' or '.join(of_env)}."
     family = re.sub(r"-v\d+$", "", env)
     of_family = [f"{trained_on} ({name})" for name, trained_on in found if re.sub(r"-v\d+$", "", trained_on) == family]
+    if of_family and env == family:
+        return f"`env` {env} must be an id with its version, as the trained agents have it: {', '.join(of_family)}."
     if of_family:
         return f"`{prefix}env` {env} is another version of its family than the trained agents have: {', '.join(of_family)}."
     known = ", ".join(sorted({trained_on for _, trained_on in found}))

@@ -266,8 +266,9 @@ class SB3Baseline(Baseline):
         :param path: The file
         :raises ValueError: When the file is damaged or belongs to another network
         """
+        path = with_zip_suffix(path)  # type: ignore[arg-type]
         try:
-            state = th.load(with_zip_suffix(path), map_location=self.model.device, weights_only=True)  # type: ignore[arg-type]
+            state = th.load(path, map_location=self.model.device, weights_only=True)
             self.model.policy.load_state_dict(state["policy"])
             self.model.policy.optimizer.load_state_dict(state["optimizer"])
             self.model.num_timesteps, self.model._n_updates = state["num_timesteps"], state["n_updates"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -44,6 +43,7 @@ from sb3_sgmrl.policies.functional import FunctionalPolicy, Parameters
 from sb3_sgmrl.policies.initialization import initialize
 from sb3_sgmrl.score_terms.base import ScoreTerm
 from sb3_sgmrl.util.generators import SHARED_GENERATORS
+from sb3_sgmrl.util.user_warnings import warn_user
 from sb3_sgmrl.vec_env.engines import EngineName, as_task_vec_env
 from sb3_sgmrl.vec_env.normalization import NormalizerUpdate, check_normalization
 from sb3_sgmrl.vec_env.task_workers import check_task_workers, find_horizon
@@ -284,10 +284,9 @@ class MetaModel(SafelySaved):
         if self.score_term is not None:
             self.score_term.check(self)
             if self.first_order:
-                warnings.warn(
+                warn_user(
                     "`first_order=True` together with a score term is the most biased combination: the second-order term and "
                     "the score term largely cancel, so keep both or neither.",
-                    stacklevel=5,
                 )
         if self.n_epochs > 1 and not self.objective.surrogate.has_local_form:
             raise ValueError(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import pathlib
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from copy import deepcopy
@@ -22,6 +21,7 @@ from sb3_sgmrl.common.evaluation import AdaptationReport, draw_test_tasks, evalu
 from sb3_sgmrl.distributed import ALONE, Ranks, n_ranks
 from sb3_sgmrl.util.arrays import read_arrays
 from sb3_sgmrl.util.files import replace_when_complete
+from sb3_sgmrl.util.user_warnings import warn_user
 from sb3_sgmrl.util.validation import check_path, check_positive, check_seed, check_verbosity, shown
 from sb3_sgmrl.vec_env.engines import make_task_env
 
@@ -300,7 +300,7 @@ def _move_aside(file: pathlib.Path) -> None:
     while (aside := file.with_name(f"{file.stem}_{number}{file.suffix}")).exists():
         number += 1
     file.rename(aside)
-    warnings.warn(f"`log_path` holds {file.name} of another training, which is kept as {aside}.", stacklevel=2)
+    warn_user(f"`log_path` holds {file.name} of another training, which is kept as {aside}.")
 
 
 class MetaProgressBarCallback(ProgressBarCallback):

@@ -26,7 +26,7 @@ from sb3_sgmrl.gradient.memory import check_memory
 from sb3_sgmrl.tasks.columns import TASK, from_columns, is_record, read_cell, task_like, to_columns, write_text
 from sb3_sgmrl.util.files import replace_when_complete
 from sb3_sgmrl.util.progress import with_progress
-from sb3_sgmrl.util.validation import check_bool, check_inner_steps, check_positive, check_seed, shown
+from sb3_sgmrl.util.validation import check_bool, check_inner_steps, check_path, check_positive, check_seed, shown
 from sb3_sgmrl.vec_env.borrowing import borrowed_workers
 from sb3_sgmrl.vec_env.task_workers import ask, check_tasks, find_horizon
 
@@ -152,6 +152,7 @@ class AdaptationReport:
         :return: The report; without an example, tasks of numbers become arrays, dataclasses dictionaries, other tasks text
         :raises ValueError: When the file is not such a report, or the tasks are not like the example
         """
+        check_path("path", path)
         try:
             with open(path, newline="", encoding="utf-8") as file:
                 header, *rows = [*csv.reader(file)] or [[]]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import io
 import pathlib
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar, TypeVar
@@ -27,6 +26,7 @@ from sb3_sgmrl.common.files.statistics import saved_normalizer, statistics_of, w
 from sb3_sgmrl.policies.functional import FunctionalPolicy
 from sb3_sgmrl.util.archive import BadFileError, is_archive
 from sb3_sgmrl.util.files import replace_when_complete, with_zip_suffix
+from sb3_sgmrl.util.user_warnings import warn_user
 from sb3_sgmrl.util.validation import check_mapping, check_names, check_path
 
 SelfSafelySaved = TypeVar("SelfSafelySaved", bound="SafelySaved")
@@ -83,9 +83,8 @@ def read_file(path: SavePath, trusted: bool = False, custom_objects: Mapping[str
                 "is from before 0.1, a pickle that can run code when it is loaded: if you trust its author, convert it by "
                 "`python -m sb3_sgmrl.convert old.zip new.zip` or pass `trusted=True`; else train the model again"
             )
-        warnings.warn(
+        warn_user(
             f"`trusted=True`: unpickling `path` {path}, a file of before 0.1, which runs whatever code its author put there.",
-            stacklevel=3,
         )
         return read_legacy(file, custom_objects)  # type: ignore[arg-type]
 

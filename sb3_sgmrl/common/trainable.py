@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 from sb3_sgmrl.policies.functional import FunctionalPolicy
+from sb3_sgmrl.util.user_warnings import warn_user
 
 
 def check_derivatives(model: Any, policy: FunctionalPolicy) -> None:
@@ -31,10 +31,9 @@ def warn_of_shared_critic(model: Any, policy: FunctionalPolicy) -> None:
     :param policy: The policy as a function
     """
     if model.objective.inner.predictor.needs_critic and policy.shared_with_critic:
-        warnings.warn(
+        warn_user(
             "`baseline='critic'` biases every meta-gradient when actor and critic share a features extractor, because the "
             "values then depend on the adapted parameters: pass `policy_kwargs={'share_features_extractor': False}`.",
-            stacklevel=2,
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -52,6 +52,18 @@ def by_name(episode: Episode) -> dict[str, Any]:
     else:
         parts = {_OBSERVATIONS: observations}
     return {**parts, "actions": actions, "rewards": rewards}
+
+
+def has_names_of_episode(names: Iterable[str]) -> bool:
+    """
+    Tell whether these are the names that :func:`by_name` gives.
+
+    :param names: The names
+    :return: Whether none is missing and none is unknown
+    """
+    others = {*names} - {"actions", "rewards"}
+    of_keys = {name for name in others if name.startswith(f"{_OBSERVATIONS}/")}
+    return {"actions", "rewards"} <= {*names} and bool(others) and others in ({_OBSERVATIONS}, of_keys)
 
 
 def from_names(arrays: dict[str, np.ndarray]) -> Episode:

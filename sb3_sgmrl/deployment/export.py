@@ -20,6 +20,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 from sb3_sgmrl.deployment.network import DeployedPolicy, predicted, random_inputs
 from sb3_sgmrl.policies.calls import unchecked_distributions
 from sb3_sgmrl.util.files import replace_when_complete
+from sb3_sgmrl.util.validation import check_path
 
 _OPSET = 17
 _N_CHECKED = (1, 64)
@@ -111,6 +112,7 @@ def _export(model: Any, path: str | pathlib.Path, policy: Any, suffix: str, writ
     for name in ("observation_space", "action_space"):
         if getattr(policy, name) != getattr(model, name):
             raise ValueError(f"`policy` must have the {name} of `model`, {getattr(model, name)}.")
+    check_path("path", path)
     if pathlib.Path(path).suffix != suffix:
         raise ValueError(f"`path` must end in {suffix}, got {path}.")
     normalizer = model.get_vec_normalize_env()

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from sb3_sgmrl.data.episodes import Episode, by_name, from_names, read_episodes
+from sb3_sgmrl.data.episodes import Episode, by_name, from_names, has_names_of_episode, read_episodes
 from sb3_sgmrl.util.files import replace_when_complete
+from sb3_sgmrl.util.validation import check_path
 
 _LENGTHS = "lengths"
 
@@ -25,6 +26,7 @@ def save_episodes(path: str | pathlib.Path, episodes: Sequence[Episode]) -> None
     :param episodes: The episodes, as for :meth:`~sb3_sgmrl.data.batch.PhaseBatch.from_episodes`
     :raises ValueError: When the suffix is wrong, or these are no episodes
     """
+    check_path("path", path)
     if pathlib.Path(path).suffix != ".npz":
         raise ValueError(f"`path` must end in .npz, got {path}.")
     read_episodes(episodes)  # checks them
@@ -44,19 +46,21 @@ def load_episodes(path: str | pathlib.Path) -> list[Episode]:
     :raises FileNotFoundError: When the file does not exist
     :raises ValueError: When the file holds no episodes
     """
+    check_path("path", path)
     try:
         # np.load would leave a damaged file open
         with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
-            arrays = {name: _array(file[name]) for name in file.files}
+            names = sorted(file.files)  # of which some may be the same
+            arrays = {name: _array(file[name]) for name in names}
     except FileNotFoundError:
         raise FileNotFoundError(f"There are no episodes at `path` {path}.") from None
     except Exception as error:  # numpy, zipfile and zlib may raise anything for invalid bytes
         raise ValueError(f"`path` {path} must be an .npz of episodes, but cannot be read as one.") from error
     lengths = arrays.pop(_LENGTHS, np.zeros(0))
-    observed = any(name.split("/")[0] == "observations" for name in arrays)
-    if not observed or not {"actions", "rewards"} <= arrays.keys() or lengths.dtype.kind not in "iu" or lengths.ndim != 1:
+    if not has_names_of_episode(arrays) or len(names) > len(arrays) + 1 or lengths.dtype.kind not in "iu" or lengths.ndim != 1:
         raise ValueError(
-            f"`path` {path} must hold lengths, observations, actions and rewards, got {', '.join(arrays) or 'none'}."
+            f"`path` {path} must hold the arrays lengths, observations, actions and rewards alone, got "
+            f"{', '.join(names) or 'none'}."
         )
     n_steps = sum(map(int, lengths))  # which cannot overflow
     for name, array in arrays.items():

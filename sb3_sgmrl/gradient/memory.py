@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import os
-import warnings
 
 import numpy as np
 from gymnasium import spaces
 
 from sb3_sgmrl.gradient.baselines import MANY_FEATURES, n_baseline_features
+from sb3_sgmrl.util.user_warnings import warn_user
 
 # the number of unknowns above which the linear baseline warns
 _SLOW_BASELINE = 1500
@@ -56,10 +56,9 @@ def check_linear_baseline(n_episodes: int, n_steps: int, observation_space: spac
     # the matrices of each episode, of all others, and of the solver
     _check_fits("`baseline='linear'`", 4 * n_episodes * n**2 * 8, "`n_episodes`, the time limit or the observations of `env`")
     if n > _SLOW_BASELINE:
-        warnings.warn(
+        warn_user(
             f"`baseline='linear'` solves equations with {n} unknowns for each episode, which may take longer than the policy: "
             "use `baseline='critic'` to avoid this.",
-            stacklevel=3,
         )
 
 

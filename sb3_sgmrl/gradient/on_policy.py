@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 import torch as th
 from gymnasium import spaces
@@ -11,6 +9,7 @@ from gymnasium import spaces
 from sb3_sgmrl.data.batch import TaskBatch, index_observations
 from sb3_sgmrl.policies.calls import seeded
 from sb3_sgmrl.policies.functional import FunctionalPolicy, Parameters
+from sb3_sgmrl.util.user_warnings import warn_user
 
 _N_DRAWS, _CHUNK = 16, 4096
 # in standard errors; sums of few log-likelihoods have longer tails than a normal distribution
@@ -71,18 +70,16 @@ def warn_of_other_policy(policy: FunctionalPolicy, parameters: Parameters, batch
     bounded = policy.kind is not None and policy.kind.transform is not None
     share = 0.0 if bounded else share_at_bounds(batch, policy.policy.action_space)
     if share > 0:
-        warnings.warn(
+        warn_user(
             f"`episodes` look clipped: {share:.1%} of the actions are exactly at a bound; record actions as they were drawn, "
             "before clipping, or the gradient is biased.",
-            stacklevel=5,
         )
         return
     deviation = likelihood_deviation(policy, parameters, batch)
     if abs(deviation) > _TOO_FAR:
         direction = "less" if deviation < 0 else "more"
-        warnings.warn(
+        warn_user(
             f"`episodes` were not drawn by this policy: their actions are {direction} likely than its own, by "
             f"{abs(deviation):.0f} standard errors; an inner step needs episodes of the policy adapted so far, with sampled "
             "actions.",
-            stacklevel=5,
         )

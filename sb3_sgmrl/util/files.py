@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import IO
 
+from sb3_sgmrl.util.validation import check_path
+
 try:
     import fcntl
 except ImportError:  # Windows, which cannot remove an open file
@@ -35,7 +37,9 @@ def replace_when_complete(path: str | pathlib.Path) -> Iterator[IO[bytes]]:
     :param path: The path of the file
     :return: The file to write to, for use in a ``with`` statement
     :raises IsADirectoryError: When ``path`` is a folder
+    :raises ValueError: When ``path`` is no path
     """
+    check_path("path", path)
     target = pathlib.Path(path).resolve()  # replace the target of a link, not the link
     if target.is_dir():
         raise IsADirectoryError(f"`path` {path} is a folder; a file is needed.")
@@ -125,7 +129,9 @@ def with_zip_suffix(path: str | pathlib.Path) -> pathlib.Path:
 
     :param path: The path, in any form that SB3's ``save`` and ``load`` accept
     :return: The path with a suffix
+    :raises ValueError: When it is no path
     """
+    check_path("path", path)
     path = pathlib.Path(path)
     return path.with_suffix(".zip") if path.suffix == "" else path
 

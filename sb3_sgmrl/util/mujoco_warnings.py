@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from sb3_sgmrl.util.user_warnings import warn_user
 
 
 @contextmanager
@@ -26,4 +27,4 @@ def quiet_compiler() -> Iterator[None]:
         mujoco.set_mju_user_warning(previous)
     for message in messages:
         if "settotalmass" not in message:
-            warnings.warn(f"MuJoCo: {message}", RuntimeWarning, stacklevel=4)
+            warn_user(f"MuJoCo: {message}", RuntimeWarning)

@@ -65,7 +65,7 @@ def check_path(name: str, value: Any) -> None:
     :param value: The value of the argument
     :raises ValueError: When it is something else
     """
-    if not isinstance(value, (str, os.PathLike)):
+    if not isinstance(value, (str, os.PathLike)) or not str(value):
         raise ValueError(f"`{name}` must be a path, got {shown(value)}.")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import replace
 from typing import Any, Literal, get_args
 
@@ -16,6 +15,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 from sb3_sgmrl.data.spaces import check_spaces
 from sb3_sgmrl.tasks.sources import make_env
 from sb3_sgmrl.tasks.task_dist_env import TaskDistEnv
+from sb3_sgmrl.util.user_warnings import warn_user
 from sb3_sgmrl.util.validation import check_choice, check_positive
 from sb3_sgmrl.vec_env.clones import edited_model_fields, make_task_vec_env
 from sb3_sgmrl.vec_env.from_vector_env import wrap_vector_env
@@ -124,9 +124,7 @@ def _batched(env: gym.Env, n_columns: int, foreign: bool) -> VecEnv | None:
                 f"`engine='batched'` needs a vector_entry_point that makes a VectorEnv, but that of {spec.id} failed with "
                 f"{type(error).__name__}: {error}."
             ) from error
-        warnings.warn(
-            f"The batched form of {spec.id} is not available ({error}); its environments are stepped one by one.", stacklevel=2
-        )
+        warn_user(f"The batched form of {spec.id} is not available ({error}); its environments are stepped one by one.")
         return None
     if isinstance(vector_env, TaskVectorEnv):
         return TaskVecEnv(vector_env, env)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from itertools import chain, repeat
@@ -16,6 +15,7 @@ from sb3_sgmrl.tasks.copies import is_heavy
 from sb3_sgmrl.tasks.interface import layers
 from sb3_sgmrl.tasks.task_dist_env import TaskDistEnv
 from sb3_sgmrl.util.generators import generators_kept
+from sb3_sgmrl.util.user_warnings import warn_user
 
 _SEED, _OTHER_SEED = 12345, 54321
 _STEPS = 10
@@ -51,10 +51,9 @@ def copies_problem(copy: gym.Env, load: Callable[[], gym.Env]) -> str | None:
         first = _Player(copy)
         alone = first.play(0)
         if not _same(alone, first.play(0)):
-            warnings.warn(
+            warn_user(
                 "`env` plays different episodes with the same task, seed and actions, so results are not reproducible: draw "
                 "noise from `self.np_random`, and let `set_task` and `reset` always begin from the same state.",
-                stacklevel=2,
             )
             first.env.close()
             return None
@@ -131,10 +130,9 @@ class _Player:
 
 def _warn_of_large(task: Any) -> None:
     if is_heavy(task) and not isinstance(task, np.ndarray):
-        warnings.warn(
+        warn_user(
             "Tasks of `env` are large objects that are copied for every episode: use an index or a name as the task, and "
             "look the object up in `set_task`.",
-            stacklevel=3,
         )
 
 
@@ -145,10 +143,9 @@ def _warn_without_effect(player: _Player) -> None:
     long = list(player.steps(0, _SEED))
     n_steps = len(long) - 1
     if not any(player.is_different(task, long) for task in tasks[1:]):
-        warnings.warn(
+        warn_user(
             f"`set_task` may have no effect: {len(tasks)} tasks gave the same observations and rewards in {n_steps} steps "
             "with the same seed and actions.",
-            stacklevel=3,
         )
         return
     if not task_env.has_free_numbers:
@@ -163,10 +160,9 @@ def _warn_without_effect(player: _Player) -> None:
         if not player.is_different(mixed, long):
             idle.append(str(i))
     if idle:
-        warnings.warn(
+        warn_user(
             f"`set_task` may ignore a part of the task: other values at index {', '.join(idle)} (counted from 0) gave "
             f"the same observations and rewards in {n_steps} steps with the same seed and actions.",
-            stacklevel=3,
         )
 
 

@@ -124,6 +124,9 @@ def test_first_order_with_a_score_term_is_warned_of():
     with pytest.warns(UserWarning, match="`first_order=True` .*most biased") as caught:
         SGMRL("MlpPolicy", point_vec(1), first_order=True)
     assert caught[0].filename == __file__
+    with pytest.warns(UserWarning, match="`episodes` look clipped") as caught:
+        tiny(MAML, point_vec(1)).adapt(episodes=PhaseBatch.from_episodes([(np.zeros((5, 3)), np.ones((5, 2)), np.zeros(5))]))
+    assert caught[0].filename == __file__
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         tiny(MAML, point_vec(1), first_order=True)

@@ -1,6 +1,7 @@
 """Values of wrong types for every argument of every public function: used rightly, or one sentence that names the argument."""
 
 import inspect
+import re
 import warnings
 
 import numpy as np
@@ -10,8 +11,10 @@ from bad_input_tools import PLAYED, refuses, witness
 from stable_baselines3.common.callbacks import CheckpointCallback
 from toys import HORIZON, SAMPLES, PointEnv, assert_same, point, point_vec, state, tiny
 
-from sb3_sgmrl import SGMRL, MetaEvalCallback, TaskDistEnv, evaluate_adaptation
+from sb3_sgmrl import SGMRL, AdaptationReport, MetaEvalCallback, TaskDistEnv, evaluate_adaptation
 from sb3_sgmrl.algorithms import ALGORITHMS
+from sb3_sgmrl.baselines import MultiTaskPPO
+from sb3_sgmrl.deployment import export_onnx, export_torchscript, load_episodes, save_episodes
 from sb3_sgmrl.util.validation import check_device
 
 
@@ -209,6 +212,26 @@ def test_every_argument_of_load(name, tmp_path):
     tiny(SGMRL, point_vec(1)).save(tmp_path / "model")
     given = {"path": tmp_path / "model"}
     never_among(survives(name, lambda value: SGMRL.load(**{**given, name: value}), WRONG_ENVS if name == "env" else WRONG))
+
+
+PATHS = {
+    "export_onnx": lambda model, path: export_onnx(model, path),
+    "export_torchscript": lambda model, path: export_torchscript(model, path),
+    "load_episodes": lambda _, path: load_episodes(path),
+    "save_episodes": lambda _, path: save_episodes(path, [(np.zeros((1, 3)), np.zeros((1, 2)), np.zeros(1))]),
+    "from_csv": lambda _, path: AdaptationReport.from_csv(path),
+    "to_csv": lambda _, path: AdaptationReport([np.zeros(1)], np.zeros((1, 1))).to_csv(path),
+    "save": lambda model, path: model.save(path),
+    "restore": lambda _, path: MultiTaskPPO("MlpPolicy", point(), n_envs=2).restore(path),
+}
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_every_path(name):
+    model = tiny(SGMRL, point_vec(1))
+    for value in (None, 5, b"model", ["model"], ""):
+        with pytest.raises(ValueError, match=f"`path` must be a path, got {re.escape(repr(value))}"):
+            PATHS[name](model, value)
 
 
 def test_right_values_are_still_right():

@@ -68,6 +68,7 @@ def test_what_has_no_agent_is_named(folder):
     refuses("`env` Navigation2D-v7 is another version", "Navigation2D-v7")
     refuses("`env` TabularMDP-v0 has no trained agent in .*: there are Navigation2D-v0", "TabularMDP-v0")
     refuses("`algo` 'maml' has no agent trained on Navigation2D-v0 in .*: use sgmrl", "Navigation2D-v0", "maml")
+    refuses("`env` Navigation2D must be an id with its version, .*: Navigation2D-v0", "Navigation2D")
     refuses("`algo` must be one of sgmrl", "Navigation2D-v0", "ppo")
     shutil.move(folder / "sgmrl" / "Navigation2D-v0_1", folder / "sgmrl" / "Other-v0_1")
     refuses("has no trained agents: train one .* because the wheel does not have it", "Navigation2D-v0")
@@ -81,7 +82,15 @@ def test_an_agent_of_another_algorithm_is_refused(folder):
         load_trained("Navigation2D-v0", "maml", folder)
 
 
-@pytest.mark.parametrize(("arguments", "name"), [((5,), "env"), ((None,), "env"), (("Navigation2D-v0", ["sgmrl"]), "algo")])
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        ((5,), "env"),
+        ((None,), "env"),
+        (("Navigation2D-v0", ["sgmrl"]), "algo"),
+        (("Navigation2D-v0", "sgmrl", None), "folder"),
+    ],
+)
 def test_names_of_other_types_are_refused(arguments, name):
     with pytest.raises(ValueError, match=f"`{name}` must be"):
         load_trained(*arguments)

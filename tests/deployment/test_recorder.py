@@ -1,6 +1,7 @@
 """Episodes recorded without tasks, and their files."""
 
 import pickle
+import warnings
 import zipfile
 
 import gymnasium as gym
@@ -149,6 +150,14 @@ def zipped(path, **contents):
             archive.writestr(name, content)
 
 
+def doubled(path):
+    np.savez(path, **arrays())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the double name
+        with zipfile.ZipFile(path, "a") as archive:
+            archive.writestr("rewards.npy", archive.read("rewards.npy"))
+
+
 def damaged(path):
     np.savez_compressed(path, **arrays())
     content = bytearray(path.read_bytes())
@@ -175,6 +184,9 @@ WRONG_FILES = {
     "a number": lambda path: np.savez(path, **arrays(rewards=np.array(1.0))),
     "text": lambda path: zipped(path, lengths=b"2", observations=b"0", actions=b"0", rewards=b"0"),
     "damaged in the middle": damaged,
+    "an unknown array": lambda path: np.savez(path, **arrays(costs=np.zeros(2))),
+    "two kinds of observations": lambda path: np.savez(path, **arrays(**{"observations/a": EPISODE[0]})),
+    "an array twice": doubled,
 }
 
 

@@ -128,7 +128,9 @@ def test_progress_is_printed_and_an_interruption_says_how_to_resume(
     assert "maml seed 0: resumes at step 120 of 200\n" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("seconds", "text"), [(0.4, "0 s"), (59, "59 s"), (61, "1 min"), (3599, "1 h 00 min"), (9e4, "25 h 00 min")])
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.4, "0 s"), (59, "59 s"), (61, "1 min"), (3599, "1 h 00 min"), (9e4, "25 h 00 min")]
+)
 def test_durations(seconds: float, text: str) -> None:
     assert progress._duration(seconds) == text
 
