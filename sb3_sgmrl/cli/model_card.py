@@ -19,7 +19,7 @@ from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 from sb3_sgmrl.common.arguments import argument_names
 from sb3_sgmrl.common.evaluation import AdaptationReport, inner_steps
 from sb3_sgmrl.tasks.task_dist_env import TaskDistEnv
-from sb3_sgmrl.vec_env.task_workers import ask, known_horizon
+from sb3_sgmrl.vec_env.task_workers import ask, find_horizon
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCardData
@@ -140,7 +140,7 @@ The model was trained for {inner_steps(model.n_inner_steps)}.
 | task range | {task_range(trained.env)} |
 | measured tasks | {_extent(report.tasks)} |
 | episodes | {measured.n_episodes} per task and inner step, both to measure the policy and for the next inner step |
-| horizon | {known_horizon(trained.env)} steps |
+| horizon | {_horizon(trained.env)} |
 | actions | sampled from the policy |
 | return | undiscounted sum of rewards of an episode, averaged over episodes, then over tasks |
 | interval | percentile bootstrap over tasks |
@@ -214,6 +214,11 @@ def task_range(env: VecEnv) -> str:
         low, high = (" ".join(f"{x:.4g}" for x in np.ravel(bound)) for bound in (space.low, space.high))
         return f"shape {space.shape}, from ({low}) to ({high})"
     return "not declared by the environment" if space is None else " ".join(str(space).split()).replace("|", r"\|")
+
+
+def _horizon(env: VecEnv) -> str:
+    horizon = find_horizon(env)
+    return "no time limit; the environment ends its episodes" if horizon is None else f"{horizon} steps"
 
 
 def _extent(tasks: Sequence[Any]) -> str:

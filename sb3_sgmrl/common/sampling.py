@@ -17,11 +17,10 @@ from sb3_sgmrl.policies.actions import env_actions
 from sb3_sgmrl.policies.functional import FunctionalPolicy, Parameters
 from sb3_sgmrl.policies.inference import ParallelPolicies
 from sb3_sgmrl.vec_env.normalization import EpisodeMoments, LearnsFromPlayers, NormalizerUpdate, learn_phase
-from sb3_sgmrl.vec_env.task_workers import ask, check_started, early_resets_allowed, find_horizon
+from sb3_sgmrl.vec_env.task_workers import LONGEST_EPISODE, ask, check_started, early_resets_allowed, find_horizon
 
-# Without a known time limit: the initial number of steps in the storage, and the number at which sampling stops.
+# Without a known time limit: the initial number of steps in the storage.
 _FIRST_SIZE = 256
-LONGEST_EPISODE = 10_000
 
 # called after every step with the locals that SB3's callbacks read and the number of samples; false stops the phase
 OnStep = Callable[[dict[str, Any], int], bool]

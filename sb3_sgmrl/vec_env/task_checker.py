@@ -73,11 +73,12 @@ class TaskReport:
 
 @dataclass(frozen=True)
 class _Episode:
-    """The observations (n_steps + 1, n), rewards (n_steps,) and unclipped actions (n_steps, n) of an episode."""
+    """The observations (n_steps + 1, n), rewards (n_steps,) and unclipped actions (n_steps, n), and whether it ended by itself."""
 
     observations: np.ndarray
     rewards: np.ndarray
     actions: np.ndarray
+    ended: bool
 
     def same_as(self, other: _Episode) -> bool:
         # A VecEnv stores rewards in single precision.
@@ -108,14 +109,14 @@ def check_tasks(env: Any, n_tasks: int = 6, n_episodes: int = 8, seed: int = 0) 
     env = env if is_wrapped(env, TaskDistEnv) else TaskDistEnv(env)
     task_env = _task_env(env)
     tasks = _different(task_env.sample_tasks(20 * n_tasks, seed))[:n_tasks]
-    findings = [_horizon(task_env)]
     if len(tasks) < 2:
-        findings.append(Finding("tasks differ", "problem", "the distribution has a single task", "add tasks"))
-        return TaskReport(str(env.unwrapped), tuple(findings))
+        single = Finding("tasks differ", "problem", "the distribution has a single task", "add tasks")
+        return TaskReport(str(env.unwrapped), (_horizon(task_env, [[_play(env, tasks[0], [seed, 0])]]), single))
     task_env.trust_set_task()  # report a task that compounds as a finding, not as an error
     played = [[_play(env, task, [seed, e]) for e in range(n_episodes)] for task in tasks]
     seeded = _seeded(played[0][0], _play(env, tasks[0], [seed, 0]))
-    findings += [
+    findings = [
+        _horizon(task_env, played),
         _differ(played),
         _kept(env, tasks, played, seed) if seeded.verdict == "ok" else seeded,
         _visible(played),
@@ -181,13 +182,19 @@ def _play(env: gym.Env, task: Any, names: Sequence[int], n_resets: int = 1) -> _
         actions.append(drawn)
         if terminated or truncated:
             break
-    return _Episode(np.array(observations), np.array(rewards), np.array(actions))
+    return _Episode(np.array(observations), np.array(rewards), np.array(actions), bool(terminated or truncated))
 
 
-def _horizon(env: TaskDistEnv) -> Finding:
-    if env.horizon is None:
-        return Finding("horizon", "problem", "unknown", "wrap the environment in gymnasium.wrappers.TimeLimit(env, n_steps)")
-    return Finding("horizon", "ok", f"{env.horizon} steps")
+def _horizon(env: TaskDistEnv, played: Sequence[Sequence[_Episode]]) -> Finding:
+    if env.horizon is not None:
+        return Finding("horizon", "ok", f"{env.horizon} steps")
+    advice = "pass TaskDistEnv(env, horizon=n_steps), or register the environment with max_episode_steps=n_steps"
+    episodes = [episode for of_task in played for episode in of_task]
+    if all(episode.ended for episode in episodes):
+        longest = max(len(episode.rewards) for episode in episodes)
+        found = f"unknown; the episodes ended by themselves, the longest after {longest} steps"
+        return Finding("horizon", "note", found, f"{advice}; comparisons need it")
+    return Finding("horizon", "problem", f"unknown, and an episode did not end within {_PROBED_STEPS} steps", advice)
 
 
 def _differ(played: Sequence[Sequence[_Episode]]) -> Finding:
@@ -256,7 +263,7 @@ def _in_worker(env: gym.Env, task: Any, names: Sequence[int]) -> _Episode:
             actions.append(drawn)
             if dones[0]:
                 break
-    return _Episode(np.array(observations), np.array(rewards), np.array(actions))
+    return _Episode(np.array(observations), np.array(rewards), np.array(actions), bool(terminated or truncated))
 
 
 def _only(observations: Any) -> Any:

@@ -14,6 +14,9 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices
 from sb3_sgmrl.tasks.task_dist_env import TaskDistEnv
 from sb3_sgmrl.vec_env.task_vec_env import TaskVecEnv
 
+# without a known time limit, the number of steps of an episode at which sampling stops
+LONGEST_EPISODE = 10_000
+
 
 def ask(env: VecEnv, name: str, *args: Any, indices: VecEnvIndices = None, **kwargs: Any) -> list[Any]:
     """
@@ -94,6 +97,23 @@ def known_horizon(env: VecEnv) -> int:
             "gymnasium.wrappers.TimeLimit(env, n_steps) or register it with max_episode_steps."
         )
     return horizon
+
+
+def likely_horizon(env: VecEnv) -> int:
+    """
+    Return the horizon of the workers, or play an episode with random actions where none is known.
+
+    :param env: The vectorised environment of tasks, which may be reset
+    :return: The number of steps
+    """
+    horizon, n_steps = find_horizon(env), 0
+    if horizon is None:
+        env.reset()
+        done = np.zeros(env.num_envs, bool)
+        while not done.any() and n_steps < LONGEST_EPISODE:
+            *_, done, _ = env.step(np.array([env.action_space.sample() for _ in range(env.num_envs)]))
+            n_steps += 1
+    return n_steps if horizon is None else horizon
 
 
 def check_started(env: VecEnv, n_expected: Sequence[int]) -> None:

@@ -42,7 +42,7 @@ from sb3_sgmrl.tasks.task_dist_env import TaskDistEnv
 from sb3_sgmrl.util.threads import n_processors
 from sb3_sgmrl.util.validation import check_device, check_positive
 from sb3_sgmrl.vec_env.engines import DEFAULT_WORKERS, as_task_vec_env
-from sb3_sgmrl.vec_env.task_workers import known_horizon
+from sb3_sgmrl.vec_env.task_workers import likely_horizon
 
 _N_EVALUATIONS = 10
 # in a search: a trial has a quarter of the samples of a training and this number of evaluations
@@ -293,7 +293,7 @@ class MetaExperimentManager(ExperimentManager):
         env = self.create_envs(self.n_eval_envs, eval_env=True)
         n_inner, n_outer = self._episode_counts()
         n_episodes = self._settings["n_inner_steps"] * n_inner + n_outer
-        samples = (meta_batch_size or self._settings["meta_batch_size"]) * n_episodes * known_horizon(env)
+        samples = (meta_batch_size or self._settings["meta_batch_size"]) * n_episodes * likely_horizon(env)
         return MetaEvalCallback(
             env,
             n_tasks=self.meta.n_tasks,
