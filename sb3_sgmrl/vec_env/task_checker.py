@@ -263,7 +263,7 @@ def _in_worker(env: gym.Env, task: Any, names: Sequence[int]) -> _Episode:
             actions.append(drawn)
             if dones[0]:
                 break
-    return _Episode(np.array(observations), np.array(rewards), np.array(actions), bool(terminated or truncated))
+    return _Episode(np.array(observations), np.array(rewards), np.array(actions), bool(dones[0]))
 
 
 def _only(observations: Any) -> Any:

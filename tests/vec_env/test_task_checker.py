@@ -120,6 +120,24 @@ def test_planted_faults_are_found(fault):
     assert problems[check].advice
 
 
+class EndsItself(PointEnv):
+    def reset(self, **kwargs):
+        self.steps = 0
+        return super().reset(**kwargs)
+
+    def step(self, action):
+        self.steps += 1
+        observation, reward, terminated, _, info = super().step(action)
+        return observation, reward, terminated, self.steps == 5, info
+
+
+def test_an_environment_that_truncates_itself_has_a_note_and_no_problem():
+    report = check_tasks(TaskDistEnv(EndsItself()))
+    assert not report.problems, str(report)
+    (horizon,) = (finding for finding in report.findings if finding.check == "horizon")
+    assert horizon.verdict == "note" and "the longest after 5 steps" in horizon.found
+
+
 def test_a_sound_environment_has_no_problems():
     report = check_tasks(point())
     assert not report.problems, str(report)

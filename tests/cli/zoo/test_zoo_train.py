@@ -337,6 +337,34 @@ def test_own_environment(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     assert capsys.readouterr().out.count("Shown ") == 2
 
 
+class _EndsItself(gym.Env):
+    """Ends its episodes of four steps itself, without a time limit; the reward is the distance to the task."""
+
+    observation_space = gym.spaces.Dict({"position": gym.spaces.Box(-1.0, 1.0, (1,))})
+    action_space = task_space = gym.spaces.Box(-1.0, 1.0, (1,))
+
+    def set_task(self, task: Any) -> None:
+        self.task = task
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        super().reset(seed=seed)
+        self.left = 4
+        return {"position": self.np_random.uniform(-1, 1, 1).astype("float32")}, {}
+
+    def step(self, action: Any) -> Any:
+        self.left -= 1
+        return {"position": action}, -abs(float(action[0] - self.task[0])), False, self.left == 0, {}
+
+
+def test_an_environment_that_truncates_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(gym.registry, "Ends-v0", gym.envs.registration.EnvSpec("Ends-v0", entry_point=_EndsItself))
+    options = ["--env", "Ends-v0", "--eval-freq", "60"]  # two meta-iterations of 48 steps
+    assert run_train(*options, "-n", "96", params=["policy:'MultiInputPolicy'", "n_outer_episodes:3"]) == 0
+    run = Path("logs/sgmrl/Ends-v0_1")
+    assert np.load(run / "evaluations.npz")["timesteps"].tolist()[-1] > 0
+    assert (run / "Ends-v0.zip").exists()
+
+
 def test_a_clip_range_that_decays_is_continued() -> None:
     assert run_train("--eval-freq", "-1", params=["n_epochs:2", "clip_range:'lin_0.4'"]) == 0
     assert run_train("--eval-freq", "-1", "-i", "logs/sgmrl/Navigation2D-v0_1/Navigation2D-v0.zip") == 0
