@@ -73,7 +73,7 @@ class TaskReport:
 
 @dataclass(frozen=True)
 class _Episode:
-    """The observations (n_steps + 1, n), rewards (n_steps,) and unclipped actions (n_steps, n), and whether it ended by itself."""
+    """An episode: observations (n_steps + 1, n), rewards (n_steps,), unclipped actions (n_steps, n), and whether it ended."""
 
     observations: np.ndarray
     rewards: np.ndarray
