@@ -18,22 +18,23 @@ class Reach(MujocoFamily):
 
 gains = {"shoulder": (-1.5, 1.5), "elbow": (-1.5, 1.5)}
 xml = Path(__file__).parent / "arm.xml"
-family = Reach(xml, frame_skip=5, factors={"actuator_gainprm": gains}, sensors=["tip"], reset_noise=0.1)
-family.register("Reach-v0", max_episode_steps=30)
+family = Reach(xml, frame_skip=10, factors={"actuator_gainprm": gains}, sensors=["tip"], reset_noise=0.1)
+family.register("Reach-v0", max_episode_steps=15)
 
 if __name__ == "__main__":
     env = TaskDistEnv("Reach-v0")
-    model = SGMRL("MlpPolicy", env, meta_batch_size=20, n_episodes=10, learning_rate=3e-3, gamma=0.95, seed=0)
-    model.learn(int(sys.argv[1]) if len(sys.argv) > 1 else 500_000)  # the tests of the package pass 1
+    # a short inner step keeps the policies so similar that the guard can judge it
+    model = SGMRL("MlpPolicy", env, n_episodes=40, inner_lr=0.02, learning_rate=3e-3, gamma=0.95, seed=0)
+    model.learn(int(sys.argv[1]) if len(sys.argv) > 1 else 300_000)  # the tests of the package pass 1
     # In place of the robot: one environment whose gains the policy does not know.
     robot = gym.make("Reach-v0")
     robot.unwrapped.set_task([-1.2, 0.9])
     recorder = EpisodeRecorder(robot)
-    episodes = recorder.play(model, n_episodes=20)
+    episodes = recorder.play(model, n_episodes=40)
     recorder.save("log.npz")  # for `python -m sb3_sgmrl.adapt --episodes log.npz`
-    guarded = guarded_adapt(model, episodes, held_out=recorder.play(model, n_episodes=20, seed=1))
+    guarded = guarded_adapt(model, episodes, held_out=recorder.play(model, n_episodes=40, seed=1))
     print(guarded)
     export_onnx(model, "policy.onnx", guarded.policy)
-    before, after = (recorder.play(model, 20, policy, 2).episode_returns[0] for policy in (model.policy, guarded.policy))
-    half = 2.09 * np.std(after - before, ddof=1) / np.sqrt(20)  # Student's t of 20 episodes with the same seeds
+    before, after = (recorder.play(model, 100, policy, 2).episode_returns[0] for policy in (model.policy, guarded.policy))
+    half = 1.98 * np.std(after - before, ddof=1) / np.sqrt(100)  # Student's t of 100 episodes with the same seeds
     print(f"Mean return {before.mean():.2f} before, {after.mean():.2f} after: {(after - before).mean():+.2f} ± {half:.2f}")
