@@ -184,5 +184,8 @@ def test_from_an_xml_to_a_network_takes_few_lines():
 @pytest.mark.slow
 def test_the_own_arm_is_deployed(tmp_path):
     pytest.importorskip("onnxruntime")
-    output = run_example(tmp_path, "own_robot/deploy.py", "1")
-    assert "Mean return" in output and (tmp_path / "policy.onnx").exists() and (tmp_path / "log.npz").exists()
+    output = run_example(tmp_path, "own_robot/deploy.py")
+    assert "The adapted policy is taken." in output
+    assert (tmp_path / "policy.onnx").exists() and (tmp_path / "log.npz").exists()
+    gain, half = re.search(r"after: \+([\d.]+) ± ([\d.]+)", output).groups()
+    assert float(gain) > float(half)
