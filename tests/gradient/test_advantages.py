@@ -58,6 +58,18 @@ def test_leaving_one_out_is_removing_it(settings, varying):
         np.testing.assert_array_equal(weights[j, j], 0)
 
 
+@pytest.mark.parametrize("baseline", ["linear", "none"])
+def test_small_differences_are_information_without_an_episode_too(baseline):
+    """Rewards of 1 that differ by ten times what is rounding beside them."""
+    settings = AdvantageSettings(0.9, 0.8, baseline)
+    batch = phase(n_tasks=1, n_episodes=9, varying=False)
+    batch = replace(batch, rewards=1 + 1e-8 * batch.rewards)
+    expected = episode_weights(without(batch, 3), settings, SPACE)[0].weights
+    found = leave_one_out(batch.task(0), settings, SPACE).weights[3]
+    assert expected.any()
+    np.testing.assert_allclose(np.delete(found, 3, axis=0), expected, atol=1e-3 * np.abs(expected).max())
+
+
 @pytest.mark.parametrize("settings", EVERY, ids=str)
 def test_padding_changes_nothing(settings):
     batch = phase()
