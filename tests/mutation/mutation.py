@@ -64,7 +64,12 @@ TESTS: dict[str, list[str]] = {
     "score_terms/names.py": ["tests/test_meta_gradients_of_algorithms.py"],
     "score_terms/refitted.py": ["tests/score_terms/test_refitted.py"],
     "score_terms/returns.py": ["tests/score_terms/test_returns.py", "tests/test_meta_gradients_of_algorithms.py"],
-    "data/batch.py": ["tests/data", "tests/gradient/test_advantages.py", "tests/common/test_adapt.py"],
+    "data/batch.py": [
+        "tests/data/test_batch.py",
+        "tests/gradient/test_advantages.py",
+        "tests/deployment/test_logged_episodes.py",
+        "tests/common/test_adapt.py",
+    ],
     "data/buffers.py": ["tests/common/test_sampling.py"],
     "data/episodes.py": ["tests/deployment/test_logged_episodes.py"],
     "data/spaces.py": ["tests/data/test_spaces.py"],
