@@ -37,7 +37,7 @@ TESTS: dict[str, list[str]] = {
     "gradient/advantages.py": ["tests/gradient/test_advantages.py", "tests/gradient/test_invariance.py"],
     "gradient/baselines.py": ["tests/gradient/test_advantages.py", "tests/score_terms/test_refitted.py", "tests/outer_steps"],
     "gradient/fisher.py": ["tests/gradient/test_fisher.py"],
-    "gradient/critic.py": ["tests/test_algorithms.py"],
+    "gradient/critic.py": ["tests/gradient/test_critic.py", "tests/test_algorithms.py"],
     "gradient/discounting.py": ["tests/gradient/test_advantages.py"],
     "gradient/inner.py": [
         "tests/gradient/test_inner.py",
