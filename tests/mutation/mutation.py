@@ -47,7 +47,11 @@ TESTS: dict[str, list[str]] = {
     ],
     "gradient/local_gradient.py": ["tests/gradient/test_local_gradient.py", "tests/outer_steps"],
     "gradient/memory.py": ["tests/gradient/test_memory.py"],
-    "gradient/meta_gradient.py": ["tests/gradient/test_meta_gradient.py", "tests/test_meta_gradients_of_algorithms.py"],
+    "gradient/meta_gradient.py": [
+        "tests/gradient/test_meta_gradient.py",
+        "tests/test_meta_gradients_of_algorithms.py",
+        "tests/gradient/test_step_sizes.py",
+    ],
     "gradient/objective.py": ["tests/gradient/test_meta_gradient.py", "tests/test_meta_gradients_of_algorithms.py"],
     "gradient/on_policy.py": ["tests/gradient/test_on_policy.py", "tests/deployment/test_logged_episodes.py"],
     "gradient/score_weight.py": ["tests/gradient/test_score_weight.py", "tests/test_meta_gradients_of_algorithms.py"],
