@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from inspect import signature
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -145,6 +146,12 @@ class FrozenExtractor(LinearExtractor):
 
     def forward(self, observations: th.Tensor) -> th.Tensor:
         return self.norm(super().forward(observations)) * self.scale
+
+
+def small_discrete(n: int) -> spaces.Discrete:
+    """Categories in 32 bits, where this version of Gymnasium has them."""
+    has_dtype = "dtype" in signature(spaces.Discrete).parameters
+    return spaces.Discrete(n, dtype=np.int32) if has_dtype else spaces.Discrete(n)
 
 
 def point(horizon: int | None = HORIZON, **kwargs: Any) -> TaskDistEnv:

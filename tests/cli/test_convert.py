@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from paths import FILES
+from paths import FILES, needs_numpy_2
 from stable_baselines3.common.vec_env import VecNormalize
 from toys import assert_same, error_of, point_vec, state
 
@@ -17,6 +17,7 @@ from sb3_sgmrl.cli import convert
 OLD = str(FILES / "format_0.zip")
 
 
+@needs_numpy_2
 def test_converted_model_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     new = str(tmp_path / "new.zip")
     assert convert.main([OLD, new]) == 0
@@ -31,6 +32,7 @@ def test_converted_model_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert trusted._score_memory.scaling.factors() == converted._score_memory.scaling.factors()
 
 
+@needs_numpy_2
 def test_the_new_file_has_a_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "old.zip").write_bytes(Path(OLD).read_bytes())
     assert convert.main([str(tmp_path / "old.zip")]) == 0
@@ -38,6 +40,7 @@ def test_the_new_file_has_a_name(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "must be a new file" in error_of(convert, [str(tmp_path / "old.zip")], capsys)
 
 
+@needs_numpy_2
 def test_what_cannot_be_converted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     new, statistics = str(tmp_path / "new.zip"), tmp_path / "vecnormalize.pkl"
     assert "nothing to convert" in error_of(convert, [str(FILES / "format_1.zip"), new], capsys)
@@ -52,6 +55,7 @@ def test_what_cannot_be_converted(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert not Path(new).exists()
 
 
+@needs_numpy_2
 def test_statistics_go_along(tmp_path: Path) -> None:
     env = VecNormalize(SGMRL.load(FILES / "format_1.zip", env="Navigation2D-v0").env.venv)
     env.obs_rms.update(np.ones((5, 2)))

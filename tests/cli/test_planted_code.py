@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from paths import FILES
+from paths import FILES, needs_numpy_2
 from zoo_tools import run_train, zoo_process  # noqa: F401
 
 from sb3_sgmrl.cli import adapt, card, enjoy, plot, record
@@ -209,6 +209,7 @@ def test_the_same_folder_as_it_was_made(run: None, command: str) -> None:
     assert COMMANDS[command]() == 0
 
 
+@needs_numpy_2
 def test_trusted_files_are_read(run: None, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copy(FILES / "format_0.zip", MODEL)
     (SETTINGS / "vecnormalize.pkl").unlink()

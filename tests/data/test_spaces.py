@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 from stable_baselines3.common.env_util import make_vec_env
-from toys import tiny
+from toys import small_discrete, tiny
 
 from sb3_sgmrl import SGMRL, TaskDistEnv
 from sb3_sgmrl.common.sampling import collect_phase
+from sb3_sgmrl.data.spaces import check_values
 
 VECTOR, TWO = spaces.Box(-1, 1, (2,), np.float32), spaces.Discrete(2)
 LARGE = float(np.finfo(np.float32).max)
@@ -62,7 +63,7 @@ def model_of(observation_space, action_space, workers=None):
 UNDERSTOOD = [
     *((VECTOR, action) for action in (
         box(-LARGE, LARGE), box(0, LARGE), box(dtype=np.float64), box(dtype=np.float16), box(shape=()), box(shape=(2, 3)),
-        box(-1e300, 1e300, dtype=np.float64), spaces.Discrete(1), spaces.Discrete(3, dtype=np.int32),
+        box(-1e300, 1e300, dtype=np.float64), spaces.Discrete(1), small_discrete(3),
         spaces.MultiDiscrete([3, 1]), spaces.MultiDiscrete([3, 2], dtype=np.int8), spaces.MultiBinary(3),
     )),
     *((observation, TWO) for observation in (
@@ -153,3 +154,27 @@ def test_given_episodes_with_other_categories():
     phase.observations[0, 0, 0] = -1
     with pytest.raises(ValueError, match=r"`episodes` must hold observations of Discrete\(4\), counted from 0, got -1"):
         model.adapt(episodes=phase)
+
+
+INTEGERS = np.array([[0, 1]])
+VALUES = [
+    (spaces.MultiDiscrete([3, 2]), INTEGERS, INTEGERS + 0.5, "got float64 instead of integers"),
+    (spaces.MultiDiscrete([3, 2]), np.array([[2, 1]]), INTEGERS + 1, r"counted from 0, got 1 to 2\."),
+    (spaces.MultiBinary(2), INTEGERS, INTEGERS + 1, r"counted from 0, got 1 to 2\."),
+    (TWO, np.array([1]), np.array([2]), r"counted from 0, got 2 to 2\."),
+    (TWO, np.array([0]), np.array([-1]), r"counted from 0, got -1 to -1\."),
+    (box(0, 255, dtype=np.uint8), np.array([[0, 255]]), np.array([[0, 256]]), r"uint8\), got 0 to 256\."),
+    (box(0, 255, dtype=np.uint8), np.array([[0, 255]]), np.array([[0.0, 1.0]]), "got float64 instead of integers"),
+    (box(-5, 5, dtype=np.int64), np.array([[-5, 5]]), np.array([[-6, 5]]), r"int64\), got -6 to 5\."),
+]
+
+
+@pytest.mark.parametrize(("space", "good", "bad", "match"), VALUES, ids=str)
+def test_given_values_are_of_their_space(space, good, bad, match):
+    check_values("actions", good, space)
+    with pytest.raises(ValueError, match=f"`episodes` must hold actions of .*{match}"):
+        check_values("actions", bad, space)
+
+
+def test_given_floats_may_lie_outside_the_bounds():
+    check_values("actions", np.array([[-7.5, 3.0]]), VECTOR)

@@ -218,6 +218,7 @@ WRONG = [
     ([(OBS[:0], ACT[:0], REW[:0])], "rewards of shape .* for at least one step"),
     ([(OBS, ACT, REW[:, None])], r"rewards of shape \(n_steps,\)"),
     ([(OBS * np.nan, ACT, REW)], r"`episodes\[0\]` must have observations that are finite, got NaN or infinity at step 0"),
+    ([(np.array([[0, 0, 0], [0, 0, np.nan], [0, 0, 0]]), ACT, REW)], r"NaN or infinity at step 1\."),
     ([(OBS, ACT, np.array([0, 0, np.inf]))], "rewards that are finite, got NaN or infinity at step 2"),
     ([(OBS, ACT.astype(str), REW)], "actions that are numbers"),
     ([(OBS, ACT.astype(complex), REW)], "actions that are numbers"),

@@ -10,7 +10,7 @@ from random_batches import phase
 from stable_baselines3.common.buffers import RolloutBuffer
 
 from sb3_sgmrl.data.batch import PhaseBatch
-from sb3_sgmrl.gradient import advantages
+from sb3_sgmrl.gradient import advantages, baselines
 from sb3_sgmrl.gradient.advantages import AdvantageSettings, centred, episode_weights, gae
 from sb3_sgmrl.gradient.baselines import RIDGE, baseline_features, flatten_observations
 from sb3_sgmrl.gradient.discounting import discounted_sum
@@ -56,6 +56,18 @@ def test_leaving_one_out_is_removing_it(settings, varying):
         expected = episode_weights(without(batch, j), settings, SPACE, np.delete(values, j, axis=1))[0].weights
         np.testing.assert_allclose(np.delete(weights[j], j, axis=0), expected, rtol=1e-7, atol=1e-10)
         np.testing.assert_array_equal(weights[j, j], 0)
+
+
+@pytest.mark.parametrize("baseline", ["linear", "none"])
+def test_small_differences_are_information_without_an_episode_too(baseline):
+    """Rewards of 1 that differ by ten times what is rounding beside them."""
+    settings = AdvantageSettings(0.9, 0.8, baseline)
+    batch = phase(n_tasks=1, n_episodes=9, varying=False)
+    batch = replace(batch, rewards=1 + 1e-8 * batch.rewards)
+    expected = episode_weights(without(batch, 3), settings, SPACE)[0].weights
+    found = leave_one_out(batch.task(0), settings, SPACE).weights[3]
+    assert expected.any()
+    np.testing.assert_allclose(np.delete(found, 3, axis=0), expected, atol=1e-3 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize("settings", EVERY, ids=str)
@@ -263,3 +275,16 @@ def test_many_observations_are_clipped_at_ten_too():
     )
     np.testing.assert_array_equal(far, at_ten)
     assert np.abs(inside - at_ten).max() > 1
+
+
+def test_fewer_features_for_many_observations_have_the_same_products(monkeypatch):
+    """Of steps t, u with observations x, y: x·y + x²·y² + 1 + tu + (tu)² + (tu)³, with t and u in hundreds of steps."""
+    monkeypatch.setattr(baselines, "_BLOCK", 250)
+    batch, space = phase(1, 2, 150), spaces.Box(-np.inf, np.inf, (600,), np.float32)
+    mask = batch.mask[0].ravel()
+    x = 0.05 * np.random.default_rng(0).standard_normal((300, 600)) * mask[:, None]
+    features = baseline_features(space, replace(batch, observations=x.reshape(1, 2, 150, 600)))[0].reshape(300, 300)
+    t = np.tile(np.arange(150) / 100, 2)
+    tu = np.outer(t, t)
+    expected = (x @ x.T + x**2 @ x.T**2 + 1 + tu + tu**2 + tu**3) * np.outer(mask, mask)
+    np.testing.assert_allclose(features @ features.T, expected, atol=1e-9)

@@ -59,6 +59,8 @@ def test_network_and_standard_deviation_have_weights_of_their_own():
     assert first["net.weight"] == first["net.bias"] == second["net.bias"] < 0.6
     assert first["log_std"] == pytest.approx(1.0) and second["log_std"] == 0
     assert weights.weights(1) == [first]
+    # saved models hold the groups by these names
+    assert weights._weights[0, True].weights().keys() == {"net.weight", "net.bias"}
 
 
 def test_signal_weight_of_a_term_that_is_zero():

@@ -6,6 +6,8 @@ Each mutant changes one operator, comparison, constant, condition or return. The
     python tests/mutation/mutation.py --sample 150 --seed 0 --report mutants.csv
 
 The files are changed in a copy of the repository. A mutant is killed when its tests fail or take too long.
+The report is
+written as the mutants run: the same command resumes, and ``--again`` repeats the survivors with the tests as they are now.
 ``tests/mutation/survivors.md`` lists survivors that no test can notice.
 """
 
@@ -17,6 +19,7 @@ import copy
 import csv
 import os
 import random
+import resource
 import shutil
 import signal
 import sys
@@ -34,7 +37,7 @@ TESTS: dict[str, list[str]] = {
     "gradient/advantages.py": ["tests/gradient/test_advantages.py", "tests/gradient/test_invariance.py"],
     "gradient/baselines.py": ["tests/gradient/test_advantages.py", "tests/score_terms/test_refitted.py", "tests/outer_steps"],
     "gradient/fisher.py": ["tests/gradient/test_fisher.py"],
-    "gradient/critic.py": ["tests/test_algorithms.py"],
+    "gradient/critic.py": ["tests/gradient/test_critic.py", "tests/test_algorithms.py"],
     "gradient/discounting.py": ["tests/gradient/test_advantages.py"],
     "gradient/inner.py": [
         "tests/gradient/test_inner.py",
@@ -43,25 +46,38 @@ TESTS: dict[str, list[str]] = {
         "tests/outer_steps",
     ],
     "gradient/local_gradient.py": ["tests/gradient/test_local_gradient.py", "tests/outer_steps"],
-    "gradient/meta_gradient.py": ["tests/gradient/test_meta_gradient.py", "tests/test_meta_gradients_of_algorithms.py"],
+    "gradient/memory.py": ["tests/gradient/test_memory.py"],
+    "gradient/meta_gradient.py": [
+        "tests/gradient/test_meta_gradient.py",
+        "tests/test_meta_gradients_of_algorithms.py",
+        "tests/gradient/test_step_sizes.py",
+    ],
     "gradient/objective.py": ["tests/gradient/test_meta_gradient.py", "tests/test_meta_gradients_of_algorithms.py"],
+    "gradient/on_policy.py": ["tests/gradient/test_on_policy.py", "tests/deployment/test_logged_episodes.py"],
     "gradient/score_weight.py": ["tests/gradient/test_score_weight.py", "tests/test_meta_gradients_of_algorithms.py"],
     "gradient/step_sizes.py": ["tests/gradient/test_step_sizes.py"],
     "score_terms/base.py": ["tests/bad_input/test_bad_settings.py", "tests/outer_steps"],
-    "score_terms/control_variates.py": ["tests/score_terms/test_control_variates.py"],
+    "score_terms/control_variates.py": ["tests/score_terms/test_control_variates.py", "tests/score_terms/test_returns.py"],
     "score_terms/counterfactual.py": ["tests/score_terms/test_counterfactual.py"],
     "score_terms/leave_one_out.py": [
         "tests/score_terms/test_returns.py",
         "tests/score_terms/test_refitted.py",
         "tests/gradient/test_advantages.py",
+        "tests/gradient/test_invariance.py",
     ],
     "score_terms/names.py": ["tests/test_meta_gradients_of_algorithms.py"],
     "score_terms/refitted.py": ["tests/score_terms/test_refitted.py"],
     "score_terms/returns.py": ["tests/score_terms/test_returns.py", "tests/test_meta_gradients_of_algorithms.py"],
-    "data/batch.py": ["tests/data", "tests/gradient/test_advantages.py", "tests/common/test_adapt.py"],
+    "data/batch.py": [
+        "tests/data/test_batch.py",
+        "tests/gradient/test_advantages.py",
+        "tests/deployment/test_logged_episodes.py",
+        "tests/common/test_adapt.py",
+    ],
     "data/buffers.py": ["tests/common/test_sampling.py"],
+    "data/episodes.py": ["tests/deployment/test_logged_episodes.py"],
     "data/spaces.py": ["tests/data/test_spaces.py"],
-    "data/streams.py": ["tests/common/test_evaluation.py"],
+    "data/streams.py": ["tests/data/test_streams.py"],
 }
 OPERATORS: dict[type[ast.operator], type[ast.operator]] = {
     ast.Add: ast.Sub,
@@ -176,23 +192,44 @@ def outcome(folder: Path, tests: list[str], timeout: float) -> str:
 
     :param folder: The copy of the repository
     :param tests: The paths of the tests in it
-    :param timeout: The seconds after which the process is ended
+    :param timeout: The seconds of processor time after which the process is ended
     :return: ``survived`` when all tests have passed, ``killed`` or ``timed out``
     """
     child = os.fork()
     if child == 0:
-        signal.alarm(int(timeout))
+        signal.setitimer(signal.ITIMER_PROF, timeout)
         os.chdir(folder)
         sys.path.insert(0, str(folder))
+        os.environ["PYTHONPATH"] = str(folder)  # for processes that the tests start
         sys.dont_write_bytecode = True
         nothing = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nothing, 1)
         os.dup2(nothing, 2)
         os._exit(int(pytest.main(["-q", "-x", "-p", "no:cacheprovider", *tests])))
     status = os.waitpid(child, 0)[1]
-    if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGALRM:
+    if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGPROF:
         return "timed out"
     return "survived" if status == 0 else "killed"
+
+
+def outcomes_so_far(report: Path | None, chosen: list[tuple[str, int, str, str, str]], again: bool) -> dict[int, str]:
+    """
+    Read what became of the mutants of a sample.
+
+    :param report: The path of a report; it may not exist
+    :param chosen: The mutants of the sample
+    :param again: Whether to leave out survivors, so that they run again
+    :return: The outcome of each mutant that has run, by its number in the sample
+    """
+    if report is None or not report.exists():
+        return {}
+    with report.open(newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    for row in rows:
+        file, line, old, new, _ = chosen[int(row["number"])]
+        if (file, str(line), old, new) != (row["file"], row["line"], row["old"], row["new"]):
+            sys.exit(f"{report} belongs to another sample or to another state of the code.")
+    return {int(row["number"]): row["outcome"] for row in rows if not (again and row["outcome"] == "survived")}
 
 
 def main() -> int:
@@ -205,8 +242,10 @@ def main() -> int:
     parser.add_argument("--sample", type=int, default=150, help="The number of mutants, drawn at random")
     parser.add_argument("--seed", type=int, default=0, help="The seed of the draw")
     parser.add_argument("--only", nargs="+", default=[""], help="Only files whose name contains one of these")
-    parser.add_argument("--timeout", type=float, default=600.0, help="Seconds after which a mutant counts as killed")
-    parser.add_argument("--report", type=Path, default=None, help="A CSV file of all mutants and what became of them")
+    parser.add_argument("--timeout", type=float, default=120.0, help="The most processor seconds for the tests of a mutant")
+    parser.add_argument("--report", type=Path, default=None, help="A CSV file of what became of the mutants, to resume from")
+    parser.add_argument("--again", action="store_true", help="Run the survivors in the report again")
+    parser.add_argument("--unchecked", action="store_true", help="Skip the check that the tests pass without a change")
     arguments = parser.parse_args()
     every = [
         (file, *mutant)
@@ -214,30 +253,35 @@ def main() -> int:
         if any(part in file for part in arguments.only)
         for mutant in mutants(ROOT / "sb3_sgmrl" / file)
     ]
-    chosen = random.Random(arguments.seed).sample(every, min(arguments.sample, len(every)))
-    survivors, rows = [], []
+    # all are shuffled, so that a larger sample begins with the smaller one
+    chosen = random.Random(arguments.seed).sample(every, len(every))[: arguments.sample]
+    outcomes = outcomes_so_far(arguments.report, chosen, arguments.again)
+    todo = [number for number in range(len(chosen)) if number not in outcomes]
     with tempfile.TemporaryDirectory() as folder:
         copied = Path(folder) / "repository"
         ignored = shutil.ignore_patterns(".git", "__pycache__", "*_cache", "docs", "logs")
         shutil.copytree(ROOT, copied, ignore=ignored)
-        for tests in {tuple(TESTS[file]) for file, *_ in chosen}:
-            if outcome(copied, list(tests), arguments.timeout) != "survived":
-                sys.exit(f"{' '.join(tests)} must pass without a change.")
-        for file, line, old, new, source in chosen:
+        passed: set[str] = set()
+        for number in todo:
+            file, line, old, new, source = chosen[number]
+            for tests in [] if arguments.unchecked else [tests for tests in TESTS[file] if tests not in passed]:
+                if outcome(copied, [tests], arguments.timeout) != "survived":
+                    sys.exit(f"{tests} must pass without a change.")
+                passed.add(tests)
+                print(f"{tests} passes after {resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime:.0f} s", flush=True)
             path = copied / "sb3_sgmrl" / file
             original = path.read_text()
             path.write_text(source)
-            found = outcome(copied, TESTS[file], arguments.timeout)
+            outcomes[number] = outcome(copied, TESTS[file], arguments.timeout)
             path.write_text(original)
-            rows.append((file, line, old, new, found))
-            if found == "survived":
-                survivors.append(rows[-1])
-            print(*rows[-1], sep=" | ", flush=True)
+            print(f"{len(outcomes)}/{len(chosen)}", file, line, old, new, outcomes[number], sep=" | ", flush=True)
             if arguments.report is not None:
                 with arguments.report.open("w", newline="") as out:
-                    csv.writer(out).writerows([("file", "line", "old", "new", "outcome"), *rows])
-    print(f"{len(chosen)} of {len(every)} mutants, {len(chosen) - len(survivors)} killed or timed out")
-    return min(len(survivors), 100)
+                    rows = [(i, *chosen[i][:4], outcomes[i]) for i in sorted(outcomes)]
+                    csv.writer(out).writerows([("number", "file", "line", "old", "new", "outcome"), *rows])
+    n_survivors = list(outcomes.values()).count("survived")
+    print(f"{len(chosen)} of {len(every)} mutants, {len(chosen) - n_survivors} killed or timed out")
+    return min(n_survivors, 100)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import nn
-from toys import Float64
+from toys import Float64, small_discrete
 
 from sb3_sgmrl.policies.functional import FunctionalPolicy
 from sb3_sgmrl.policies.likelihood import AutogradLikelihood, MlpLikelihood, log_likelihood
@@ -77,12 +77,12 @@ MANY_SPACES = [
     (OBSERVATIONS["box"], spaces.Box(-1, 1, ())),
     (OBSERVATIONS["box"], spaces.Box(-1, 1, (2,), np.float64)),
     (OBSERVATIONS["box"], spaces.Box(-1, 1, (2,), np.float16)),
-    (OBSERVATIONS["box"], spaces.Discrete(3, dtype=np.int32)),
+    (OBSERVATIONS["box"], small_discrete(3)),
     (OBSERVATIONS["box"], spaces.Discrete(1)),
     (spaces.Box(0, 255, (3,), np.uint8), ACTIONS["box"]),
     (spaces.Box(0, 1, (3,), bool), ACTIONS["box"]),
     (spaces.Box(-1, 1, (3,), np.float16), ACTIONS["categories"]),
-    (spaces.Discrete(4, dtype=np.int32), ACTIONS["categories"]),
+    (small_discrete(4), ACTIONS["categories"]),
 ]
 
 

@@ -232,10 +232,10 @@ def test_episodes_that_are_alike_keep_the_weights_of_their_steps():
     assert RefittedCausal(0.5).coefficients(step).norm() > 1e-3
 
 
-@pytest.mark.parametrize(("n_episodes", "can_be_fitted"), [(3, False), (4, True)])
-def test_a_baseline_is_fitted_with_two_steps_for_each_feature(n_episodes, can_be_fitted):
+@pytest.mark.parametrize(("n_episodes", "n_steps", "can_be_fitted"), [(3, 6, False), (4, 6, True), (3, 8, True)])
+def test_a_baseline_is_fitted_with_two_steps_for_each_feature(n_episodes, n_steps, can_be_fitted):
     """Eight features; without one of four episodes of six steps there are 18 steps, without one of three there are 12."""
-    step = inner_step(SETTINGS["default"], (6,) * n_episodes)
+    step = inner_step(SETTINGS["default"], (n_steps,) * n_episodes)
     assert (left_out(step, SETTINGS["default"]).can_be_fitted == can_be_fitted).all()
     assert left_out(step, SETTINGS["no baseline"]).can_be_fitted.all()
 

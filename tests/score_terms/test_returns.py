@@ -111,3 +111,12 @@ def test_all_tasks_have_the_scale_of_earlier_iterations():
     plain = tiny(SGMRL, point_vec(2))
     own_rollout = rollout_of(plain)
     assert plain.outer_problem(own_rollout).rollout is own_rollout
+
+
+def test_the_slope_of_scaled_control_variates_is_logged():
+    """The others of three tasks return b = (Σ J̃ − J̃) / 2 on average, so J̃ = Σ J̃ − 2 b within an iteration."""
+    model = tiny(SGMRL, point_vec(2), control_variate="leave_one_task_out", score_coef=1.0, control_variate_scaling=True)
+    rollout = rollout_of(model)
+    for slope in (1.0, -2.0):
+        term, estimate = model.outer_problem(rollout).score_term, model.meta_gradient(rollout)
+        assert term.observe(rollout, estimate)["control_variate_scale"] == pytest.approx(slope)

@@ -159,7 +159,7 @@ def _check_optimizer(name: str, optimizer: th.optim.Optimizer, state: Mapping[st
     if len(state["param_groups"]) != len(fresh["param_groups"]):
         raise BadFileError(f"holds {len(state['param_groups'])} groups of parameters in {name}")
     for found, wanted in zip(state["param_groups"], fresh["param_groups"], strict=True):
-        _check_group(name, found, wanted)
+        _check_group(name, found, wanted, isinstance(optimizer, th.optim.AdamW))
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     known = _state_of_a_step(optimizer)
     for index, values in state["state"].items():
@@ -183,12 +183,20 @@ def _check_optimizer(name: str, optimizer: th.optim.Optimizer, state: Mapping[st
                 raise BadFileError(f"holds {value} in {where}")
 
 
-def _check_group(name: str, found: Any, wanted: Mapping[str, Any]) -> None:
-    if not isinstance(found, dict) or found.keys() - {"initial_lr"} != wanted.keys() - {"initial_lr"}:
+# PyTorch before 2.7 does not name this setting of Adam and AdamW.
+_UNNAMED = "decoupled_weight_decay"
+
+
+def _check_group(name: str, found: Any, wanted: Mapping[str, Any], is_decoupled: bool) -> None:
+    of_one = found.keys() ^ wanted.keys() if isinstance(found, dict) else {name}
+    known = not of_one - {"initial_lr", _UNNAMED}
+    if not known or (_UNNAMED in of_one and {**found, **wanted}[_UNNAMED] is not is_decoupled):
         raise BadFileError(f"holds other settings in {name} than its optimiser has")
     if found["params"] != wanted["params"]:
         raise BadFileError(f"holds other parameters in {name} than its optimiser has")
     for key, value in wanted.items():
+        if key in of_one:
+            continue
         is_number = type(value) in (int, float)
         if type(found[key]) is not type(value) and not (is_number and type(found[key]) in (int, float)) and value is not None:
             raise BadFileError(f"holds {found[key]!r} in `{key}` of {name}")

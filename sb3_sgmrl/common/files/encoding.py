@@ -52,7 +52,9 @@ def _attributes(*names: str) -> Callable[[Any], dict[str, Any]]:
 
 
 def _discrete(n: int, start: int, dtype: np.dtype) -> spaces.Discrete:
-    return spaces.Discrete(n, start=start, dtype=dtype)  # type: ignore[arg-type]
+    # Gymnasium before 1.2.2 has one dtype only.
+    other: dict[str, Any] = {} if dtype == np.int64 else {"dtype": dtype}
+    return spaces.Discrete(n, start=start, **other)
 
 
 def _multi_binary(n: Any) -> spaces.MultiBinary:

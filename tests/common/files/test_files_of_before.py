@@ -8,7 +8,7 @@ import pickle
 import numpy as np
 import pytest
 from alteration_tools import members_of, zipped
-from paths import FILES
+from paths import FILES, needs_numpy_2
 from toys import point_vec, tiny
 
 from sb3_sgmrl import SGMRL
@@ -40,6 +40,7 @@ def planted_model(path, marker):
     path.write_bytes(zipped({**members, "data": json.dumps(data).encode()}))
 
 
+@needs_numpy_2
 def test_a_file_of_before_is_a_pickle_and_is_not_run(tmp_path):
     marker, path = tmp_path / "ran", tmp_path / "planted.zip"
     planted_model(path, marker)
@@ -55,6 +56,7 @@ def test_a_file_of_before_is_a_pickle_and_is_not_run(tmp_path):
     assert marker.exists()
 
 
+@needs_numpy_2
 def test_a_file_of_before_goes_on_when_it_is_trusted():
     with pytest.warns(UserWarning, match="unpickling"):
         model = SGMRL.load(OLD, env="Navigation2D-v0", trusted=True)
@@ -76,6 +78,7 @@ def test_files_of_every_format_version_are_read(path):
     model.learn(1, reset_num_timesteps=False)
 
 
+@needs_numpy_2
 def test_parts_of_a_file_of_before_that_are_gone(tmp_path):
     members = members_of(OLD.read_bytes())
     data = json.loads(members["data"])

@@ -4,6 +4,7 @@ import io
 import json
 import pickle
 import zipfile
+from functools import partial
 
 import pytest
 import torch as th
@@ -12,7 +13,7 @@ from safetensors import torch as safetensors
 from stable_baselines3 import PPO
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.vec_env import VecNormalize
-from toys import point_vec, tiny
+from toys import assert_same, point_vec, state, tiny
 
 from sb3_sgmrl import MAML, SGMRL, register
 
@@ -93,6 +94,14 @@ ALTERED = {
     "groups": (
         lambda c: with_json(c, "policy.optimizer", lambda j: j.update(param_groups=[])),
         "holds 0 groups of parameters",
+    ),
+    "no lr": (
+        lambda c: with_json(c, "policy.optimizer", lambda j: j["param_groups"][0].pop("lr") and None),
+        "holds other settings in policy.optimizer than its optimiser has",
+    ),
+    "a setting of other versions": (
+        lambda c: with_json(c, "policy.optimizer", lambda j: j["param_groups"][0].update(newer=False)),
+        "holds other settings in policy.optimizer than its optimiser has",
     ),
     "lr": (
         lambda c: with_json(c, "policy.optimizer", lambda j: j["param_groups"][0].update(lr="x")),
@@ -233,3 +242,20 @@ def test_custom_networks_are_not_made_larger_than_their_parameters_either():
         said["policy_kwargs"]["features_extractor_kwargs"] = {"width": 10**9}
 
     refuses(with_json(content, "data", wider), "much larger than its parameters|make no model")
+
+
+def test_a_setting_of_adam_that_some_versions_of_torch_do_not_name(content):
+    """Without it Adam is what it is with False."""
+
+    def changed(value, said):
+        group = said["param_groups"][0]
+        if value or group.pop("decoupled_weight_decay", None) is None:
+            group["decoupled_weight_decay"] = value
+
+    one, other = loaded(content), loaded(with_json(content, "policy.optimizer", partial(changed, False)))
+    for model in (one, other):
+        model.set_env(VecNormalize(point_vec(2)))
+        model.learn(1, reset_num_timesteps=False)
+    assert_same(state(one), state(other))
+    if "decoupled_weight_decay" not in one.policy.optimizer.defaults:
+        refuses(with_json(content, "policy.optimizer", partial(changed, True)), "holds other settings in policy.optimizer")
