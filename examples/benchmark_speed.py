@@ -30,6 +30,7 @@ from threadpoolctl import threadpool_info
 from sb3_sgmrl import MAML, SGMRL, TaskDistEnv
 from sb3_sgmrl.common import phases, sampling
 from sb3_sgmrl.outer_steps import base as outer_steps
+from sb3_sgmrl.outer_steps import local_surrogate
 from sb3_sgmrl.score_terms.names import SCORE_TERMS
 from sb3_sgmrl.vec_env.task_vec_env import TaskVecEnv
 
@@ -41,7 +42,7 @@ SIZES = {
     "SwimmerVel-v0": (40, 20),
     "AntDir-v0": (40, 20),
 }
-PARTS = ("physics", "inference", "rest of sampling", "advantages", "inner step", "meta-gradient")
+PARTS = ("physics", "inference", "rest of sampling", "advantages", "inner step", "meta-gradient", "further epochs")
 
 
 class Stopwatch:
@@ -69,6 +70,7 @@ class Stopwatch:
             (phases, "task_phases", "advantages"),
             (phases, "adapt_tasks", "inner step"),
             (outer_steps, "meta_gradient", "meta-gradient"),
+            (local_surrogate.LocalSurrogate, "gradient", "further epochs"),
         ]
         with contextlib.ExitStack() as stack:
             for owner, name, part in places:
@@ -148,8 +150,10 @@ def compare(family, settings, repeats):
             times[name]["processor time"].append(processor)
             times[name]["samples per second"].append(samples / seconds)
             times[name]["pure physics"].append(physics[samples])
-            for part, spent in watch.seconds.items():
-                times[name][part].append(spent)
+            times[name]["n_epochs"].append(model.n_epochs)
+            for part in ("sampling", *PARTS):
+                if part != "rest of sampling":
+                    times[name][part].append(watch.seconds[part])
     return times
 
 
@@ -204,6 +208,14 @@ class Report:
         print(f"Written to {self.folder}: speed.md, speed.png")
 
 
+def epoch_cost(columns):
+    n_epochs = columns["n_epochs"][0]
+    if n_epochs == 1:
+        return "-"
+    ratio = np.divide(columns["further epochs"], columns["meta-gradient"]) / (n_epochs - 1)
+    return f"{np.median(ratio):.3f} ({ratio.min():.3g} to {ratio.max():.3g})"
+
+
 def show(report, family, times):
     median = {name: {key: float(np.median(values)) for key, values in columns.items()} for name, columns in times.items()}
     for values in median.values():
@@ -219,6 +231,8 @@ def show(report, family, times):
             ratio = np.divide(columns[key], times[other][key] if other else columns["pure physics"])
             cells.append(f"{np.median(ratio):.3f} ({ratio.min():.3g} to {ratio.max():.3g})")
         rows.append([label, *cells])
+    if any(values["further epochs"] for values in median.values()):
+        rows.append(["a further epoch ÷ the meta-gradient", *map(epoch_cost, times.values())])
     rows.append(["samples per second", *(f"{values['samples per second']:.0f}" for values in median.values())])
     n_tasks, n_episodes = SIZES[family]
     title = f"{family}, {n_tasks} tasks × {n_episodes} episodes: seconds per meta-iteration, medians of interleaved runs"
@@ -313,8 +327,8 @@ def main():
         "--tables",
         nargs="+",
         default=["algorithms"],
-        choices=["algorithms", "inner-steps", "score-terms", "vec-env", "growth"],
-        help="tables to make. algorithms: MAML and SGMRL. inner-steps: one to three. score-terms: control variates of SGMRL. "
+        choices=["algorithms", "epochs", "inner-steps", "score-terms", "vec-env", "growth"],
+        help="tables to make. algorithms: MAML and SGMRL, each with one epoch. epochs: one, two and five of SGMRL. inner-steps: one to three. score-terms: control variates of SGMRL. "
         "vec-env: the environment without a policy. growth: time and memory against tasks, episodes, steps and parameters "
         "(Linux only)",
     )
@@ -328,12 +342,14 @@ def main():
     report = Report(arguments.folder)
     algorithms = {
         "MAML": {"algorithm": MAML},
-        "SGMRL": {"algorithm": SGMRL},
+        "SGMRL": {"algorithm": SGMRL, "n_epochs": 1},
         "first order": {"algorithm": MAML, "first_order": True},
     }
-    inner_steps = {f"SGMRL, ζ = {n}": {"algorithm": SGMRL, "n_inner_steps": n} for n in (1, 2, 3)}
-    score_terms = {"MAML": {"algorithm": MAML}} | {name: {"algorithm": SGMRL, "control_variate": name} for name in SCORE_TERMS}
-    tables = {"algorithms": algorithms, "inner-steps": inner_steps, "score-terms": score_terms}
+    inner_steps = {f"SGMRL, ζ = {n}": {"algorithm": SGMRL, "n_epochs": 1, "n_inner_steps": n} for n in (1, 2, 3)}
+    epochs = {f"SGMRL, {n} epoch{'s' * (n > 1)}": {"algorithm": SGMRL, "n_epochs": n} for n in (1, 2, 5)}
+    of_sgmrl = {name: {"algorithm": SGMRL, "n_epochs": 1, "control_variate": name} for name in SCORE_TERMS}
+    score_terms = {"MAML": {"algorithm": MAML}} | of_sgmrl
+    tables = {"algorithms": algorithms, "epochs": epochs, "inner-steps": inner_steps, "score-terms": score_terms}
     for family in arguments.families:
         for table, settings in tables.items():
             if table in arguments.tables:

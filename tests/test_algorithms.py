@@ -133,7 +133,7 @@ def test_phases_are_played_with_the_adapted_parameters(algorithm):
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_the_optimiser_follows_the_meta_gradient(algorithm):
     policy_kwargs = {"optimizer_class": th.optim.SGD, "optimizer_kwargs": {}}
-    model = tiny(algorithm, point_vec(3), learning_rate=0.5, max_grad_norm=None, policy_kwargs=policy_kwargs)
+    model = tiny(algorithm, point_vec(3), n_epochs=1, learning_rate=0.5, max_grad_norm=None, policy_kwargs=policy_kwargs)
     before = model.functional.parameters()
     rollout = rollout_of(model)
     gradient = model.meta_gradient(rollout).gradient

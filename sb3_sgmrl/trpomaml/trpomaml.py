@@ -145,6 +145,7 @@ class TRPOMAML(SGMRL):
             control_variate=control_variate,
             score_gae_lambda=score_gae_lambda,
             control_variate_scaling=control_variate_scaling,
+            n_epochs=1,
             target_kl=target_kl,
             vf_epochs=vf_epochs,
             normalizer_update=normalizer_update,

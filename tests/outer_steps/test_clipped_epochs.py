@@ -18,7 +18,7 @@ def trained(algorithm, **kwargs):
 @pytest.mark.parametrize("algorithm", [SGMRL, MAML, EMAML])
 def test_the_first_epoch_is_the_step_of_one_epoch_to_the_bit(algorithm, monkeypatch):
     settings = {"score_coef": 1.0} if algorithm is SGMRL else {}
-    one = trained(algorithm, **settings)
+    one = trained(algorithm, n_epochs=1, **settings)
     # epochs that end before their second step
     stopped = trained(algorithm, n_epochs=5, target_kl=1e-12, **settings)
     assert stopped.logger.name_to_value["train/n_epochs"] == 1

@@ -47,7 +47,7 @@ methods:
 
 examples:
   python -m sb3_sgmrl.compare --method sgmrl maml --seeds 0 1 2 --timesteps 2e6
-  python -m sb3_sgmrl.compare --method sgmrl sgmrl5=sgmrl:n_epochs=5,clip_range=0.3 --timesteps 8e6 --parallel 2
+  python -m sb3_sgmrl.compare --method sgmrl once=sgmrl:n_epochs=1 --timesteps 8e6 --parallel 2
   python -m sb3_sgmrl.compare --method sgmrl maml --sweep inner_lr=0.05,0.1,0.2,0.5 --folder logs/inner_lr
 """
 
