@@ -81,15 +81,17 @@ def bring_evaluations(path: str, folder: str, trusted: bool = False) -> None:
     :raises ValueError: When the file of evaluations is damaged
     """
     evaluations, best = (pathlib.Path(path).with_name(name) for name in ("evaluations.npz", "best_model.zip"))
-    if not evaluations.is_file():
-        return
     n_steps = read_file(path, trusted).settings["num_timesteps"]
+    if n_steps == 0 or not evaluations.is_file():
+        return
     try:
         timesteps, results, tasks = read_arrays(evaluations, ("timesteps", "results", "tasks"))
         kept = timesteps <= n_steps
         rows = {"timesteps": timesteps[kept], "results": results[kept], "tasks": tasks}
     except (ValueError, TypeError, IndexError) as error:
-        raise ValueError(f"`--resume` cannot read {evaluations}, which is damaged: move it away to resume without it.") from error
+        raise ValueError(
+            f"`--resume` cannot read {evaluations}, which is damaged: move it away to resume without it."
+        ) from error
     with replace_when_complete(os.path.join(folder, evaluations.name)) as file:
         np.savez(file, **rows)
     if best.is_file() and read_file(best, trusted).settings["num_timesteps"] <= n_steps:
