@@ -52,7 +52,8 @@ def fit_to_model(model: MetaModel, vec_env: VecEnv) -> VecEnv:
         )
     if training is None and model.env is not None and here is not None and here.norm_obs:
         raise ValueError(
-            "`env` must not be in a VecNormalize with norm_obs=True: the model was trained on observations that are not normalised."
+            "`env` must not be in a VecNormalize with norm_obs=True: the model was trained on observations that are not "
+            "normalised."
         )
     scale_matters = not model.normalize_advantage or BASELINES[model.baseline].needs_critic
     if model.env is not None and scale_matters and _normalizes_rewards(training) != _normalizes_rewards(here):

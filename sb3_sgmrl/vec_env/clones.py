@@ -147,7 +147,7 @@ def copy_wrappers(env: VecEnv | None, memo: dict[int, Any]) -> None:
     """
     Copy the wrappers around workers, for the ``copy.deepcopy`` of an object that holds them.
 
-    SB3's wrappers keep attributes of their class, which cannot be copied, and a VecNormalize copies itself without its workers.
+    SB3's wrappers keep attributes of their class, which cannot be copied. A VecNormalize copies itself without its workers.
 
     :param env: The workers in their wrappers
     :param memo: The memo of ``copy.deepcopy``, to which the copies are added

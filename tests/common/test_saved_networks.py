@@ -86,7 +86,9 @@ def test_a_policy_in_another_class_is_refused():
         model.learn(1)
 
 
-@pytest.mark.parametrize("name, meant", [("innner_lr", "inner_lr"), ("learning_rates", "learning_rate"), ("n_epoch", "n_epochs")])
+@pytest.mark.parametrize(
+    "name, meant", [("innner_lr", "inner_lr"), ("learning_rates", "learning_rate"), ("n_epoch", "n_epochs")]
+)
 def test_a_misspelt_attribute_is_refused(name, meant):
     model = tiny(MAML, point())
     with pytest.raises(ValueError, match=f"`{name}` is no attribute of a model: did you mean `{meant}`"):

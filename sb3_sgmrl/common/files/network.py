@@ -41,8 +41,8 @@ def restore_network(policy: nn.Module, saved: Any) -> None:
         before, now = (str(one.get(name, "nothing"))[:100] for one in (saved["leaves"], leaves))
         if before != now:
             raise BadFileError(
-                f"holds a network that was changed after construction, with {before} in `{str(name)[:100]}` where `policy` and "
-                f"`policy_kwargs` make {now}: make that network in a policy class of your own"
+                f"holds a network that was changed after construction, with {before} in `{str(name)[:100]}` where `policy` "
+                f"and `policy_kwargs` make {now}: make that network in a policy class of your own"
             )
     if not all(isinstance(name, str) and name in parameters for name in saved["frozen"]):
         raise BadFileError("freezes parameters in `network` which its network has not")

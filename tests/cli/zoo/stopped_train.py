@@ -85,6 +85,7 @@ def main(stop: list[Any] | None, arguments: list[str]) -> int:
     for name in ("Navigation2D-v0", "HalfCheetahDir-v0"):
         gym.spec(name).max_episode_steps = HORIZON
     report.import_plots = lambda: None  # pictures take longer than the training
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # shells let background jobs ignore it
     if stop is not None:
         arm(*stop)
     return train.main(arguments)

@@ -52,6 +52,7 @@ def finish(model, total):
 def interrupted_after(seconds, model, total):
     """Train until a SIGINT arrives, at any instruction."""
     timer = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGINT))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # shells let background jobs ignore it
     try:
         timer.start()
         finish(model, total)
@@ -61,6 +62,7 @@ def interrupted_after(seconds, model, total):
         return
     finally:
         timer.cancel()
+        signal.signal(signal.SIGINT, before)
 
 
 def killed_after(seconds, model, total, path):
