@@ -19,8 +19,10 @@ import stopped_train
 import torch as th
 import torch._dynamo  # or each fork imports it for its first optimiser
 from paths import ROOT
-from zoo_tools import zoo_process  # noqa: F401
+from toys import error_of
+from zoo_tools import run_train, zoo_process  # noqa: F401
 
+from sb3_sgmrl.cli import train
 from sb3_sgmrl.common.files.model_file import ModelFile
 from sb3_sgmrl.common.saving import read_file
 
@@ -131,8 +133,8 @@ def runs_of(folder: Path) -> list[Path]:
 def models_of(run: Path) -> list[Path]:
     """The models of a stopped run that can be resumed: the last one, the best one and the checkpoints."""
     checkpoints = sorted(run.glob("rl_model_*_steps.zip"), key=lambda path: int(path.stem.split("_")[2]))
-    last = run / "Navigation2D-v0.zip"
-    return [*[path for path in (last, run / "best_model.zip") if path.exists()], *checkpoints[-3:]]
+    found = [path for path in (run / "Navigation2D-v0.zip", run / "best_model.zip") if path.exists()] + checkpoints[-3:]
+    return [path for path in found if read_file(path).settings["num_timesteps"] > 0]
 
 
 def resumes_exactly(seed: int, folder: Path, run: Run, finished: dict[Any, Any], names: list[str], engines: list[str]) -> str:
@@ -184,6 +186,16 @@ def finished() -> dict[Any, Any]:
 @pytest.mark.parametrize("seed", [2, 49])
 def test_a_few_stopped_runs(seed: int, tmp_path: Path, finished: dict[Any, Any]) -> None:
     print(resumes_exactly(seed, tmp_path, run_as_fork, finished, ["many"], ["batched", "three columns"]))
+
+
+def test_what_cannot_be_resumed(short_episodes: None, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "`--resume` must be used with `-i MODEL`" in error_of(train, ["-n", "1", "--resume"], capsys)
+    assert run_train("--eval-freq", "-1") == 0
+    run = Path("logs/sgmrl/Navigation2D-v0_1")
+    (run / "evaluations.npz").write_bytes(b"PK")
+    arguments = ["-n", "1", "-i", str(run / "Navigation2D-v0.zip"), "--resume"]
+    assert "`--resume` cannot read" in error_of(train, arguments, capsys)
+    assert not run.with_name("Navigation2D-v0_2").exists()
 
 
 @pytest.mark.slow
