@@ -22,8 +22,8 @@ from sb3_sgmrl.common.files.building import DERIVED, check_learned, check_parame
 from sb3_sgmrl.common.files.encoding import as_schedule
 from sb3_sgmrl.common.files.legacy import is_legacy, legacy_algorithm, read_legacy
 from sb3_sgmrl.common.files.model_file import ModelFile, read_algorithm, read_model, write_model
-from sb3_sgmrl.common.files.schedules import check_schedule
 from sb3_sgmrl.common.files.network import network_of, restore_network
+from sb3_sgmrl.common.files.schedules import check_schedule
 from sb3_sgmrl.common.files.statistics import saved_normalizer, statistics_of, with_statistics
 from sb3_sgmrl.policies.functional import FunctionalPolicy
 from sb3_sgmrl.util.archive import BadFileError, is_archive

@@ -7,8 +7,8 @@ import re
 import pytest
 import torch as th
 from stable_baselines3.common.vec_env import VecFrameStack, VecNormalize
-from toys import SAMPLES, assert_same, point, point_vec, state, tiny
 from torch import nn
+from toys import SAMPLES, assert_same, point, point_vec, state, tiny
 
 from sb3_sgmrl import MAML, SGMRL, evaluate_adaptation
 from sb3_sgmrl.common.files.model_file import write_model
