@@ -328,8 +328,8 @@ def main():
         nargs="+",
         default=["algorithms"],
         choices=["algorithms", "epochs", "inner-steps", "score-terms", "vec-env", "growth"],
-        help="tables to make. algorithms: MAML and SGMRL with one epoch. epochs: one, two and five of SGMRL. inner-steps: one to "
-        "three. score-terms: control variates of SGMRL. "
+        help="tables to make. algorithms: MAML and SGMRL with one epoch. epochs: one, two and five of SGMRL. inner-steps: one "
+        "to three. score-terms: control variates of SGMRL. "
         "vec-env: the environment without a policy. growth: time and memory against tasks, episodes, steps and parameters "
         "(Linux only)",
     )

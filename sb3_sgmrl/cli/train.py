@@ -29,7 +29,8 @@ RL Zoo's options below apply as well, with these differences:
   --env              task family, an environment with sample_tasks(n, rng) and set_task(task) (Navigation2D-v0).
                      MODULE:ID imports the module that registers it
   -i                 model to resume training from, a .zip of this package. The model keeps its settings, except those that
-                     -params names. It also keeps its random streams, so --seed has no effect
+                     -params names. It also keeps its random streams, so --seed has no effect. It trains for another -n steps;
+                     with --resume, up to -n steps altogether
   -n                 number of steps of all phases together (from the hyperparameters)
   --conf-file        hyperparameters (the package's own); every name in the file is checked
   --vec-env          kind of VecEnv with single environments. By default a family plays in its batched form if it has one,
@@ -86,7 +87,7 @@ def run_zoo(parser: argparse.ArgumentParser, argv: Sequence[str] | None, first: 
 def _train(parser: argparse.ArgumentParser, options: argparse.Namespace, zoo_arguments: list[str]) -> None:
     import rl_zoo3.train
 
-    from sb3_sgmrl.cli.zoo.manager import MetaOptions
+    from sb3_sgmrl.cli.zoo.options import MetaOptions
     from sb3_sgmrl.cli.zoo.ranks import arguments_of_rank
     from sb3_sgmrl.cli.zoo.search import SearchManager
 
@@ -102,7 +103,10 @@ def _train(parser: argparse.ArgumentParser, options: argparse.Namespace, zoo_arg
         options.env = import_env(options.env, options.gym_packages)
         if options.output is not None:
             check_output(options.output, (".yml", ".yaml"), options.overwrite)
-    meta = MetaOptions(options.eval_tasks, options.eval_steps, options.vec_env is not None, options.output, options.trusted)
+    meta = MetaOptions(
+        *(options.eval_tasks, options.eval_steps, options.vec_env is not None, options.output, options.trusted),
+        resume=options.resume,
+    )
     rl_zoo3.train.ExperimentManager = partial(SearchManager, meta=meta)  # type: ignore[misc, assignment]
     rl_zoo3.train.argparse = SimpleNamespace(ArgumentParser=_ZooParser)  # type: ignore[assignment]
     with arguments_of_rank([*_defaults(options), *zoo_arguments], options.timeout) as arguments:
@@ -177,6 +181,11 @@ def make_parser(prog: str, description: str, epilog: str) -> argparse.ArgumentPa
         help=f"under torchrun: seconds that a process waits for the slowest one before all stop ({TIMEOUT:g})",
     )
     parser.add_argument("--trusted", action="store_true", help=f"-i: {TRUSTED}")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="-i: end as if the run had never stopped; -n, schedules and evaluations are those of the whole run",
+    )
     zoo = (("--algo", "sgmrl"), ("--env", "Navigation2D-v0"), ("--conf-file", None), ("-conf", None), ("--vec-env", None))
     for name, default in zoo:
         parser.add_argument(name, default=default, help=argparse.SUPPRESS)

@@ -207,7 +207,8 @@ def load_model(
     :return: The model and its environment
     :raises ValueError: When the file is not such a model, or the environment does not fit the model
     """
-    from sb3_sgmrl.cli.zoo.manager import MetaExperimentManager, MetaOptions
+    from sb3_sgmrl.cli.zoo.manager import MetaExperimentManager
+    from sb3_sgmrl.cli.zoo.options import MetaOptions
 
     hyperparams, env_kwargs_of_run = _saved_settings(path.parent, env_id, packages)
     _check_normalization(hyperparams, path, env_id)

@@ -50,6 +50,11 @@ def fit_to_model(model: MetaModel, vec_env: VecEnv) -> VecEnv:
             "`env` must be in a VecNormalize with the norm_obs of the model's environment: the policy expects observations "
             "normalised as in training."
         )
+    if training is None and model.env is not None and here is not None and here.norm_obs:
+        raise ValueError(
+            "`env` must not be in a VecNormalize with norm_obs=True: the model was trained on observations that are not "
+            "normalised."
+        )
     scale_matters = not model.normalize_advantage or BASELINES[model.baseline].needs_critic
     if model.env is not None and scale_matters and _normalizes_rewards(training) != _normalizes_rewards(here):
         raise ValueError(

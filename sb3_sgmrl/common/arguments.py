@@ -7,6 +7,7 @@ Docstrings, checks, hyperparameter files, TensorBoard and model cards read this 
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import math
 import textwrap
@@ -331,16 +332,20 @@ def check_arguments(arguments: Mapping[str, Argument], values: Mapping[str, Any]
             argument.check(name, values[name])
 
 
-def check_change(arguments: Mapping[str, Argument], name: str, value: Any) -> None:
+def check_change(arguments: Mapping[str, Argument], name: str, value: Any, is_new: bool = False) -> None:
     """
     Check an attribute of a finished model before it is set.
 
     :param arguments: The table of arguments
     :param name: The name of the attribute, which may be none of the arguments
     :param value: Its new value
-    :raises ValueError: When the value is outside the range of the argument, or would have no effect
+    :param is_new: Whether the model has no such attribute
+    :raises ValueError: When the value is outside the range of the argument, or would have no effect, also because the name of
+        the argument is misspelt
     """
     argument = arguments.get(name)
+    if is_new and argument is None and (close := difflib.get_close_matches(name, arguments, n=1, cutoff=0.85)):
+        raise ValueError(f"`{name}` is no attribute of a model: did you mean `{close[0]}`?")
     if argument is not None and argument.instead is not None:
         raise ValueError(f"`{name}` cannot be changed after construction, got {shown(value)}: {argument.instead} instead.")
     check_arguments(arguments, {name: value})

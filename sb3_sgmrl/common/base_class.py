@@ -44,6 +44,7 @@ from sb3_sgmrl.policies.initialization import initialize
 from sb3_sgmrl.score_terms.base import ScoreTerm
 from sb3_sgmrl.util.generators import SHARED_GENERATORS
 from sb3_sgmrl.util.user_warnings import warn_user
+from sb3_sgmrl.vec_env.clones import copy_wrappers
 from sb3_sgmrl.vec_env.engines import EngineName, as_task_vec_env
 from sb3_sgmrl.vec_env.normalization import NormalizerUpdate, check_normalization
 from sb3_sgmrl.vec_env.task_workers import check_task_workers, find_horizon
@@ -162,7 +163,9 @@ class MetaModel(SafelySaved):
     def __setattr__(self, name: str, value: Any) -> None:
         is_made = "policy" in vars(self)
         if is_made:
-            check_change(self.arguments, name, value)
+            check_change(self.arguments, name, value, is_new=not (name in vars(self) or hasattr(type(self), name)))
+            if name == "env" and value is not None:
+                vars(self)["_vec_normalize_env"] = unwrap_vec_normalize(value)
         super().__setattr__(name, value)
         if is_made and name == "learning_rate":
             self._setup_lr_schedule()
@@ -261,6 +264,9 @@ class MetaModel(SafelySaved):
         memo.update(detached(self.policy))
         if (logger := getattr(self, "_logger", None)) is not None:
             memo[id(logger)] = logger  # files and streams of a logger cannot be copied
+        for env in (self.env, self.get_vec_normalize_env()):  # the latter is another one before a loaded model has workers
+            if id(env) not in memo:
+                copy_wrappers(env, memo)
         clone = type(self).__new__(type(self))
         memo[id(self)] = clone
         vars(clone).update(copy.deepcopy(vars(self), memo))

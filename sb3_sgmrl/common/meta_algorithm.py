@@ -264,6 +264,14 @@ class MetaOnPolicyAlgorithm(AdaptiveModel):
             finally:
                 present.restore(self)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> MetaOnPolicyAlgorithm:
+        clone = super().__deepcopy__(memo)
+        assert isinstance(clone, MetaOnPolicyAlgorithm)
+        if clone._boundary is not None:  # a copy made by a callback is a model by itself, as a saved one
+            boundary, clone._boundary = clone._boundary, None
+            boundary.restore(clone)
+        return clone
+
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "_boundary", "ranks"]
 

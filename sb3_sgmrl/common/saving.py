@@ -21,6 +21,7 @@ from sb3_sgmrl.common.files.building import DERIVED, check_learned, check_parame
 from sb3_sgmrl.common.files.encoding import as_schedule
 from sb3_sgmrl.common.files.legacy import is_legacy, legacy_algorithm, read_legacy
 from sb3_sgmrl.common.files.model_file import ModelFile, read_algorithm, read_model, write_model
+from sb3_sgmrl.common.files.network import network_of, restore_network
 from sb3_sgmrl.common.files.schedules import check_schedule
 from sb3_sgmrl.common.files.statistics import saved_normalizer, statistics_of, with_statistics
 from sb3_sgmrl.policies.functional import FunctionalPolicy
@@ -167,6 +168,8 @@ class SafelySaved(BaseAlgorithm):
         settings = {name: value for name, value in vars(self).items() if name not in left_out}
         if "learning_rate" in settings:
             settings["learning_rate"] = as_schedule(settings["learning_rate"])
+        if "network" not in exclude:
+            settings["network"] = network_of(self.policy)
         return ModelFile(
             type(self).__name__,
             settings,
@@ -252,6 +255,7 @@ class SafelySaved(BaseAlgorithm):
         changes: Mapping[str, Any],
     ) -> SelfSafelySaved:
         settings = dict(file.settings)
+        network = settings.pop("network", None)
         make: Any = cls
         model = make(policy=settings.get("policy_class", "MlpPolicy"), env=None, device=device, _init_setup_model=False)
         check_settings(model, settings, file.left_out, custom_objects)
@@ -279,6 +283,7 @@ class SafelySaved(BaseAlgorithm):
             model._setup_model()
         check_parameters(model, file.parameters)
         check_learned(settings, dict(model.functional.parameters()))
+        restore_network(model.policy, network)
         model.set_parameters(file.parameters, exact_match=True, device=device)  # type: ignore[arg-type]
         with _settings_of_a_file():
             model.check_settings()

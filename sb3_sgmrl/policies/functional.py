@@ -80,8 +80,13 @@ class FunctionalPolicy:
 
         :param policy: The current policy, or another one that replaced it
         :return: The same object while only values of parameters and buffers change, else a new one
-        :raises ValueError: When the replaced features extractor is one that the policy does not use
+        :raises ValueError: When the replaced features extractor is one that the policy does not use, or the new policy is no
+            ActorCriticPolicy
         """
+        if not isinstance(policy, ActorCriticPolicy):
+            raise ValueError(
+                f"`policy` must be an ActorCriticPolicy, got {type(policy).__name__}: replace or compile its modules instead."
+            )
         structure = Structure(policy)
         if policy is self.policy and structure == self.structure:
             return self

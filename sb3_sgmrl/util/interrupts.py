@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 # further presses within this time, in seconds, belong to the first one
 _QUICK = 2.0
@@ -28,17 +29,19 @@ class QuickPresses:
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Delay Ctrl-C to the end of a ``with`` statement, which restores or saves a state."""
-    previous = signal.getsignal(signal.SIGINT)
+    """Delay Ctrl-C, and SIGTERM where the program handles it, to the end of a ``with`` statement that changes a state."""
+    handlers: dict[int, Any] = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: handler for number, handler in handlers.items() if callable(handler)}
     # Python runs handlers in the main thread only
-    if threading.current_thread() is not threading.main_thread() or not callable(previous):
-        yield
-        return
-    pressed: list[FrameType | None] = []
-    signal.signal(signal.SIGINT, lambda _, frame: pressed.append(frame))
+    if threading.current_thread() is not threading.main_thread():
+        handlers = {}
+    received: list[tuple[int, FrameType | None]] = []
+    for number in handlers:
+        signal.signal(number, lambda number, frame: received.append((number, frame)))
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, previous)
-        if pressed:
-            previous(signal.SIGINT, pressed[0])
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for number, frame in received:
+            handlers[number](number, frame)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from copy import deepcopy
 from functools import partial
 from typing import Any
 
@@ -12,7 +13,7 @@ import gymnasium as gym
 import numpy as np
 from stable_baselines3.common.env_util import is_wrapped
 from stable_baselines3.common.monitor import Monitor
-from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper
 
 from sb3_sgmrl.util.mujoco_warnings import quiet_compiler
 from sb3_sgmrl.vec_env.probe import copies_problem, find_task_env
@@ -140,3 +141,22 @@ def _fields(model: Any) -> Iterator[tuple[str, np.ndarray]]:
 def _one_line(error: Exception) -> str:
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text[:200]}"
+
+
+def copy_wrappers(env: VecEnv | None, memo: dict[int, Any]) -> None:
+    """
+    Copy the wrappers around workers, for the ``copy.deepcopy`` of an object that holds them.
+
+    SB3's wrappers keep attributes of their class, which cannot be copied. A VecNormalize copies itself without its workers.
+
+    :param env: The workers in their wrappers
+    :param memo: The memo of ``copy.deepcopy``, to which the copies are added
+    """
+    layers = []
+    while isinstance(env, VecEnvWrapper):
+        layers.append(env)
+        memo[id(env)] = type(env).__new__(type(env))
+        env = env.venv
+    for layer in layers:
+        own = {name: value if name == "class_attributes" else deepcopy(value, memo) for name, value in vars(layer).items()}
+        vars(memo[id(layer)]).update(own)

@@ -14,7 +14,7 @@ from rl_zoo3.gym_patches import PatchedTimeLimit
 
 import sb3_sgmrl
 from sb3_sgmrl.cli import train
-from sb3_sgmrl.cli.zoo.manager import MetaOptions
+from sb3_sgmrl.cli.zoo.options import MetaOptions
 from sb3_sgmrl.cli.zoo.search import SearchManager
 
 FOLDER = Path(sb3_sgmrl.__file__).parent / "hyperparams"

@@ -12,7 +12,6 @@ import os
 import shutil
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
 from typing import Any
 
 import gymnasium as gym
@@ -27,9 +26,10 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv,
 from sb3_sgmrl.algorithms import ALGORITHMS
 from sb3_sgmrl.cli.zoo import checks as zoo_checks
 from sb3_sgmrl.cli.zoo.interrupt import CtrlC
+from sb3_sgmrl.cli.zoo.options import MetaOptions
 from sb3_sgmrl.cli.zoo.ranks import checkpoint_callbacks, resume_if_restarted
 from sb3_sgmrl.cli.zoo.report import ProgressTable, close_all, next_command, write_report
-from sb3_sgmrl.cli.zoo.resume import check_algorithm, check_changes, saved_hyperparameters
+from sb3_sgmrl.cli.zoo.resume import bring_evaluations, check_algorithm, check_changes, saved_hyperparameters
 from sb3_sgmrl.common.adaptation import fit_to_model
 from sb3_sgmrl.common.callbacks import MetaEvalCallback, MetaProgressBarCallback
 from sb3_sgmrl.common.evaluation import evaluate_adaptation
@@ -52,25 +52,6 @@ _N_EVALUATIONS_OF_A_TRIAL = 4
 ALGOS.update({name: algorithm.cls for name, algorithm in ALGORITHMS.items()})
 
 
-@dataclass(frozen=True)
-class MetaOptions:
-    """
-    The options of ``sb3_sgmrl.train`` in addition to RL Zoo's options.
-
-    :param n_tasks: The number of tasks of each evaluation and of the final report
-    :param n_steps: The number of inner steps of the final report; when None, 3 or as in training, whichever is larger
-    :param zoo_workers: Whether to play in RL Zoo's VecEnv of single environments even if the family has a batched form
-    :param tuned_path: The file for the best settings of ``-optimize``; a new file among the runs when None
-    :param trusted: Whether to also read pickles: models of before 0.1 and their ``vecnormalize.pkl``
-    """
-
-    n_tasks: int = 40
-    n_steps: int | None = None
-    zoo_workers: bool = False
-    tuned_path: str | None = None
-    trusted: bool = False
-
-
 class MetaExperimentManager(ExperimentManager):
     """
     RL Zoo's experiment manager for task families.
@@ -85,13 +66,15 @@ class MetaExperimentManager(ExperimentManager):
     def __init__(self, *args: Any, meta: MetaOptions | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         check_device("--device", self.device)
-        self._restarted = resume_if_restarted(self, ALGORITHMS[self.algo].cls)
+        self.meta = meta or MetaOptions()
+        self._resumes = resume_if_restarted(self, ALGORITHMS[self.algo].cls) or self.meta.resume
         if self.continue_training:
             check_algorithm(self.trained_agent, self.algo)
+        elif self._resumes:
+            raise ValueError("`--resume` must be used with `-i MODEL`, the model of the run to resume, and there is no `-i`.")
         for option, count in (("--eval-episodes", self.n_eval_episodes), ("--n-eval-envs", self.n_eval_envs)):
             if count < 0:
                 raise ValueError(f"`{option}` must be positive, or 0 for the default, got {count}.")
-        self.meta = meta or MetaOptions()
         self.interrupted = False
         self._zoo_workers = self.meta.zoo_workers
         self._zoo_vec_env_class = self.vec_env_class
@@ -278,6 +261,8 @@ class MetaExperimentManager(ExperimentManager):
         self.callbacks.append(ProgressTable(self.save_path))
         if eval_freq < 0:
             return
+        if self.meta.resume:
+            bring_evaluations(self.trained_agent, self.save_path, self.meta.trusted)
         save_statistics = SaveVecNormalizeCallback(save_freq=1, save_path=self.params_path)
         self.callbacks.append(
             self._meta_eval_callback(
@@ -348,8 +333,8 @@ class MetaExperimentManager(ExperimentManager):
         )
         with CtrlC() as ctrl_c:
             try:
-                n_left = max(self.n_timesteps - model.num_timesteps * self._restarted, 0)
-                model.learn(n_left, self.callbacks, reset_num_timesteps=not self._restarted, **kwargs)
+                n_left = max(self.n_timesteps - model.num_timesteps * self._resumes, 0)
+                model.learn(n_left, self.callbacks, reset_num_timesteps=not self._resumes, **kwargs)
                 ctrl_c.spare_saving()
             except KeyboardInterrupt:
                 self.interrupted = True

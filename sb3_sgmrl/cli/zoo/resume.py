@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import pathlib
+import shutil
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from stable_baselines3.common.utils import ConstantSchedule
 
 from sb3_sgmrl.algorithms import algorithm_of
@@ -12,6 +16,8 @@ from sb3_sgmrl.common.arguments import argument_names
 from sb3_sgmrl.common.files.schedules import LinearToZero
 from sb3_sgmrl.common.meta_algorithm import MetaOnPolicyAlgorithm
 from sb3_sgmrl.common.saving import read_file, saved_algorithm
+from sb3_sgmrl.util.arrays import read_arrays
+from sb3_sgmrl.util.files import replace_when_complete
 
 
 def check_algorithm(path: str, algo: str) -> None:
@@ -61,3 +67,32 @@ def check_changes(given: Mapping[str, Any]) -> None:
     for name in ("policy", "policy_kwargs"):
         if name in given:
             raise ValueError(f"`-params` must not contain {name} with `-i`, got {given[name]!r}: the model keeps its network.")
+
+
+def bring_evaluations(path: str, folder: str, trusted: bool = False) -> None:
+    """
+    Copy the evaluations of a stopped run, and its best model, to the folder in which the run resumes.
+
+    Evaluations after the steps of the model are left out, because the resumed run repeats them.
+
+    :param path: The file of the model that resumes, in the folder of the run that stopped
+    :param folder: The folder of the resumed run
+    :param trusted: Whether to also read pickles from before 0.1
+    :raises ValueError: When the file of evaluations is damaged
+    """
+    evaluations, best = (pathlib.Path(path).with_name(name) for name in ("evaluations.npz", "best_model.zip"))
+    n_steps = read_file(path, trusted).settings["num_timesteps"]
+    if n_steps == 0 or not evaluations.is_file():
+        return
+    try:
+        timesteps, results, tasks = read_arrays(evaluations, ("timesteps", "results", "tasks"))
+        kept = timesteps <= n_steps
+        rows = {"timesteps": timesteps[kept], "results": results[kept], "tasks": tasks}
+    except (ValueError, TypeError, IndexError) as error:
+        raise ValueError(
+            f"`--resume` cannot read {evaluations}, which is damaged: move it away to resume without it."
+        ) from error
+    with replace_when_complete(os.path.join(folder, evaluations.name)) as file:
+        np.savez(file, **rows)
+    if best.is_file() and read_file(best, trusted).settings["num_timesteps"] <= n_steps:
+        shutil.copyfile(best, os.path.join(folder, best.name))

@@ -24,7 +24,7 @@ from sb3_sgmrl import MAML, SGMRL, TaskDistEnv, evaluate_adaptation
 from sb3_sgmrl.algorithms import ALGORITHMS
 from sb3_sgmrl.cli import enjoy, plot, train
 from sb3_sgmrl.cli.zoo.checks import check_hyperparameters
-from sb3_sgmrl.cli.zoo.manager import MetaOptions
+from sb3_sgmrl.cli.zoo.options import MetaOptions
 from sb3_sgmrl.plots.runs import logged, read_progress
 from sb3_sgmrl.vec_env.engines import DEFAULT_WORKERS
 from sb3_sgmrl.vec_env.task_vec_env import TaskVecEnv

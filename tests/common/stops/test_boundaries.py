@@ -1,7 +1,10 @@
 """A model that is stopped or saved anywhere resumes as if nothing had happened."""
 
+import copy
+
 import numpy as np
 import pytest
+import torch as th
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecNormalize
 from toys import HORIZON, SAMPLES, assert_same, point_vec, state, tiny
@@ -99,6 +102,30 @@ def test_a_model_saved_in_the_middle_resumes_exactly(uninterrupted, name, tmp_pa
     finish(loaded)
     assert_same(state(loaded), parameters)
     assert_same(counters(loaded), counted)
+
+
+@pytest.mark.parametrize("normalized", [False, True])
+def test_a_copy_made_in_the_middle_is_a_model_by_itself(uninterrupted, normalized, tmp_path):
+    copies = []
+
+    class Copy(BaseCallback):
+        def _on_step(self):
+            if self.n_calls == HORIZON * 4 * 3:
+                copies.append(copy.deepcopy(self.model))
+            return True
+
+    model = made("sgmrl", normalized).learn(TOTAL, Copy(), reset_num_timesteps=False)
+    assert_same(state(model), uninterrupted("sgmrl", normalized)[0])
+    (copied,) = copies
+    other = copy.deepcopy(copied)
+    with th.no_grad():
+        other.policy.log_std.fill_(-1.0)
+    other.save(tmp_path / "model")
+    assert (SGMRL.load(tmp_path / "model").policy.log_std == -1.0).all()
+    assert copied.num_timesteps == SAMPLES
+    finish(copied)
+    for found, expected in zip((state(copied), counters(copied)), uninterrupted("sgmrl", normalized), strict=True):
+        assert_same(found, expected)
 
 
 FIT = "sb3_sgmrl.common.meta_algorithm.fit_critic"

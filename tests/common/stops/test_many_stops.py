@@ -52,6 +52,7 @@ def finish(model, total):
 def interrupted_after(seconds, model, total):
     """Train until a SIGINT arrives, at any instruction."""
     timer = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGINT))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # shells let background jobs ignore it
     try:
         timer.start()
         finish(model, total)
@@ -61,6 +62,7 @@ def interrupted_after(seconds, model, total):
         return
     finally:
         timer.cancel()
+        signal.signal(signal.SIGINT, before)
 
 
 def killed_after(seconds, model, total, path):
@@ -148,11 +150,20 @@ def test_random_stops(seed, tmp_path, finished):
     print(resumes_exactly(seed, tmp_path, finished))
 
 
-def test_undisturbed_delays_an_interrupt():
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_undisturbed_delays_an_interrupt(number):
+    def press(*_):
+        raise KeyboardInterrupt
+
     done = []
-    with pytest.raises(KeyboardInterrupt):
-        with undisturbed():
-            os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(0.01)
-            done.append(np.zeros(1))
+    before = signal.signal(number, press)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            with undisturbed():
+                os.kill(os.getpid(), number)
+                time.sleep(0.01)
+                done.append(np.zeros(1))
+        assert signal.getsignal(number) is press
+    finally:
+        signal.signal(number, before)
     assert done
