@@ -86,6 +86,15 @@ def _failing_callback() -> None:
     _learn(callback=Failing())
 
 
+def _other_sums() -> None:
+    ranks = start()
+    ranks.sums_by_blocks = RANK == 1
+    try:
+        _learn()
+    finally:
+        ranks.sums_by_blocks = False
+
+
 def evaluated() -> str:
     """The evaluations of a training and one by hand, with more tasks than ranks."""
     model = tiny(SGMRL, point(), meta_batch_size=4)
@@ -116,6 +125,9 @@ FAULTS: dict[str, Callable[[], Any]] = {
     "VecNormalize": lambda: _learn(VecNormalize(DummyVecEnv([point]))),
     "drift": lambda: _learn(n=10 * SAMPLES, callback=Drift(), meta_batch_size=2, n_episodes=2),
     "callback": _failing_callback,
+    "late timeout": lambda: start(timeout=5),
+    "late blocks": lambda: start(sum_by_blocks=True),
+    "blocks": _other_sums,
 }
 OTHERS: dict[str, Callable[[], str]] = {
     "stop": _stopped,
@@ -132,7 +144,7 @@ def found() -> dict[str, str]:
         try:
             fault()
             errors[name] = "no error"
-        except RuntimeError as error:
+        except (RuntimeError, ValueError) as error:
             errors[name] = str(error)
     return {**errors, **{name: other() for name, other in OTHERS.items()}}
 

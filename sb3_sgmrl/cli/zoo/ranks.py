@@ -24,7 +24,7 @@ _CHECKPOINT = "last_model.zip"
 
 
 @contextmanager
-def arguments_of_rank(arguments: Sequence[str], timeout: float) -> Iterator[list[str]]:
+def arguments_of_rank(arguments: Sequence[str], timeout: float, sum_by_blocks: bool) -> Iterator[list[str]]:
     """
     Change the arguments of RL Zoo's ``train`` for this rank, within a ``with`` statement.
 
@@ -32,10 +32,11 @@ def arguments_of_rank(arguments: Sequence[str], timeout: float) -> Iterator[list
 
     :param arguments: The arguments of the command
     :param timeout: The number of seconds that a rank waits for the slowest one
+    :param sum_by_blocks: Whether ranks exchange one sum of gradients each
     :return: The arguments of this rank
     :raises RankError: When a rank failed
     """
-    ranks = start(timeout)
+    ranks = start(timeout, sum_by_blocks)
     if ranks.size == 1:
         yield list(arguments)
         return
