@@ -14,7 +14,12 @@ class RankError(RuntimeError):
     A rank failed, so all ranks stop. Every rank raises the same error, and only rank 0 shows it.
 
     :param message: The rank, its host and the error
+    :param of_values: Whether the error is a ValueError, for example of numbers that overflow
     """
+
+    def __init__(self, message: str, of_values: bool = False) -> None:
+        super().__init__(message)
+        self.of_values = of_values
 
 
 class Ranks:

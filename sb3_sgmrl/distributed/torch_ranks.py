@@ -54,8 +54,8 @@ class TorchRanks(Ranks):
         for rank, (failure, _) in enumerate(parts):
             if failure is not None:
                 self._reported = True
-                message, trace = failure
-                raise RankError(f"Rank {rank} {message}") from RuntimeError(f"\n{trace}")
+                message, trace, of_values = failure
+                raise RankError(f"Rank {rank} {message}", of_values) from RuntimeError(f"\n{trace}")
         return [own for _, own in parts]
 
     def to_sum(self, of_own_tasks: Iterable[T]) -> list[T]:
@@ -130,12 +130,12 @@ class TorchRanks(Ranks):
     def _report(self, error: Exception, own: range) -> None:
         tasks = f", which plays the tasks {own.start} to {own.stop - 1}," if own else ""
         message = f"on {self._host}{tasks} failed: {type(error).__name__}: {error}"
-        failure = message, "".join(traceback.format_exception(error))
+        failure = message, "".join(traceback.format_exception(error)), isinstance(error, ValueError)
         try:
             self._all(pickle_tensors((failure, None)))
         except RankError:  # the others have ended
             return
-        raise RankError(f"Rank {self.rank} {message}") from error
+        raise RankError(f"Rank {self.rank} {message}", isinstance(error, ValueError)) from error
 
 
 class _Pickler(pickle.Pickler):
