@@ -109,10 +109,8 @@ class TorchRanks(Ranks):
         :param sum_by_blocks: Whether to sum by blocks; None accepts both
         :raises ValueError: When an argument differs from that of the first call
         """
-        for name, given, first in (
-            ("timeout", timeout, self._timeout),
-            ("sum_by_blocks", sum_by_blocks, self.sums_by_blocks),
-        ):
+        pairs = ("timeout", timeout, self._timeout), ("sum_by_blocks", sum_by_blocks, self.sums_by_blocks)
+        for name, given, first in pairs:
             if given not in (None, first):
                 raise ValueError(f"`{name}` must be chosen before the ranks connect, which was with {first!r}, got {given!r}.")
 
@@ -130,6 +128,7 @@ class TorchRanks(Ranks):
     def _report(self, error: Exception, own: range) -> None:
         tasks = f", which plays the tasks {own.start} to {own.stop - 1}," if own else ""
         message = f"on {self._host}{tasks} failed: {type(error).__name__}: {error}"
+        self._reported = True  # also for an enclosing ``together``
         failure = message, "".join(traceback.format_exception(error)), isinstance(error, ValueError)
         try:
             self._all(pickle_tensors((failure, None)))

@@ -156,8 +156,8 @@ def meta_gradient(
     """
     Compute the mean of :func:`task_gradient` over tasks.
 
-    The tasks are summed in their order, with or without threads, on one rank or on several without ``sum_by_blocks``. A score term above its limit is
-    cut off.
+    The tasks are summed in their order, with or without threads, on one rank or on several. Only ``sum_by_blocks`` sums the
+    tasks of each rank first. A score term above its limit is cut off.
 
     :param policy: The policy as a function
     :param objective: The objective, which names the gradient

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import os
 import tempfile
 from collections.abc import Callable
+from contextlib import redirect_stdout
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch as th
 from gymnasium.wrappers import TimeLimit
 from stable_baselines3.common.callbacks import BaseCallback
@@ -14,6 +18,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from toys import HORIZON, SAMPLES, PointEnv, point, point_vec, tiny
 
 from sb3_sgmrl import SGMRL, MetaEvalCallback, TaskDistEnv, evaluate_adaptation
+from sb3_sgmrl.cli.compare import command
 from sb3_sgmrl.distributed import start
 
 RANK = int(os.environ.get("RANK", 0))
@@ -86,6 +91,29 @@ def _failing_callback() -> None:
     _learn(callback=Failing())
 
 
+def _in_a_command() -> None:
+    with start().together():
+        _learn(meta_batch_size=1)
+
+
+def compare(*arguments: str, verbose: str = "1") -> str:
+    """A comparison, and what it writes."""
+    settings = ["--set", "n_episodes=2", "meta_batch_size=2", "policy_kwargs={'net_arch': [4]}"]
+    sizes = ["--horizon", "5", "--n-tasks", "3", "--n-steps", "2", "--eval-tasks", "2", "--timesteps", "90", "--no-plots"]
+    with tempfile.TemporaryDirectory() as folder, redirect_stdout(io.StringIO()):
+        code = command.main([*settings, *sizes, "--verbose", verbose, "--folder", folder, *arguments])
+        files = {str(file.relative_to(folder)): file for file in Path(folder).rglob("*") if file.is_file()}
+        texts = {name: file.read_text() for name, file in files.items() if name.endswith(("on_90.csv", ".tex", ".yml"))}
+    return f"{code} {sorted(files)} {sorted(texts.items())}"
+
+
+def compared() -> str:
+    """A comparison of two methods, one of which overflows."""
+    methods = ["--method", "maml", "big=maml:inner_lr=1e30,learning_rate=1e30", "--eval-every", "40", "--best"]
+    with np.errstate(over="ignore"):
+        return compare(*methods, "--seeds", "0")
+
+
 def _other_sums() -> None:
     ranks = start()
     ranks.sums_by_blocks = RANK == 1
@@ -119,6 +147,9 @@ FAULTS: dict[str, Callable[[], Any]] = {
     "arguments": lambda: _learn(inner_lr=0.1 + RANK),
     "seeds": lambda: _learn(seed=RANK),
     "few tasks": lambda: _learn(meta_batch_size=1),
+    "in a command": _in_a_command,
+    "baseline": lambda: compare("--method", "maml", "ppo", verbose="2"),
+    "parallel": lambda: compare("--parallel", "2", verbose="2"),
     "VecEnv": lambda: _learn(point_vec(2) if RANK == 0 else VecNormalize(point_vec(2), training=False)),
     "environment": error_to_be_shown,
     "time limit": lambda: _learn(point(horizon=HORIZON + RANK)),
@@ -134,6 +165,7 @@ OTHERS: dict[str, Callable[[], str]] = {
     "plain callback": _plain,
     "no seed": _without_seed,
     "evaluation": evaluated,
+    "compare": compared,
 }
 
 

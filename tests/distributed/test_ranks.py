@@ -69,6 +69,9 @@ WORDS = {
     "few tasks": "`meta_batch_size` must be at least the number of processes that torchrun started, 2, got 1",
     "VecEnv": "`env` must be the same on all ranks, but is ['DummyVecEnv'] on rank 0",
     "environment": "Rank 1 on ",
+    "in a command": "which plays the tasks 0 to 0, failed: ValueError: `meta_batch_size` must be at least",
+    "baseline": "`--method` must be algorithms of this package under torchrun, got the baseline 'ppo'",
+    "parallel": "`--parallel` must be 1 under torchrun, whose processes train each run together, got 2",
     "time limit": "The time limit of `env` must be the same on all ranks, but is 5 on rank 0 and 6 on rank 1",
     "VecNormalize": "`normalizer_update` must be 'phase' under torchrun",
     "drift": "has other parameters than rank 0",
@@ -82,7 +85,7 @@ WORDS = {
 @pytest.mark.parametrize("name", WORDS)
 def test_a_fault_stops_all_ranks_with_one_message(two_ranks, name):
     _, ((_, first, _), (_, second, _)), _ = two_ranks
-    assert WORDS[name] in first[name]
+    assert WORDS[name] in first[name] and "RankError" not in first[name]
     if name == "environment":
         assert "which plays the tasks 2 to 2, failed: ValueError: the motor is hot" in first[name]
         assert second[name] == first[name]
@@ -105,6 +108,13 @@ def test_callbacks_stop_all_ranks_and_rank_0_calls_the_others(two_ranks):
 def test_evaluations_share_their_tasks(two_ranks):
     _, ((_, first, _), (_, second, _)), _ = two_ranks
     assert first["evaluation"] == second["evaluation"] == rank_faults.evaluated()
+
+
+def test_a_comparison_shares_the_tasks_of_each_run(two_ranks):
+    _, ((_, first, _), (_, second, _)), _ = two_ranks
+    assert first["compare"] == rank_faults.compared()
+    assert "big-0/failure.json" in first["compare"] and "maml-0/best_adaptation_90.csv" in first["compare"]
+    assert second["compare"] == "0 [] []"  # rank 0 has the files
 
 
 def test_nothing_is_connected_without_torchrun():

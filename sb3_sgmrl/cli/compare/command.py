@@ -295,13 +295,13 @@ def _check_kinds(protocol: Protocol) -> None:
     alone = [method for method in protocol.methods if not KINDS[method.algo].shares_tasks]
     if alone:
         raise ValueError(
-            f"`--method` must be algorithms of this package under torchrun, got the baseline {alone[0].algo!r}: train baselines "
-            "by the same command without torchrun."
+            f"`--method` must be algorithms of this package under torchrun, got the baseline {alone[0].algo!r}: train "
+            "baselines by the same command without torchrun."
         )
 
 
 def _check_settings(protocol: Protocol, ranks: Ranks) -> None:
-    """Make each model once, because settings are checked there, and compared with those of other ranks when training starts."""
+    """Make each model once, because settings are checked there. Ranks compare theirs when training starts."""
     for method in protocol.methods:
         model = method.make(protocol.make_env(), min(protocol.seeds), 1)
         if ranks.size > 1:
