@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -96,22 +96,27 @@ def _in_a_command() -> None:
         _learn(meta_batch_size=1)
 
 
-def compare(*arguments: str, verbose: str = "1") -> str:
-    """A comparison, and what it writes."""
+def compare(*arguments: str, timesteps: Sequence[str] = ("90",), verbose: str = "1") -> str:
+    """A comparison that is repeated with more steps, and what it writes."""
     settings = ["--set", "n_episodes=2", "meta_batch_size=2", "policy_kwargs={'net_arch': [4]}"]
-    sizes = ["--horizon", "5", "--n-tasks", "3", "--n-steps", "2", "--eval-tasks", "2", "--timesteps", "90", "--no-plots"]
+    sizes = ["--horizon", "5", "--n-tasks", "3", "--n-steps", "2", "--eval-tasks", "2", "--no-plots"]
     with tempfile.TemporaryDirectory() as folder, redirect_stdout(io.StringIO()):
-        code = command.main([*settings, *sizes, "--verbose", verbose, "--folder", folder, *arguments])
+        options = [*settings, *sizes, "--verbose", verbose, "--folder", folder, *arguments]
+        codes = [command.main([*options, "--timesteps", *timesteps[: n + 1]]) for n in range(len(timesteps))]
         files = {str(file.relative_to(folder)): file for file in Path(folder).rglob("*") if file.is_file()}
-        texts = {name: file.read_text() for name, file in files.items() if name.endswith(("on_90.csv", ".tex", ".yml"))}
-    return f"{code} {sorted(files)} {sorted(texts.items())}"
+        texts = {
+            name: file.read_text()
+            for name, file in files.items()
+            if name.endswith(("on_90.csv", "on_200.csv", ".tex", ".yml"))
+        }
+    return f"{codes} {sorted(files)} {sorted(texts.items())}"
 
 
 def compared() -> str:
     """A comparison of two methods, one of which overflows."""
     methods = ["--method", "maml", "big=maml:inner_lr=1e30,learning_rate=1e30", "--eval-every", "40", "--best"]
     with np.errstate(over="ignore"):
-        return compare(*methods, "--seeds", "0")
+        return compare(*methods, "--seeds", "0", timesteps=("90", "200"))
 
 
 def _other_sums() -> None:
@@ -151,6 +156,7 @@ FAULTS: dict[str, Callable[[], Any]] = {
     "baseline": lambda: compare("--method", "maml", "ppo", verbose="2"),
     "parallel": lambda: compare("--parallel", "2", verbose="2"),
     "VecEnv": lambda: _learn(point_vec(2) if RANK == 0 else VecNormalize(point_vec(2), training=False)),
+    "VecEnv on a rank": lambda: _learn(point_vec(2) if RANK == 1 else point()),
     "environment": error_to_be_shown,
     "time limit": lambda: _learn(point(horizon=HORIZON + RANK)),
     "VecNormalize": lambda: _learn(VecNormalize(DummyVecEnv([point]))),

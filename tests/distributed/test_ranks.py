@@ -68,6 +68,7 @@ WORDS = {
     "seeds": "`seed` must be the same on all ranks, but is 0 on rank 0 and 1 on rank 1",
     "few tasks": "`meta_batch_size` must be at least the number of processes that torchrun started, 2, got 1",
     "VecEnv": "`env` must be the same on all ranks, but is ['DummyVecEnv'] on rank 0",
+    "VecEnv on a rank": "The kind of `env` must be the same on all ranks, but is 'one environment' on rank 0 and 'a VecEnv'",
     "environment": "Rank 1 on ",
     "in a command": "which plays the tasks 0 to 0, failed: ValueError: `meta_batch_size` must be at least",
     "baseline": "`--method` must be algorithms of this package under torchrun, got the baseline 'ppo'",
@@ -113,8 +114,8 @@ def test_evaluations_share_their_tasks(two_ranks):
 def test_a_comparison_shares_the_tasks_of_each_run(two_ranks):
     _, ((_, first, _), (_, second, _)), _ = two_ranks
     assert first["compare"] == rank_faults.compared()
-    assert "big-0/failure.json" in first["compare"] and "maml-0/best_adaptation_90.csv" in first["compare"]
-    assert second["compare"] == "0 [] []"  # rank 0 has the files
+    assert "big-0/failure.json" in first["compare"] and "maml-0/best_adaptation_200.csv" in first["compare"]
+    assert second["compare"] == "[0, 0] [] []"  # rank 0 has the files
 
 
 def test_nothing_is_connected_without_torchrun():
