@@ -109,7 +109,7 @@ def _train(parser: argparse.ArgumentParser, options: argparse.Namespace, zoo_arg
     )
     rl_zoo3.train.ExperimentManager = partial(SearchManager, meta=meta)  # type: ignore[misc, assignment]
     rl_zoo3.train.argparse = SimpleNamespace(ArgumentParser=_ZooParser)  # type: ignore[assignment]
-    with arguments_of_rank([*_defaults(options), *zoo_arguments], options.timeout) as arguments:
+    with arguments_of_rank([*_defaults(options), *zoo_arguments], options.timeout, options.sum_by_blocks) as arguments:
         sys.argv = [parser.prog, *arguments]
         rl_zoo3.train.train()
 
@@ -179,6 +179,12 @@ def make_parser(prog: str, description: str, epilog: str) -> argparse.ArgumentPa
         type=float,
         default=TIMEOUT,
         help=f"under torchrun: seconds that a process waits for the slowest one before all stop ({TIMEOUT:g})",
+    )
+    parser.add_argument(
+        "--sum-by-blocks",
+        action="store_true",
+        help="under torchrun: exchange one sum of gradients per process, for policies of millions of parameters; equal within "
+        "rounding",
     )
     parser.add_argument("--trusted", action="store_true", help=f"-i: {TRUSTED}")
     parser.add_argument(

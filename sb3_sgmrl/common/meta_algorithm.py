@@ -38,6 +38,7 @@ from sb3_sgmrl.util.interrupts import undisturbed
 from sb3_sgmrl.util.threads import thread_pool
 from sb3_sgmrl.util.validation import check_bool, check_path, check_positive, is_number, shown
 from sb3_sgmrl.vec_env.borrowing import tasks_released_afterwards
+from sb3_sgmrl.vec_env.engines import is_made
 from sb3_sgmrl.vec_env.normalization import frozen_statistics
 from sb3_sgmrl.vec_env.task_workers import ask, early_resets_allowed, find_horizon
 
@@ -222,6 +223,7 @@ class MetaOnPolicyAlgorithm(AdaptiveModel):
         return {
             **{f"The version of {name}": found for name, found in versions().items()},
             "`total_timesteps`": total_timesteps,
+            "The kind of `env`": "one environment" if is_made(self.env) else "a VecEnv",
             "`env`": [type(layer).__name__ for layer in layers],
             "The observation space of `env`": self.observation_space,
             "The action space of `env`": self.action_space,

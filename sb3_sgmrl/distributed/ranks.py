@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn, TypeVar
 
@@ -14,7 +14,12 @@ class RankError(RuntimeError):
     A rank failed, so all ranks stop. Every rank raises the same error, and only rank 0 shows it.
 
     :param message: The rank, its host and the error
+    :param of_values: Whether the error is a ValueError, for example of numbers that overflow
     """
+
+    def __init__(self, message: str, of_values: bool = False) -> None:
+        super().__init__(message)
+        self.of_values = of_values
 
 
 class Ranks:
@@ -28,6 +33,8 @@ class Ranks:
     rank: int = 0
     #: the number of processes
     size: int = 1
+    #: whether sums over tasks are sums of one sum per rank
+    sums_by_blocks: bool = False
 
     def own(self, n_tasks: int) -> range:
         """
@@ -59,6 +66,17 @@ class Ranks:
         :raises RankError: When a rank failed, ended or did not answer in time
         """
         return [value for of_rank in self.exchange(list(of_own_tasks)) for value in of_rank]
+
+    def to_sum(self, of_own_tasks: Iterable[T]) -> Iterable[T]:
+        """
+        Gather values of tasks that are needed only as their sum.
+
+        :param of_own_tasks: A value for each task of this rank, of tensors and numbers in dictionaries, lists and tuples
+        :return: The terms of the sum over all tasks: the value of each task in their order, or with ``sums_by_blocks`` the sum
+            of each rank
+        :raises RankError: When a rank failed, ended or did not answer in time
+        """
+        return of_own_tasks
 
     def of_first(self, make: Callable[[], T]) -> T:
         """

@@ -9,9 +9,10 @@ import pickle
 import socket
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
+from functools import reduce
 from typing import Any, TypeVar
 
 import torch as th
@@ -20,6 +21,7 @@ import torch.distributed as dist
 from sb3_sgmrl.distributed.meeting import fresh_store
 from sb3_sgmrl.distributed.ranks import ALONE, RankError, Ranks
 from sb3_sgmrl.util.threads import under_torchrun
+from sb3_sgmrl.util.validation import check_bool
 
 T = TypeVar("T")
 
@@ -36,10 +38,12 @@ class TorchRanks(Ranks):
     :param group: The process group, whose backend is gloo
     :param timeout: The number of seconds that a rank waits for the slowest one, for errors
     :param store: A store that all ranks reach
+    :param sums_by_blocks: Whether sums over tasks are sums of one sum per rank
     """
 
-    def __init__(self, group: Any, timeout: float, store: dist.Store) -> None:
+    def __init__(self, group: Any, timeout: float, store: dist.Store, sums_by_blocks: bool = False) -> None:
         self._store: dist.Store | None = store
+        self.sums_by_blocks = sums_by_blocks
         self._group, self._timeout = group, timeout
         self.rank, self.size = dist.get_rank(group), dist.get_world_size(group)
         self._host = socket.gethostname()
@@ -50,9 +54,14 @@ class TorchRanks(Ranks):
         for rank, (failure, _) in enumerate(parts):
             if failure is not None:
                 self._reported = True
-                message, trace = failure
-                raise RankError(f"Rank {rank} {message}") from RuntimeError(f"\n{trace}")
+                message, trace, of_values = failure
+                raise RankError(f"Rank {rank} {message}", of_values) from RuntimeError(f"\n{trace}")
         return [own for _, own in parts]
+
+    def to_sum(self, of_own_tasks: Iterable[T]) -> list[T]:
+        if self.sums_by_blocks:
+            return self.exchange(reduce(_added, of_own_tasks))
+        return self.gathered(list(of_own_tasks))
 
     def _all(self, payload: bytes) -> list[Any]:
         """Exchange bytes, in messages of the length of the longest."""
@@ -92,6 +101,19 @@ class TorchRanks(Ranks):
             else:
                 self._store.wait(["shown"], _LONGEST_SHOW)
 
+    def check_arguments(self, timeout: float | None, sum_by_blocks: bool | None) -> None:
+        """
+        Check the arguments of a later call of :func:`start`.
+
+        :param timeout: The timeout; None accepts any
+        :param sum_by_blocks: Whether to sum by blocks; None accepts both
+        :raises ValueError: When an argument differs from that of the first call
+        """
+        pairs = ("timeout", timeout, self._timeout), ("sum_by_blocks", sum_by_blocks, self.sums_by_blocks)
+        for name, given, first in pairs:
+            if given not in (None, first):
+                raise ValueError(f"`{name}` must be chosen before the ranks connect, which was with {first!r}, got {given!r}.")
+
     def disconnect(self, is_own: bool) -> None:
         """
         End the threads of the process group. Otherwise they may abort the process while Python ends.
@@ -106,12 +128,13 @@ class TorchRanks(Ranks):
     def _report(self, error: Exception, own: range) -> None:
         tasks = f", which plays the tasks {own.start} to {own.stop - 1}," if own else ""
         message = f"on {self._host}{tasks} failed: {type(error).__name__}: {error}"
-        failure = message, "".join(traceback.format_exception(error))
+        self._reported = True  # also for an enclosing ``together``
+        failure = message, "".join(traceback.format_exception(error)), isinstance(error, ValueError)
         try:
             self._all(pickle_tensors((failure, None)))
         except RankError:  # the others have ended
             return
-        raise RankError(f"Rank {self.rank} {message}") from error
+        raise RankError(f"Rank {self.rank} {message}", isinstance(error, ValueError)) from error
 
 
 class _Pickler(pickle.Pickler):
@@ -139,6 +162,15 @@ def pickle_tensors(value: Any) -> bytes:
     return file.getvalue()
 
 
+def _added(one: Any, other: Any) -> Any:
+    """Add tensors and numbers of the same structure; None is the lack of a gradient."""
+    if isinstance(one, dict):
+        return {name: _added(one[name], other[name]) for name in one}
+    if isinstance(one, (list, tuple)):
+        return type(one)(_added(*pair) for pair in zip(one, other, strict=True))
+    return None if one is None else one + other
+
+
 _started: Ranks | None = None
 
 
@@ -151,25 +183,31 @@ def n_ranks() -> int:
     return int(os.environ["WORLD_SIZE"]) if under_torchrun() else 1
 
 
-def start(timeout: float = TIMEOUT) -> Ranks:
+def start(timeout: float | None = None, sum_by_blocks: bool | None = None) -> Ranks:
     """
-    Connect the processes that torchrun started. ``learn`` calls it; call it before ``learn`` to choose the timeout.
+    Connect the processes that torchrun started. ``learn`` calls it; call it before ``learn`` to choose its arguments.
 
     Without torchrun, and with one process, nothing is connected.
 
-    :param timeout: The number of seconds that a rank waits for the slowest one before it stops
+    :param timeout: The number of seconds that a rank waits for the slowest one before it stops; None takes 600
+    :param sum_by_blocks: Whether ranks exchange one sum of gradients each instead of one gradient per task, for policies of
+        millions of parameters. Results then depend on the number of ranks, by rounding; None takes False
     :return: The ranks
-    :raises ValueError: When the timeout is not positive
+    :raises ValueError: When an argument is not valid, or differs from that of an earlier call
     """
     global _started
-    if not timeout > 0:
+    if timeout is not None and not timeout > 0:
         raise ValueError(f"`timeout` must be a positive number of seconds, got {timeout!r}.")
+    if sum_by_blocks is not None:
+        check_bool("sum_by_blocks", sum_by_blocks)
     if _started is None:
-        _started = _connect(timeout)
+        _started = _connect(TIMEOUT if timeout is None else timeout, bool(sum_by_blocks))
+    elif isinstance(_started, TorchRanks):
+        _started.check_arguments(timeout, sum_by_blocks)
     return _started
 
 
-def _connect(timeout: float) -> Ranks:
+def _connect(timeout: float, sum_by_blocks: bool) -> Ranks:
     if n_ranks() == 1:
         return ALONE
     # its default arguments hold the process group that exists when it is imported, and would keep its threads to the end
@@ -183,7 +221,7 @@ def _connect(timeout: float) -> Ranks:
         rank = int(os.environ["RANK"])
         dist.init_process_group("gloo", store=store, rank=rank, world_size=n_ranks(), timeout=limit)
         group = dist.group.WORLD
-    ranks = TorchRanks(group, timeout, store)
+    ranks = TorchRanks(group, timeout, store, sum_by_blocks)
     atexit.register(ranks.disconnect, is_own)
     _show_on_first(ranks)
     return ranks

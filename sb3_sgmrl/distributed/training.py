@@ -59,7 +59,9 @@ def _check(model: Any, ranks: Ranks, settings: Mapping[str, Any]) -> None:
         )
     learning = [name for name, argument in model.arguments.items() if argument.kind == "learning"]
     arguments = {f"`{name}`": getattr(model, name) for name in [*learning, "seed"] if hasattr(model, name)}
-    check_same(ranks, {"The class of the model": type(model), **arguments, **settings})
+    check_same(
+        ranks, {"The class of the model": type(model), "`sum_by_blocks`": ranks.sums_by_blocks, **arguments, **settings}
+    )
 
 
 class EndedEpisodes:

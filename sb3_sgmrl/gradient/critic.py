@@ -39,7 +39,7 @@ def fit_critic(
     for epoch in range(n_epochs):
         module.optimizer.zero_grad()
         results = _results(policy, own, phases, targets, n_samples)
-        for loss, gradient in results if ranks.size == 1 else ranks.gathered(list(results)):
+        for loss, gradient in ranks.to_sum(results):
             first_loss += loss if epoch == 0 else 0.0
             for parameter, part in zip(own, gradient, strict=True):
                 if part is not None:

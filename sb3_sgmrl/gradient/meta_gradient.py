@@ -156,8 +156,8 @@ def meta_gradient(
     """
     Compute the mean of :func:`task_gradient` over tasks.
 
-    The tasks are summed in their order, with or without threads, on one rank or on several. A score term above its limit is
-    cut off.
+    The tasks are summed in their order, with or without threads, on one rank or on several. Only ``sum_by_blocks`` sums the
+    tasks of each rank first. A score term above its limit is cut off.
 
     :param policy: The policy as a function
     :param objective: The objective, which names the gradient
@@ -170,11 +170,10 @@ def meta_gradient(
     n_tasks, own = len(traces), ranks.own(len(traces))
     work, own_traces = partial(task_gradient, policy, objective, score_coefficients), traces[own.start : own.stop]
     of_own = _in_order(executor, work, own, own_traces) if executor else map(work, own, own_traces)
-    results = of_own if ranks.size == 1 else ranks.gathered(list(of_own))
     total: Parameters = {}
     unweighted: list[Parameters] = []
     by_relative_lr: Parameters = {}
-    for gradient, scores, of_task in results:
+    for gradient, scores, of_task in ranks.to_sum(of_own):
         _add(total, gradient, 1 / n_tasks)
         _add(by_relative_lr, of_task, 1 / n_tasks)
         unweighted = unweighted or [{} for _ in scores]

@@ -18,9 +18,10 @@ class Interpolation(OuterStep):
 
     def estimate(self, problem: OuterProblem) -> MetaGradient:
         rollout = problem.rollout
-        adapted = rollout.ranks.gathered([rollout.traces[i][-1].parameters for i in rollout.own])
-        theta = problem.functional.parameters()
-        displacement = {name: th.stack([psi[name] - value for psi in adapted]).mean(0) for name, value in theta.items()}
+        theta, n_tasks = problem.functional.parameters(), len(rollout.traces)
+        adapted = (rollout.traces[i][-1].parameters for i in rollout.own)
+        steps = list(rollout.ranks.to_sum({name: psi[name] - theta[name] for name in theta} for psi in adapted))
+        displacement = {name: th.stack([step[name] for step in steps]).sum(0) / n_tasks for name in theta}
         return MetaGradient(displacement, None, [], problem.objective)
 
     def update(self, problem: OuterProblem) -> MetaGradient:

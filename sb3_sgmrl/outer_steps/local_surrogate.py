@@ -74,6 +74,12 @@ class LocalSurrogate:
         """
         return self._problem.rollout.ranks.gathered(self._over_own(work))
 
+    def _mean_over(self, work: Callable[[int], tuple[Parameters, list[float]]]) -> tuple[Parameters, list[float]]:
+        """Average tensors by name, and numbers, over tasks."""
+        results, n_tasks = list(self._problem.rollout.ranks.to_sum(self._over_own(work))), len(self._problem.rollout.traces)
+        tensors = {name: th.stack([one[name] for one, _ in results]).sum(0) / n_tasks for name in results[0][0]}
+        return tensors, [float(np.sum(values) / n_tasks) for values in zip(*(numbers for _, numbers in results), strict=True)]
+
     def gradient(self, clip_range: float, inner_kl_coefs: Sequence[float] | None = None) -> LocalGradient:
         """
         Compute the gradient of the surrogate at the present parameters of the policy.
@@ -85,13 +91,13 @@ class LocalSurrogate:
         policy, objective = self._problem.functional, self.estimate.objective
         theta, played = policy.parameters(), self.played
 
-        def of_task(task: int) -> LocalGradient:
+        def of_task(task: int) -> tuple[Parameters, list[float]]:
             given = self._given(task)
-            return local_task_gradient(policy, objective, theta, played[task], given, clip_range, inner_kl_coefs)
+            found = local_task_gradient(policy, objective, theta, played[task], given, clip_range, inner_kl_coefs)
+            return found.gradient, [getattr(found, name) for name in LOGGED]
 
-        results = self.over(of_task)
-        gradient = {name: th.stack([result.gradient[name] for result in results]).mean(0) for name in theta}
-        return LocalGradient(gradient, **{name: float(np.mean([getattr(one, name) for one in results])) for name in LOGGED})
+        gradient, logged = self._mean_over(of_task)
+        return LocalGradient(gradient, **dict(zip(LOGGED, logged, strict=True)))
 
     def fisher_product(self, v: Parameters) -> Parameters:
         """
@@ -102,8 +108,7 @@ class LocalSurrogate:
         """
         policy, objective = self._problem.functional, self.estimate.objective
         played = self.played
-        products = self.over(lambda task: task_fisher_product(policy, objective, played[task], v))
-        return {name: th.stack([product[name] for product in products]).mean(0) for name in v}
+        return self._mean_over(lambda task: (task_fisher_product(policy, objective, played[task], v), []))[0]
 
     def value(self) -> LocalValue:
         """

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from typing import Any, Literal, get_args
+from weakref import WeakSet
 
 import gymnasium as gym
 from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
 from stable_baselines3.common.env_util import is_wrapped, unwrap_wrapper
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.type_aliases import GymEnv
-from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper
 
 from sb3_sgmrl.data.spaces import check_spaces
 from sb3_sgmrl.tasks.sources import make_env
@@ -32,6 +33,9 @@ DEFAULT_COLUMNS = 400
 
 # The VecEnv of each engine of clones.
 _CLONES: dict[str, type[VecEnv]] = {"in_process": DummyVecEnv, "subprocess": ProcessVecEnv}
+
+# VecEnvs made here, in contrast to those of the user's.
+_MADE: WeakSet[VecEnv] = WeakSet()
 
 
 def as_task_vec_env(
@@ -88,7 +92,20 @@ def as_task_vec_env(
         vec_env = make_task_vec_env(env, n_workers, vec_env_cls=_CLONES.get(engine, DummyVecEnv))
     if verbose >= 1:
         print(f"Running {vec_env.num_envs} environments side by side in a {type(vec_env).__name__}.")
+    _MADE.add(vec_env)
     return vec_env
+
+
+def is_made(vec_env: VecEnv) -> bool:
+    """
+    Return whether :func:`as_task_vec_env` made a VecEnv from one environment.
+
+    :param vec_env: A VecEnv, with wrappers or without
+    :return: Whether it was made; false for a VecEnv of the user's
+    """
+    while vec_env not in _MADE and isinstance(vec_env, VecEnvWrapper):
+        vec_env = vec_env.venv
+    return vec_env in _MADE
 
 
 def _batched(env: gym.Env, n_columns: int, foreign: bool) -> VecEnv | None:

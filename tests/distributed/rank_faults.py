@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch as th
 from gymnasium.wrappers import TimeLimit
 from stable_baselines3.common.callbacks import BaseCallback
@@ -14,6 +18,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from toys import HORIZON, SAMPLES, PointEnv, point, point_vec, tiny
 
 from sb3_sgmrl import SGMRL, MetaEvalCallback, TaskDistEnv, evaluate_adaptation
+from sb3_sgmrl.cli.compare import command
 from sb3_sgmrl.distributed import start
 
 RANK = int(os.environ.get("RANK", 0))
@@ -86,6 +91,43 @@ def _failing_callback() -> None:
     _learn(callback=Failing())
 
 
+def _in_a_command() -> None:
+    with start().together():
+        _learn(meta_batch_size=1)
+
+
+def compare(*arguments: str, timesteps: Sequence[str] = ("90",), verbose: str = "1") -> str:
+    """A comparison that is repeated with more steps, and what it writes."""
+    settings = ["--set", "n_episodes=2", "meta_batch_size=2", "policy_kwargs={'net_arch': [4]}"]
+    sizes = ["--horizon", "5", "--n-tasks", "3", "--n-steps", "2", "--eval-tasks", "2", "--no-plots"]
+    with tempfile.TemporaryDirectory() as folder, redirect_stdout(io.StringIO()):
+        options = [*settings, *sizes, "--verbose", verbose, "--folder", folder, *arguments]
+        codes = [command.main([*options, "--timesteps", *timesteps[: n + 1]]) for n in range(len(timesteps))]
+        files = {str(file.relative_to(folder)): file for file in Path(folder).rglob("*") if file.is_file()}
+        texts = {
+            name: file.read_text()
+            for name, file in files.items()
+            if name.endswith(("on_90.csv", "on_200.csv", ".tex", ".yml"))
+        }
+    return f"{codes} {sorted(files)} {sorted(texts.items())}"
+
+
+def compared() -> str:
+    """A comparison of two methods, one of which overflows."""
+    methods = ["--method", "maml", "big=maml:inner_lr=1e30,learning_rate=1e30", "--eval-every", "40", "--best"]
+    with np.errstate(over="ignore"):
+        return compare(*methods, "--seeds", "0", timesteps=("90", "200"))
+
+
+def _other_sums() -> None:
+    ranks = start()
+    ranks.sums_by_blocks = RANK == 1
+    try:
+        _learn()
+    finally:
+        ranks.sums_by_blocks = False
+
+
 def evaluated() -> str:
     """The evaluations of a training and one by hand, with more tasks than ranks."""
     model = tiny(SGMRL, point(), meta_batch_size=4)
@@ -110,18 +152,26 @@ FAULTS: dict[str, Callable[[], Any]] = {
     "arguments": lambda: _learn(inner_lr=0.1 + RANK),
     "seeds": lambda: _learn(seed=RANK),
     "few tasks": lambda: _learn(meta_batch_size=1),
+    "in a command": _in_a_command,
+    "baseline": lambda: compare("--method", "maml", "ppo", verbose="2"),
+    "parallel": lambda: compare("--parallel", "2", verbose="2"),
     "VecEnv": lambda: _learn(point_vec(2) if RANK == 0 else VecNormalize(point_vec(2), training=False)),
+    "VecEnv on a rank": lambda: _learn(point_vec(2) if RANK == 1 else point()),
     "environment": error_to_be_shown,
     "time limit": lambda: _learn(point(horizon=HORIZON + RANK)),
     "VecNormalize": lambda: _learn(VecNormalize(DummyVecEnv([point]))),
     "drift": lambda: _learn(n=10 * SAMPLES, callback=Drift(), meta_batch_size=2, n_episodes=2),
     "callback": _failing_callback,
+    "late timeout": lambda: start(timeout=5),
+    "late blocks": lambda: start(sum_by_blocks=True),
+    "blocks": _other_sums,
 }
 OTHERS: dict[str, Callable[[], str]] = {
     "stop": _stopped,
     "plain callback": _plain,
     "no seed": _without_seed,
     "evaluation": evaluated,
+    "compare": compared,
 }
 
 
@@ -132,7 +182,7 @@ def found() -> dict[str, str]:
         try:
             fault()
             errors[name] = "no error"
-        except RuntimeError as error:
+        except (RuntimeError, ValueError) as error:
             errors[name] = str(error)
     return {**errors, **{name: other() for name, other in OTHERS.items()}}
 

@@ -18,6 +18,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 from toys import FAMILY, LinearExtractor, SmallCnn, point, point_vec, tiny
 
 from sb3_sgmrl import SGMRL, ProMP, TaskDistEnv
+from sb3_sgmrl.distributed import start
 from sb3_sgmrl.score_terms.names import SCORE_TERMS
 from sb3_sgmrl.vec_env.engines import as_task_vec_env
 
@@ -40,6 +41,11 @@ def digest(model: Any) -> str:
 
 def train(algorithm: type, make_env: Callable[[], Any], n_iterations: int = 2, **settings: Any) -> str:
     """Train and return the hash."""
+    return digest(trained(algorithm, make_env, n_iterations, **settings))
+
+
+def trained(algorithm: type, make_env: Callable[[], Any], n_iterations: int = 2, **settings: Any) -> Any:
+    """Train and return the model."""
     model = tiny(algorithm, make_env(), **{"meta_batch_size": 5, "n_episodes": 3, **settings})
     for _ in range(n_iterations):
         model.learn(1, reset_num_timesteps=False)
@@ -47,7 +53,7 @@ def train(algorithm: type, make_env: Callable[[], Any], n_iterations: int = 2, *
     workers = [model.env.unwrapped] if model.env is not None else []
     for env in workers:
         env.close()
-    return digest(model)
+    return model
 
 
 def _family(env_id: str, **kwargs: Any) -> Callable[[], TaskDistEnv]:
@@ -124,13 +130,41 @@ def results(runs: dict[str, Callable[[], str]], names: Sequence[str] = ()) -> di
     return {name: run() for name, run in runs.items() if not names or name in names}
 
 
+# what is summed over tasks, by every outer step and by the critic; stochastic gradient descent does not amplify rounding
+_SGD = {"policy_kwargs": {"optimizer_class": th.optim.SGD}, "learning_rate": 0.1}
+SUMS: dict[str, Callable[[], Any]] = {
+    **{algorithm.__name__: partial(trained, algorithm, partial(point, end=0.2), 1, **_SGD) for algorithm in FAMILY},
+    "critic": partial(trained, SGMRL, point, 1, baseline="critic", score_coef=1, n_inner_steps=2, **_SGD),
+    "step sizes": partial(trained, SGMRL, point, 1, inner_lr_learning_rate=0.02, **_SGD),
+}
+
+
+def sums() -> dict[str, list[float]]:
+    """The parameters of each run, and its step sizes, in one list."""
+    th.set_num_threads(1)
+    return {name: _numbers(run()) for name, run in SUMS.items()}
+
+
+def _numbers(model: Any) -> list[float]:
+    values = list(model.policy.state_dict().values())
+    if model.step_sizes is not None:
+        values.append(model.step_sizes.relative.detach())
+    return th.cat([value.flatten() for value in values]).tolist()
+
+
 if __name__ == "__main__":
     kind, *arguments = sys.argv[1:]
-    if kind == "short":
+    if kind == "blocks":
+        start(sum_by_blocks=True)
+        print(json.dumps(sums()), flush=True)
+    elif kind == "short":
         import rank_faults
 
+        ranks = start(sum_by_blocks=True)
+        in_blocks = sums()
+        ranks.sums_by_blocks = False
         rank_faults.saved(arguments[0])
-        print(json.dumps([results(SHORT), rank_faults.found()]), flush=True)
+        print(json.dumps([results(SHORT), rank_faults.found(), in_blocks]), flush=True)
         rank_faults.error_to_be_shown()
     else:
         print(json.dumps(results(LONG, arguments)), flush=True)

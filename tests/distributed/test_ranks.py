@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import rank_faults
-from rank_runs import LONG, SHORT, digest, results, train
+from rank_runs import LONG, SHORT, digest, results, sums, train
 from rank_tools import HERE, run_ranks
 from stable_baselines3.common.vec_env import VecNormalize
 from toys import SAMPLES, LinearExtractor, point, point_vec, tiny
@@ -27,8 +27,34 @@ def two_ranks(tmp_path_factory):
 
 
 def test_two_ranks_equal_one_process(two_ranks):
-    _, ((first, _), (second, _)), _ = two_ranks
+    _, ((first, *_), (second, *_)), _ = two_ranks
     assert first == second == results(SHORT)
+
+
+def _close_to_exact(found):
+    """Whether numbers are within rounding of the exact ones, which other sums than these would not reach."""
+    exact = sums()
+    assert found.keys() == exact.keys()
+    for name, numbers in found.items():
+        np.testing.assert_allclose(numbers, exact[name], rtol=1e-5, atol=1e-6, err_msg=name)
+    return exact
+
+
+def test_sums_by_blocks_are_equal_within_rounding(two_ranks):
+    _, ((*_, first), (*_, second)), _ = two_ranks
+    assert first == second
+    exact = _close_to_exact(first)
+    assert all(first[name] != exact[name] for name in exact)  # as a sum in another order is
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n_ranks", [1, 2, 3])
+def test_sums_by_blocks_on_any_number_of_ranks(n_ranks):
+    ends = run_ranks(n_ranks, str(HERE / "rank_runs.py"), "blocks")
+    found = [json.loads(end.stdout.splitlines()[-1]) for end in ends]
+    assert all(of_rank == found[0] for of_rank in found)
+    exact = _close_to_exact(found[0])
+    assert n_ranks > 1 or found[0] == exact
 
 
 def test_a_model_saved_by_two_ranks_is_continued_by_one(two_ranks):
@@ -42,18 +68,25 @@ WORDS = {
     "seeds": "`seed` must be the same on all ranks, but is 0 on rank 0 and 1 on rank 1",
     "few tasks": "`meta_batch_size` must be at least the number of processes that torchrun started, 2, got 1",
     "VecEnv": "`env` must be the same on all ranks, but is ['DummyVecEnv'] on rank 0",
+    "VecEnv on a rank": "The kind of `env` must be the same on all ranks, but is 'one environment' on rank 0 and 'a VecEnv'",
     "environment": "Rank 1 on ",
+    "in a command": "which plays the tasks 0 to 0, failed: ValueError: `meta_batch_size` must be at least",
+    "baseline": "`--method` must be algorithms of this package under torchrun, got the baseline 'ppo'",
+    "parallel": "`--parallel` must be 1 under torchrun, whose processes train each run together, got 2",
     "time limit": "The time limit of `env` must be the same on all ranks, but is 5 on rank 0 and 6 on rank 1",
     "VecNormalize": "`normalizer_update` must be 'phase' under torchrun",
     "drift": "has other parameters than rank 0",
     "callback": "KeyError: 'of the callback'",
+    "late timeout": "`timeout` must be chosen before the ranks connect, which was with 600.0, got 5",
+    "late blocks": "`sum_by_blocks` must be chosen before the ranks connect, which was with False, got True",
+    "blocks": "`sum_by_blocks` must be the same on all ranks, but is False on rank 0 and True on rank 1",
 }
 
 
 @pytest.mark.parametrize("name", WORDS)
 def test_a_fault_stops_all_ranks_with_one_message(two_ranks, name):
-    _, ((_, first), (_, second)), _ = two_ranks
-    assert WORDS[name] in first[name]
+    _, ((_, first, _), (_, second, _)), _ = two_ranks
+    assert WORDS[name] in first[name] and "RankError" not in first[name]
     if name == "environment":
         assert "which plays the tasks 2 to 2, failed: ValueError: the motor is hot" in first[name]
         assert second[name] == first[name]
@@ -67,15 +100,22 @@ def test_an_error_is_shown_once_with_the_traceback_of_its_rank(two_ranks):
 
 
 def test_callbacks_stop_all_ranks_and_rank_0_calls_the_others(two_ranks):
-    _, ((_, first), (_, second)), _ = two_ranks
+    _, ((_, first, _), (_, second, _)), _ = two_ranks
     assert first["stop"] == second["stop"] == f"1 {SAMPLES}"
     assert (first["plain callback"], second["plain callback"]) == ("True", "False")
     assert first["no seed"] == second["no seed"]
 
 
 def test_evaluations_share_their_tasks(two_ranks):
-    _, ((_, first), (_, second)), _ = two_ranks
+    _, ((_, first, _), (_, second, _)), _ = two_ranks
     assert first["evaluation"] == second["evaluation"] == rank_faults.evaluated()
+
+
+def test_a_comparison_shares_the_tasks_of_each_run(two_ranks):
+    _, ((_, first, _), (_, second, _)), _ = two_ranks
+    assert first["compare"] == rank_faults.compared()
+    assert "big-0/failure.json" in first["compare"] and "maml-0/best_adaptation_200.csv" in first["compare"]
+    assert second["compare"] == "[0, 0] [] []"  # rank 0 has the files
 
 
 def test_nothing_is_connected_without_torchrun():

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -47,6 +48,51 @@ def processes_that_name(text):
         if text.encode() in command:
             found.append(int(folder.name))
     return found
+
+
+# two network namespaces, connected by a cable alone; the arguments are the command, with ADDRESS in place of the own address
+TWO_HOSTS = """
+set -e
+ip link set lo up
+unshare --net sleep 900 & other=$!
+trap "kill $other" EXIT
+until [ "$(readlink /proc/$other/ns/net)" != "$(readlink /proc/self/ns/net)" ]; do sleep 0.1; done
+ip link add host1 type veth peer name host2 netns $other
+in_other="nsenter --target $other --net"
+ip addr add 10.7.0.1/24 dev host1; ip link set host1 up
+$in_other ip addr add 10.7.0.2/24 dev host2; $in_other ip link set host2 up; $in_other ip link set lo up
+on_second=("${@//ADDRESS/10.7.0.2}")
+GLOO_SOCKET_IFNAME=host2 $in_other "${on_second[@]//is_host=1/is_host=0}" & second=$!
+GLOO_SOCKET_IFNAME=host1 "${@//ADDRESS/10.7.0.1}"
+wait $second
+"""
+
+
+def test_two_hosts_with_networks_of_their_own_equal_one_process():
+    """Two agents of torchrun in two network namespaces."""
+    in_namespace = ["unshare", "--user", "--map-root-user", "--net"]
+    if not all(map(shutil.which, ("unshare", "nsenter", "ip"))) or subprocess.run([*in_namespace, "ip", "link"]).returncode:
+        pytest.skip("network namespaces are not permitted")
+    names = ["SGMRL", "ProMP", "VecNormalize"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1"]
+    command += [
+        "--rdzv-backend",
+        "c10d",
+        "--rdzv-id",
+        "namespaces",
+        "--rdzv-endpoint",
+        "10.7.0.1:29400",
+        "--local-addr",
+        "ADDRESS",
+    ]
+    command += ["--rdzv-conf", "is_host=1"]
+    command += [str(HERE / "rank_runs.py"), "long", *names]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    arguments = [*in_namespace, "bash", "-c", TWO_HOSTS, "bash", *command]
+    ended = subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=600)
+    assert ended.returncode == 0, ended.stderr
+    found = [json.loads(line) for line in ended.stdout.splitlines() if line.startswith("{")]
+    assert found == 2 * [{name: SHORT[name]() for name in names}]
 
 
 def test_two_hosts_equal_one_process():

@@ -110,8 +110,10 @@ def test_device_check(tmp_path):
 
 @pytest.mark.slow
 def test_benchmark_ranks(tmp_path):
-    output = run_example(tmp_path, "benchmark_ranks.py", "--repeats", "1", "--only", "navigation", warns=True)
-    assert output.splitlines()[1].startswith("navigation")
+    output = run_example(tmp_path, "benchmark_ranks.py", "--quick", "--repeats", "1", "--only", "navigation", warns=True)
+    lines = output.splitlines()
+    assert lines[1].startswith("# navigation 1/1 after ")
+    assert len([line for line in lines if line.startswith("| navigation | ")]) == 2
 
 
 @pytest.mark.slow

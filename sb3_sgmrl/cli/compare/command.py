@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 import pathlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import as_completed
@@ -21,8 +20,11 @@ from sb3_sgmrl.cli.compare.tables import csv_table, latex_table, text_table
 from sb3_sgmrl.cli.compare.tuning import trials_of, tuned
 from sb3_sgmrl.cli.compare.windows import check_window, target_lines, window_lines
 from sb3_sgmrl.common.evaluation import AdaptationReport, tasks_of_a_file
+from sb3_sgmrl.distributed import Ranks, start
+from sb3_sgmrl.distributed.programs import folder_of_rank
 from sb3_sgmrl.util.files import replace_when_complete
 from sb3_sgmrl.util.processes import process_pool
+from sb3_sgmrl.util.threads import n_processors
 from sb3_sgmrl.util.validation import check_positive
 
 # the reports by method and seed
@@ -60,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     :return: The exit code: 0, 2 after an error in the arguments or files, 130 after Ctrl-C
     """
     options = parser().parse_args(argv)
-    return run_command(lambda: _compare(options), show_traceback=options.verbose > 1)
+    return run_command(lambda: _on_ranks(options), show_traceback=options.verbose > 1)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -167,16 +169,27 @@ def _return(text: str) -> float:
     return value
 
 
-def _compare(options: argparse.Namespace) -> None:
+def _on_ranks(options: argparse.Namespace) -> None:
+    ranks = start()
+    with ranks.together(), folder_of_rank(ranks, options.folder) as folder:
+        _compare(options, folder, ranks)
+
+
+def _compare(options: argparse.Namespace, folder: pathlib.Path, ranks: Ranks) -> None:
     check_positive(**{"--parallel": options.parallel})
+    if ranks.size > 1 and options.parallel > 1:
+        raise ValueError(
+            f"`--parallel` must be 1 under torchrun, whose processes train each run together, got {options.parallel}."
+        )
     windows = [check_window(text) for text in options.in_training]
-    folder = pathlib.Path(options.folder)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"`--folder` must be a folder, got the file {folder}.")
     protocol = _protocol(options) if options.protocol is None else _read_protocol(options)
     protocol = protocol.completed()
+    if ranks.size > 1:
+        _check_kinds(protocol)
     if options.tune_trials:
-        protocol = _tuned(protocol, options, folder)
+        protocol = _tuned(protocol, options, folder, ranks)
     runs = [
         Run(protocol, method, seed, folder / f"{method.name}-{seed}") for seed in protocol.seeds for method in protocol.methods
     ]
@@ -184,10 +197,12 @@ def _compare(options: argparse.Namespace) -> None:
         run.check()
     others = _read_others(protocol, [pathlib.Path(path) for path in options.results])
     if not options.report_only:
-        _check_settings(protocol)
+        _check_settings(protocol, ranks)
         folder.mkdir(parents=True, exist_ok=True)
         protocol.write(folder / "protocol.yml")
-        _train(runs, options.parallel)
+        _train(runs, options.parallel, ranks)
+    if ranks.rank > 0:
+        return
     report(protocol, runs, folder, others, not options.no_plots)
     for window in windows:
         print("\n" + "\n".join(window_lines(runs, window)), flush=True)
@@ -195,16 +210,16 @@ def _compare(options: argparse.Namespace) -> None:
         print("\n" + "\n".join(target_lines(runs, options.target)), flush=True)
 
 
-def _tuned(protocol: Protocol, options: argparse.Namespace, folder: pathlib.Path) -> Protocol:
+def _tuned(protocol: Protocol, options: argparse.Namespace, folder: pathlib.Path, ranks: Ranks) -> Protocol:
     check_positive(**{"--tune-trials": options.tune_trials})
-    _check_settings(protocol)
+    _check_settings(protocol, ranks)
     trials = trials_of(protocol, options.tune_trials, folder)
     runs = [run for of_method in trials.values() for run in of_method]
     for run in runs:
         run.check()
     if not options.report_only:
-        _train(runs, options.parallel)
-    return tuned(protocol, trials, print)
+        _train(runs, options.parallel, ranks)
+    return ranks.of_first(lambda: tuned(protocol, trials, print))
 
 
 def _protocol(options: argparse.Namespace) -> Protocol:
@@ -276,28 +291,39 @@ def _n_episodes(methods: Sequence[Method]) -> int:
     return counts[0]
 
 
-def _check_settings(protocol: Protocol) -> None:
-    """Make each model once, because settings are checked there."""
+def _check_kinds(protocol: Protocol) -> None:
+    alone = [method for method in protocol.methods if not KINDS[method.algo].shares_tasks]
+    if alone:
+        raise ValueError(
+            f"`--method` must be algorithms of this package under torchrun, got the baseline {alone[0].algo!r}: train "
+            "baselines by the same command without torchrun."
+        )
+
+
+def _check_settings(protocol: Protocol, ranks: Ranks) -> None:
+    """Make each model once, because settings are checked there. Ranks compare theirs when training starts."""
     for method in protocol.methods:
-        method.make(protocol.make_env(), min(protocol.seeds), 1)
+        model = method.make(protocol.make_env(), min(protocol.seeds), 1)
+        if ranks.size > 1:
+            model.learn(0)
 
 
-def _train(runs: Sequence[Run], parallel: int) -> None:
-    left = [run for run in runs if not run.is_finished]
+def _train(runs: Sequence[Run], parallel: int, ranks: Ranks) -> None:
+    left = [runs[i] for i in ranks.of_first(lambda: [i for i, run in enumerate(runs) if not run.is_finished])]
     if len(left) < len(runs):
         print(f"{len(runs) - len(left)} of {len(runs)} runs are finished.", flush=True)
-    threads = max(1, (os.cpu_count() or 1) // parallel)
+    threads = max(1, n_processors() // parallel)
     try:
-        for run, is_finished in _done(left, parallel, threads):
+        for run, is_finished in _done(left, parallel, threads, ranks):
             what = "is trained by another process" if not is_finished else f"failed: {run.failure}" if run.failure else "done"
             print(f"{run.name}: {what}", flush=True)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("Repeat the command to resume; at most a minute of each run is lost.") from None
 
 
-def _done(runs: Sequence[Run], parallel: int, n_threads: int) -> Iterator[tuple[Run, bool]]:
+def _done(runs: Sequence[Run], parallel: int, n_threads: int, ranks: Ranks) -> Iterator[tuple[Run, bool]]:
     if parallel == 1:
-        yield from ((run, run.train(n_threads)) for run in runs)
+        yield from ((run, run.train(n_threads, ranks)) for run in runs)
         return
     with process_pool(parallel) as pool:
         futures = {pool.submit(run.train, n_threads): run for run in runs}

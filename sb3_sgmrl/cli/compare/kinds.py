@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import yaml
@@ -46,6 +46,9 @@ _OF_THE_NETWORK = ("net_arch", "log_std_init")
 
 class Kind(ABC):
     """A kind of method: the settings that it has, and how to make and load a model of it."""
+
+    #: whether ranks share the tasks of a training
+    shares_tasks: ClassVar[bool] = False
 
     @abstractmethod
     def defaults(self, env_id: str) -> dict[str, Any]:
@@ -101,6 +104,8 @@ class AlgorithmKind(Kind):
     :param name: The name in the registry of algorithms
     :param own: The settings that make a variant of it
     """
+
+    shares_tasks = True
 
     name: str
     own: Mapping[str, Any] = field(default_factory=dict)

@@ -21,6 +21,8 @@ from sb3_sgmrl.cli.compare.progress import ProgressLines
 from sb3_sgmrl.cli.compare.protocol import Protocol
 from sb3_sgmrl.common.evaluation import AdaptationReport, evaluate_adaptation
 from sb3_sgmrl.data.streams import EVAL_SEED
+from sb3_sgmrl.distributed import ALONE, RankError, Ranks
+from sb3_sgmrl.distributed.programs import copy_files
 from sb3_sgmrl.util.arrays import read_arrays
 from sb3_sgmrl.util.files import only_writer, replace_when_complete
 
@@ -117,26 +119,30 @@ class Run:
         """Everything that changes the run, except its seed and length."""
         return self.protocol.conditions(self.method)
 
-    def train(self, n_threads: int) -> bool:
+    def train(self, n_threads: int, ranks: Ranks = ALONE) -> bool:
         """
         Train and measure what is missing.
 
         :param n_threads: The number of threads
+        :param ranks: The ranks that share the tasks; all of them must call this method. Those above 0 get a copy of the files
         :return: Whether the run is finished; false while another process trains it
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         with only_writer(self.folder / ".lock") as is_alone:
-            if not is_alone:
+            if not ranks.of_first(lambda: is_alone):
                 return False
+            copy_files(ranks, self.folder)
             if not self.is_finished:
                 self._write(_SETTINGS, json.dumps(self.conditions, indent=1))
                 model = self._model(n_threads)
-                keeper = Keeper(self, model)
+                keeper = Keeper(self, model, ranks)  # damaged files are no failure of the method
                 if self.protocol.best and model.num_timesteps:
                     self._best(n_threads)  # a damaged file is found before the training
                 try:
                     self._train(model, keeper, n_threads)
-                except ValueError as error:  # of numbers that overflow; settings were checked before
+                except (ValueError, RankError) as error:  # of numbers that overflow; settings were checked before
+                    if isinstance(error, RankError) and not error.of_values:
+                        raise
                     self._write(_FAILURE, json.dumps({"error": " ".join(str(error).split())}))
         return True
 
@@ -161,13 +167,13 @@ class Run:
             model.learn(max(timesteps - model.num_timesteps, 0), keeper, reset_num_timesteps=False)
             keeper.save()
             if self.protocol.best and not self.report_file(timesteps, True).exists():
-                self._measure(self._best(n_threads), self.report_file(timesteps, True))
+                self._measure(self._best(n_threads), self.report_file(timesteps, True), keeper.ranks)
             if not self.report_file(timesteps).exists():
-                self._measure(model, self.report_file(timesteps))
+                self._measure(model, self.report_file(timesteps), keeper.ranks)
                 # the name that the command plot reads
                 shutil.copyfile(self.report_file(timesteps), self.folder / "adaptation.csv")
 
-    def _measure(self, model: Any, file: pathlib.Path) -> None:
+    def _measure(self, model: Any, file: pathlib.Path, ranks: Ranks) -> None:
         protocol = self.protocol
         report = evaluate_adaptation(
             model,
@@ -176,6 +182,7 @@ class Run:
             n_episodes=protocol.n_episodes,
             tasks=protocol.test_tasks(),
             seed=protocol.test_seed,
+            ranks=ranks,
         )
         report.to_csv(file)
 
@@ -256,11 +263,14 @@ class Keeper(BaseCallback):
 
     :param run: The run
     :param subject: The model or baseline, new or from a checkpoint
+    :param ranks: The ranks that share the tasks
     """
 
-    def __init__(self, run: Run, subject: Any) -> None:
+    on_every_rank = True
+
+    def __init__(self, run: Run, subject: Any, ranks: Ranks = ALONE) -> None:
         super().__init__()
-        self.run, self.subject = run, subject
+        self.run, self.subject, self.ranks = run, subject, ranks
         timesteps = subject.num_timesteps
         self.rows = Rows(run.folder / "progress.csv", timesteps)
         self._lines = ProgressLines(run.name, timesteps, run.protocol.timesteps[-1])
@@ -304,6 +314,7 @@ class Keeper(BaseCallback):
             n_episodes=protocol.n_episodes,
             tasks=self._tasks,
             seed=EVAL_SEED,
+            ranks=self.ranks,
         )
         is_best = all(result[:, -1].mean() < report.mean_returns[-1] for _, result in self._points)
         if protocol.best and is_best:

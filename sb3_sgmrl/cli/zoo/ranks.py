@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import pathlib
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, redirect_stdout
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from sb3_sgmrl.common.arguments import argument_names
 from sb3_sgmrl.common.meta_algorithm import MetaOnPolicyAlgorithm
 from sb3_sgmrl.distributed import n_ranks, start
+from sb3_sgmrl.distributed.programs import folder_of_rank
 from sb3_sgmrl.util.files import replace_when_complete
 
 # seconds between two checkpoints of a run that torchrun may restart
@@ -24,7 +24,7 @@ _CHECKPOINT = "last_model.zip"
 
 
 @contextmanager
-def arguments_of_rank(arguments: Sequence[str], timeout: float) -> Iterator[list[str]]:
+def arguments_of_rank(arguments: Sequence[str], timeout: float, sum_by_blocks: bool) -> Iterator[list[str]]:
     """
     Change the arguments of RL Zoo's ``train`` for this rank, within a ``with`` statement.
 
@@ -32,21 +32,18 @@ def arguments_of_rank(arguments: Sequence[str], timeout: float) -> Iterator[list
 
     :param arguments: The arguments of the command
     :param timeout: The number of seconds that a rank waits for the slowest one
+    :param sum_by_blocks: Whether ranks exchange one sum of gradients each
     :return: The arguments of this rank
     :raises RankError: When a rank failed
     """
-    ranks = start(timeout)
+    ranks = start(timeout, sum_by_blocks)
     if ranks.size == 1:
         yield list(arguments)
         return
-    with ExitStack() as stack:
-        stack.enter_context(ranks.together())
+    with ranks.together(), folder_of_rank(ranks, "") as folder:
         seed = ranks.of_first(lambda: int(np.random.SeedSequence().generate_state(1)[0]))
         changed = ["--seed", str(seed), *arguments]
-        if ranks.rank > 0:
-            stack.enter_context(redirect_stdout(stack.enter_context(open(os.devnull, "w"))))
-            changed += ["--log-folder", stack.enter_context(tempfile.TemporaryDirectory())]
-        yield changed
+        yield changed if ranks.rank == 0 else [*changed, "--log-folder", str(folder)]
 
 
 def resume_if_restarted(manager: Any, algorithm: type[MetaOnPolicyAlgorithm]) -> bool:
