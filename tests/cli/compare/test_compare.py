@@ -40,7 +40,7 @@ def numbers_of_training(run: Path) -> list[dict[str, str]]:
 
 
 def test_methods_of_one_algorithm_with_several_settings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    methods = ["--method", "maml", "big=maml:inner_lr=0.5,inner_surrogate=dice", "--seeds", "0", "1"]
+    methods = ["--method", "maml", "big=maml:inner_lr=0.5,inner_surrogate=dice,n_epochs=1", "--seeds", "0", "1"]
     compare(tmp_path, *methods, "--eval-every", "40", "--in-training", "1-2")
     printed = capsys.readouterr().out
     protocol = yaml.safe_load((tmp_path / "protocol.yml").read_text())
