@@ -86,7 +86,8 @@ def test_task_regression_remembers_iterations_after_their_gradient():
 
 
 def test_sgmrl_without_the_score_term_is_maml():
-    maml, sgmrl = tiny(MAML, point_vec(3)).learn(2 * SAMPLES), tiny(SGMRL, point_vec(3), score_coef=0.0).learn(2 * SAMPLES)
+    maml = tiny(MAML, point_vec(3), n_epochs=5, clip_range=0.3).learn(2 * SAMPLES)
+    sgmrl = tiny(SGMRL, point_vec(3), score_coef=0.0).learn(2 * SAMPLES)
     assert_same(state(maml), state(sgmrl))
     assert differ(state(maml), state(tiny(SGMRL, point_vec(3), score_coef=1.0).learn(2 * SAMPLES)))
 

@@ -27,6 +27,10 @@ from sb3_sgmrl.policies.functional import FunctionalPolicy, Parameters
 from sb3_sgmrl.policies.likelihood import LogLikelihood, log_likelihood
 
 
+# a step that is not finite is not taken, and ends the epochs
+_UNCHECKED = np.errstate(over="ignore", invalid="ignore", divide="ignore")
+
+
 @dataclass(frozen=True)
 class PlayedPhase:
     """
@@ -128,6 +132,7 @@ def _replay(
     raise ValueError("`played` must hold the outer phase.")
 
 
+@_UNCHECKED
 def local_task_value(
     policy: FunctionalPolicy,
     objective: MetaObjective,
@@ -157,6 +162,7 @@ def local_task_value(
     return LocalValue(value, _approx_kl(outer.ratio), tuple(_approx_kl(phase.ratio) for phase in inner))
 
 
+@_UNCHECKED
 def local_task_gradient(
     policy: FunctionalPolicy,
     objective: MetaObjective,
