@@ -29,12 +29,12 @@ def save_episodes(path: str | pathlib.Path, episodes: Sequence[Episode]) -> None
     check_path("path", path)
     if pathlib.Path(path).suffix != ".npz":
         raise ValueError(f"`path` must end in .npz, got {path}.")
-    read_episodes(episodes)  # checks them
+    read_episodes(episodes)  # checks them: objects would be pickled
     named = [{name: np.asarray(values) for name, values in by_name(episode).items()} for episode in episodes]
     arrays = {name: np.concatenate([episode[name] for episode in named]) for name in named[0]}
     lengths = np.array([len(episode["rewards"]) for episode in named])
     with replace_when_complete(path) as file:
-        np.savez(file, allow_pickle=False, **{_LENGTHS: lengths}, **arrays)
+        np.savez(file, **{_LENGTHS: lengths, **arrays})  # type: ignore[arg-type]  # no name is `allow_pickle`
 
 
 def load_episodes(path: str | pathlib.Path) -> list[Episode]:

@@ -213,3 +213,10 @@ def test_files_that_are_not_there(tmp_path):
         for part, wanted in zip(found, EPISODE, strict=True):
             np.testing.assert_array_equal(part, wanted)
             assert part.dtype == wanted.dtype
+
+
+def test_arrays_of_objects_are_not_written(tmp_path):
+    actions = np.array([[0.1, 0.2]] * 3, dtype=object)
+    with pytest.raises(ValueError, match=r"`episodes\[0\]` must have actions that are numbers"):
+        save_episodes(tmp_path / "log.npz", [(np.zeros((3, 2)), actions, np.zeros(3))])
+    assert not list(tmp_path.iterdir())

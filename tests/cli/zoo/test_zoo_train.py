@@ -286,7 +286,7 @@ def test_environment_of_a_module(monkeypatch: pytest.MonkeyPatch) -> None:
 import gymnasium as gym
 gym.register("OwnNavigation-v0", entry_point="sb3_sgmrl.envs.navigation:Navigation2DEnv", max_episode_steps=20)
 """)
-    monkeypatch.syspath_prepend(".")
+    monkeypatch.syspath_prepend(Path.cwd())  # before Python 3.11, "." may be the folder of an earlier test
     try:
         assert run_train("--env", "own_tasks_module:OwnNavigation-v0", "--eval-freq", "-1") == 0
         assert Path("logs/sgmrl/OwnNavigation-v0_1/OwnNavigation-v0.zip").exists()
