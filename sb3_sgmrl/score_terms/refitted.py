@@ -87,7 +87,7 @@ class RefittedCausal(FirstOrderTerm):
     :param gae_lambda: The factor κ
     """
 
-    gae_lambda: float = 0.95
+    gae_lambda: float
 
     def coefficients(self, step: InnerStep) -> th.Tensor:
         batch, x = step.phase.batch, step.sensitivity

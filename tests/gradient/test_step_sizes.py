@@ -10,7 +10,7 @@ from toys import ALGORITHMS, assert_same, differ, point, point_vec, rollout_of, 
 
 from sb3_sgmrl import MAML, SGMRL, evaluate_adaptation
 from sb3_sgmrl.gradient.meta_gradient import meta_gradient
-from sb3_sgmrl.gradient.step_sizes import StepSizes
+from sb3_sgmrl.gradient.step_sizes import StepSizes, matching
 from sb3_sgmrl.outer_steps.base import OuterProblem
 from sb3_sgmrl.score_terms.control_variates import leave_one_out_return, none
 from sb3_sgmrl.theory import (
@@ -235,3 +235,10 @@ def test_the_step_size_of_a_frozen_parameter_stays():
     sizes.ascend({"a": th.tensor(1.0)})
     after = sizes.by_name()
     assert after["b"] == before["b"] and after["a"] > before["a"]
+
+
+def test_names_that_match_any_pattern_in_their_order():
+    names = ["log_std", "policy_net.0.weight", "policy_net.0.bias", "action_net.weight"]
+    assert matching(names, None) == tuple(names)
+    assert matching(names, "policy*") == ("policy_net.0.weight", "policy_net.0.bias")
+    assert matching(names, ["action*", "*.weight"]) == ("policy_net.0.weight", "action_net.weight")

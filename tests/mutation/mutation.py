@@ -180,9 +180,11 @@ def mutants(path: Path) -> list[tuple[int, str, str, str]]:
     found = []
     for node in outside_annotations(ast.parse(source)):
         new = mutated(node)
-        if new is not None:
-            old = ast.unparse(node)
-            found.append((node.lineno, old, ast.unparse(ast.fix_missing_locations(new)), replace_source(source, node, new)))
+        if new is None:
+            continue
+        old, text = ast.unparse(node), ast.unparse(ast.fix_missing_locations(new))
+        if text != old:  # `return None` has no mutant
+            found.append((node.lineno, old, text, replace_source(source, node, new)))
     return found
 
 

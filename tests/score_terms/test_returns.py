@@ -1,5 +1,7 @@
 """Returns times scores: the scale that all tasks share, and the outer surrogate that goes with it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from gymnasium import spaces
@@ -76,6 +78,20 @@ def test_advantages_have_the_mean_of_the_others_subtracted():
     raw = held_out_advantages(one, settings, SPACE) + without.mean_advantages[:, None] * one.batch.mask
     plain = held_out_advantages(one, AdvantageSettings(0.9, 0.8, "linear", normalize=False), SPACE)
     assert not np.allclose(raw, plain) and np.corrcoef(raw[one.batch.mask], plain[one.batch.mask])[0, 1] > 0.9
+
+
+def test_a_single_episode_has_the_values_of_the_critic_subtracted():
+    """A critic was trained on earlier episodes, so its values are independent of this one. After the end the value is zero."""
+    settings = AdvantageSettings(0.9, 1.0, "critic", normalize=False)
+    one = task_phase(settings, n_episodes=1)
+    length = int(one.batch.mask.sum()) - 2
+    one.batch.mask[0, length:], one.batch.rewards[0, length:] = False, 0.0
+    one = replace(one, values=np.arange(1.0, one.batch.mask.size + 1)[None])
+    steps, rewards = np.arange(length), one.batch.rewards[0, :length]
+    expected = [rewards[t:] @ 0.9 ** steps[: length - t] - one.values[0, t] for t in steps]
+    found = held_out_advantages(one, settings, SPACE)
+    np.testing.assert_allclose(found[0, :length], expected)
+    assert not found[0, length:].any()
 
 
 def test_too_few_samples_for_a_fit_have_no_baseline():

@@ -248,7 +248,7 @@ Navigation2D-v0:
     - own_parts.Counter: {name: counter}
     - own_parts.Counter
 """)
-    monkeypatch.syspath_prepend(".")
+    monkeypatch.syspath_prepend(Path.cwd())
     assert run_train("--conf-file", "own.yml", "--eval-freq", "-1") == 0
     import own_parts  # type: ignore[import-not-found]
 
