@@ -16,6 +16,7 @@ from zoo_tools import zoo_process  # noqa: F401
 
 from sb3_sgmrl import SGMRL, TaskDistEnv, evaluate_adaptation
 from sb3_sgmrl.cli import adapt, enjoy, plot
+from sb3_sgmrl.plots import task_parameters
 
 
 @dataclass(frozen=True)
@@ -97,3 +98,21 @@ def test_their_returns_are_drawn(model: str, capsys: pytest.CaptureFixture[str])
     np.testing.assert_array_equal(again.returns, report.returns)
     evaluate_adaptation(SGMRL.load(model), "Words-v0", tasks=list(WORDS), n_episodes=2).to_csv("words.csv")
     assert plot.main(["tasks", "words.csv", "--env", "Words-v0", "--parameters", "0", "2", "-o", "words.png"]) == 0
+
+
+class _Drawing(gym.Wrapper[Any, Any, Any, Any]):
+    """Draws its own dataclasses, without a space or a list of them."""
+
+    def sample_tasks(self, n: int, rng: np.random.Generator) -> list[Place]:
+        return [Place(*rng.uniform(-0.5, 0.5, 2).tolist()) for _ in range(n)]
+
+    def set_task(self, task: Place) -> None:
+        self.env.unwrapped.set_task((task.x, task.y))  # type: ignore[attr-defined]
+
+    def get_task(self) -> Place:
+        return Place(0.0, 0.0)
+
+
+def test_dataclasses_that_an_environment_draws_are_numbers() -> None:
+    env = TaskDistEnv(_Drawing(gym.make("Navigation2D-v0")))
+    np.testing.assert_array_equal(task_parameters(env, PLACES), [[place.x, place.y] for place in PLACES])
