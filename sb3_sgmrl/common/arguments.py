@@ -307,7 +307,7 @@ def with_arguments(algorithm: Algorithm) -> Algorithm:
     lines.append(":raises ValueError: When an argument is outside its range; the message names it")
     algorithm.__doc__ = "\n".join([inspect.cleandoc(algorithm.__doc__ or ""), "", *lines])
     if "__init__" in vars(algorithm):
-        algorithm.__init__ = _with_known_names(algorithm.__init__)  # type: ignore[misc]
+        algorithm.__init__ = _with_known_names(algorithm.__init__)  # type: ignore[method-assign]
     return algorithm
 
 
