@@ -296,7 +296,7 @@ ARGUMENTS: dict[str, Argument] = {
 
 def with_arguments(algorithm: Algorithm) -> Algorithm:
     """
-    Complete the docstring of a class by the arguments of its constructor, which refuses other names and suggests a similar one.
+    Complete the docstring of a class by the arguments of its constructor, which then refuses other names.
 
     :param algorithm: The class
     :return: The same class

@@ -23,8 +23,8 @@ def check_family(family: MujocoFamily, n_steps: int = 100, seed: int = 0) -> Non
     :param family: The family
     :param n_steps: The number of steps
     :param seed: The seed of tasks, episodes and actions
-    :raises ValueError: When the forms differ, a reward or an observation is not finite, or a simulation is unstable; the message names the
-        quantity, the column and the step
+    :raises ValueError: When the forms differ, a reward or an observation is not finite, or a simulation is unstable; the
+        message names the quantity, the column and the step
     """
     if not isinstance(family, MujocoFamily):
         raise ValueError(f"`family` must be a MujocoFamily, got {family!r}.")

@@ -178,9 +178,9 @@ def test_a_signal_interrupts_no_message(own, names, monkeypatch):
     try:
         expected = collect(env)
         for name, part in product(names, (1, 2, 7, 8)):
-            calls = []
+            calls, original = [], getattr(remote, name)
 
-            def interrupted(*args, part=part, calls=calls, call=getattr(remote, name)):
+            def interrupted(*args, part=part, calls=calls, call=original):
                 answer = call(*args)
                 calls.append(args)
                 if len(calls) == part:

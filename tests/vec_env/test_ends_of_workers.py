@@ -86,7 +86,7 @@ def test_questions_to_workers_of_sb3_end_in_time(ask, monkeypatch):
     """Before a phase begins: to draw tasks, and to look for the end of an episode."""
     monkeypatch.setattr(answers_in_time.__wrapped__, "__defaults__", (0.5,))
     env = make_vec_env(lambda: TaskDistEnv(Drawing()), 1, vec_env_cls=SubprocVecEnv, vec_env_kwargs={"start_method": "fork"})
-    with pytest.raises(RuntimeError, match="Worker 0 of `env` did not answer within 0.5 seconds"):
+    with pytest.raises(RuntimeError, match=r"Worker 0 of `env` did not answer within 0.5 seconds"):
         ask(env)
     env.close()
 

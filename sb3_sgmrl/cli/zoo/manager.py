@@ -72,7 +72,7 @@ class MetaExperimentManager(ExperimentManager):
             resume.check_algorithm(self.trained_agent, self.algo)
             if self.optimize_hyperparameters:
                 raise ValueError(
-                    f"`-optimize` searches with new models, so it takes neither `--resume` nor `-i`, got -i {self.trained_agent}."
+                    f"`-optimize` searches with new models, without `--resume` or `-i`, got -i {self.trained_agent}."
                 )
         elif self._resumes:
             raise ValueError("`--resume` must be used with `-i MODEL`, the model of the run to resume, and there is no `-i`.")
