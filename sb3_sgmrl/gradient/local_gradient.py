@@ -26,7 +26,6 @@ from sb3_sgmrl.gradient.objective import MetaObjective, TaskPhase
 from sb3_sgmrl.policies.functional import FunctionalPolicy, Parameters
 from sb3_sgmrl.policies.likelihood import LogLikelihood, log_likelihood
 
-
 # a step that is not finite is not taken, and ends the epochs
 _UNCHECKED = np.errstate(over="ignore", invalid="ignore", divide="ignore")
 
