@@ -8,6 +8,7 @@ Docstrings, checks, hyperparameter files, TensorBoard and model cards read this 
 from __future__ import annotations
 
 import difflib
+import functools
 import inspect
 import math
 import textwrap
@@ -28,6 +29,7 @@ from sb3_sgmrl.util.validation import (
     check_inner_steps,
     check_mapping,
     check_model_seed,
+    check_names,
     check_path,
     check_positive,
     check_verbosity,
@@ -294,7 +296,7 @@ ARGUMENTS: dict[str, Argument] = {
 
 def with_arguments(algorithm: Algorithm) -> Algorithm:
     """
-    Complete the docstring of a class by the arguments of its constructor.
+    Complete the docstring of a class by the arguments of its constructor, which then refuses other names.
 
     :param algorithm: The class
     :return: The same class
@@ -304,7 +306,23 @@ def with_arguments(algorithm: Algorithm) -> Algorithm:
     lines = [textwrap.fill(text, 120, subsequent_indent="    ", break_long_words=False) for text in texts]
     lines.append(":raises ValueError: When an argument is outside its range; the message names it")
     algorithm.__doc__ = "\n".join([inspect.cleandoc(algorithm.__doc__ or ""), "", *lines])
+    if "__init__" in vars(algorithm):
+        algorithm.__init__ = _with_known_names(algorithm.__init__)  # type: ignore[method-assign]
     return algorithm
+
+
+def _with_known_names(init: Callable[..., None]) -> Callable[..., None]:
+    known = list(inspect.signature(init).parameters)[1:]
+
+    @functools.wraps(init)
+    def checked(self: Any, *args: Any, **kwargs: Any) -> None:
+        try:
+            check_names(kwargs, known, f"is not an argument of {type(self).__name__}")
+        except ValueError as error:
+            raise TypeError(str(error)) from None
+        init(self, *args, **kwargs)
+
+    return checked
 
 
 def argument_names(algorithm: type[BaseAlgorithm], *kinds: Kind) -> set[str]:

@@ -23,8 +23,8 @@ def check_family(family: MujocoFamily, n_steps: int = 100, seed: int = 0) -> Non
     :param family: The family
     :param n_steps: The number of steps
     :param seed: The seed of tasks, episodes and actions
-    :raises ValueError: When the forms differ or a simulation is unstable; the message names the quantity, the column and the
-        step
+    :raises ValueError: When the forms differ, a reward or an observation is not finite, or a simulation is unstable; the
+        message names the quantity, the column and the step
     """
     if not isinstance(family, MujocoFamily):
         raise ValueError(f"`family` must be a MujocoFamily, got {family!r}.")
@@ -46,21 +46,21 @@ def check_family(family: MujocoFamily, n_steps: int = 100, seed: int = 0) -> Non
     played = [batched.step(action) for action in actions]
     for column, schedule in enumerate(schedules):
         episodes = iter(schedule)
-        _compare(family, "observation", column, 0, _begin(single, next(episodes)), first[column])
+        _compare_finite(family, "observation", column, 0, _begin(single, next(episodes)), first[column])
         _compare_models(family, column, single.model, models[column])
         for step, (observations, rewards, terminations, truncations, infos) in enumerate(played, 1):
             observation, reward, terminated, _, _ = single.step(actions[step - 1, column])
             _check_stable(single, column, step)
             done = terminations[column] or truncations[column]
             theirs = infos["final_obs"][column] if done else observations[column]
-            _compare(family, "reward", column, step, reward, rewards[column])
+            _compare_finite(family, "reward", column, step, reward, rewards[column])
             _compare(family, "terminated", column, step, terminated, terminations[column])
-            _compare(family, "observation", column, step, observation, theirs)
+            _compare_finite(family, "observation", column, step, observation, theirs)
             if done:
                 following = next(episodes, None)
                 if following is None:
                     break
-                _compare(family, "observation", column, step, _begin(single, following), observations[column])
+                _compare_finite(family, "observation", column, step, _begin(single, following), observations[column])
     batched.close()
     single.close()
 
@@ -92,6 +92,15 @@ def _compare(family: MujocoFamily, name: str, column: int, step: int, single: An
         raise ValueError(
             f"The single and the batched form of {type(family).__name__} differ in {name}{place}, column {column}, step "
             f"{step}: {_number(single, index)} and {_number(batched, index)}."
+        )
+
+
+def _compare_finite(family: MujocoFamily, name: str, column: int, step: int, single: Any, batched: Any) -> None:
+    _compare(family, name, column, step, single, batched)
+    wrong = np.ravel(single)[~np.isfinite(np.ravel(single))]
+    if len(wrong):
+        raise ValueError(
+            f"The {name} of {type(family).__name__} must be finite, got {wrong[0]}, column {column}, step {step}."
         )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.utils.env_checker import data_equivalence
 
+from sb3_sgmrl.tasks.columns import is_record, numbers_of_record
 from sb3_sgmrl.tasks.copies import lookup_key, own_copy
 from sb3_sgmrl.util.validation import check_seed, is_number, shown
 
@@ -145,8 +146,8 @@ class TaskDistribution:
         """
         Describe a task by numbers, for a regression on tasks.
 
-        Gymnasium flattens a task that lies in a space. A numeric task is raveled. Any other task becomes the one-hot code
-        of its position in the list.
+        Gymnasium flattens a task that lies in a space. A numeric task is raveled. A task of a list becomes the one-hot
+        code of its position. Any other dictionary or dataclass becomes its numbers.
 
         :param task: The task
         :return: The float64 array of shape (n_features,)
@@ -161,6 +162,8 @@ class TaskDistribution:
             if array is not None:
                 return array.astype(np.float64).ravel()
         place = self._find(task)
+        if place is None and is_record(task):
+            return np.asarray(numbers_of_record(task))
         if place is None:
             raise ValueError(f"Task {_describe(task)} has no description by numbers: pass a flattenable `task_space`.")
         return np.eye(len(self._listed))[place]

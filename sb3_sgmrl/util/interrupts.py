@@ -36,11 +36,20 @@ def undisturbed() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         handlers = {}
     received: list[tuple[int, FrameType | None]] = []
-    for number in handlers:
-        signal.signal(number, lambda number, frame: received.append((number, frame)))
+    delays = True
+
+    def receive(number: int, frame: FrameType | None) -> None:
+        if delays:
+            received.append((number, frame))
+        else:  # while the handlers are restored
+            handlers[number](number, frame)
+
     try:
+        for number in handlers:
+            signal.signal(number, receive)
         yield
     finally:
+        delays = False
         for number, handler in handlers.items():
             signal.signal(number, handler)
         for number, frame in received:

@@ -8,6 +8,7 @@ from typing import Any
 
 from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv
 
+from sb3_sgmrl.util.interrupts import undisturbed
 from sb3_sgmrl.vec_env.process_vec_env import TIMEOUT
 
 
@@ -40,10 +41,15 @@ class _Timed:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._remote, name)
 
+    def send(self, message: Any) -> None:
+        with undisturbed():  # half a message would make the next one unreadable
+            self._remote.send(message)
+
     def recv(self) -> Any:
         try:
             if self._remote.poll(self._timeout):
-                return self._remote.recv()
+                with undisturbed():
+                    return self._remote.recv()
         except (EOFError, OSError) as error:
             raise EOFError(f"The process of worker {self._i} of `env` died unexpectedly.") from error
         for process in self._workers.processes:

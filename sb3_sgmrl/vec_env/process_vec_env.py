@@ -24,6 +24,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
 from sb3_sgmrl.tasks.copies import is_heavy
+from sb3_sgmrl.util.interrupts import undisturbed
 from sb3_sgmrl.util.processes import end_with_parent
 from sb3_sgmrl.util.threads import n_processors
 from sb3_sgmrl.util.validation import check_positive
@@ -208,11 +209,13 @@ class ProcessVecEnv(VecEnv):
     def _send(self, i: int, name: str, *args: Any, **kwargs: Any) -> None:
         while self._owed[i]:  # discard the answers that an interrupt left
             self._receive(i, self.timeout)
+        # cloudpickle is needed for objects that the user's script defines, but not for arrays of actions.
+        dump = pickle.dumps if name == "step" else cloudpickle.dumps
+        message = dump((name, args, kwargs))
         try:
-            # cloudpickle is needed for objects that the user's script defines, but not for arrays of actions.
-            dump = pickle.dumps if name == "step" else cloudpickle.dumps
-            self._remotes[i].send_bytes(dump((name, args, kwargs)))
-            self._owed[i] += 1
+            with undisturbed():  # an uncounted message would leave an answer that the next question would read
+                self._remotes[i].send_bytes(message)
+                self._owed[i] += 1
         except OSError:
             self._fail(i)
 
@@ -228,8 +231,9 @@ class ProcessVecEnv(VecEnv):
     def _receive(self, i: int, timeout: float) -> Any:
         try:
             if self._remotes[i].poll(timeout):
-                answer = self._remotes[i].recv_bytes()
-                self._owed[i] -= 1
+                with undisturbed():
+                    answer = self._remotes[i].recv_bytes()
+                    self._owed[i] -= 1
                 return pickle.loads(answer)
         except (OSError, EOFError):
             self._fail(i)

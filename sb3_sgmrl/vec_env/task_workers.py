@@ -12,6 +12,7 @@ from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices
 
 from sb3_sgmrl.tasks.task_dist_env import TaskDistEnv
+from sb3_sgmrl.vec_env.answers import answers_in_time
 from sb3_sgmrl.vec_env.task_vec_env import TaskVecEnv
 
 # without a known time limit, the number of steps of an episode at which sampling stops
@@ -31,7 +32,8 @@ def ask(env: VecEnv, name: str, *args: Any, indices: VecEnvIndices = None, **kwa
     :param kwargs: The keyword arguments of the method
     :return: One answer per worker
     """
-    return env.env_method("ask_task_dist_env", name, *args, indices=indices, **kwargs)
+    with answers_in_time(env):
+        return env.env_method("ask_task_dist_env", name, *args, indices=indices, **kwargs)
 
 
 def check_task_workers(env: VecEnv) -> None:
@@ -108,11 +110,12 @@ def likely_horizon(env: VecEnv) -> int:
     """
     horizon, n_steps = find_horizon(env), 0
     if horizon is None:
-        env.reset()
-        done = np.zeros(env.num_envs, bool)
-        while not done.any() and n_steps < LONGEST_EPISODE:
-            *_, done, _ = env.step(np.array([env.action_space.sample() for _ in range(env.num_envs)]))
-            n_steps += 1
+        with answers_in_time(env):
+            env.reset()
+            done = np.zeros(env.num_envs, bool)
+            while not done.any() and n_steps < LONGEST_EPISODE:
+                *_, done, _ = env.step(np.array([env.action_space.sample() for _ in range(env.num_envs)]))
+                n_steps += 1
     return n_steps if horizon is None else horizon
 
 

@@ -74,8 +74,10 @@ def test_numbers_and_choices(algorithm, name, values, match):
 def test_the_score_term():
     choices = "refitted_causal, refitted, linearized, none, leave_one_task_out, leave_one_out_return, task_regression, count.*"
     refuses(f"`control_variate` must be one of {choices}", tiny, SGMRL, witness(), control_variate="loo")
-    with pytest.raises(TypeError, match="score_coef"):
+    with pytest.raises(TypeError, match=r"^'score_coef' is not an argument of MAML"):
         tiny(MAML, witness(), score_coef=1.0)
+    with pytest.raises(TypeError, match=r"^'inner_lrr' is not an argument of SGMRL: did you mean 'inner_lr'"):
+        tiny(SGMRL, witness(), inner_lrr=1)
     for value in (-0.1, 1.1, float("nan"), "1", None):
         refuses("`score_coef` must lie in .* or be 'auto'", tiny, SGMRL, witness(), score_coef=value)
         refuses("`score_gae_lambda` must lie in", tiny, SGMRL, witness(), score_gae_lambda=value)

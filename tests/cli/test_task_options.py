@@ -11,11 +11,12 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
-from toys import error_of
+from toys import PointEnv, error_of
 from zoo_tools import zoo_process  # noqa: F401
 
 from sb3_sgmrl import SGMRL, TaskDistEnv, evaluate_adaptation
 from sb3_sgmrl.cli import adapt, enjoy, plot
+from sb3_sgmrl.plots import task_parameters
 
 
 @dataclass(frozen=True)
@@ -97,3 +98,25 @@ def test_their_returns_are_drawn(model: str, capsys: pytest.CaptureFixture[str])
     np.testing.assert_array_equal(again.returns, report.returns)
     evaluate_adaptation(SGMRL.load(model), "Words-v0", tasks=list(WORDS), n_episodes=2).to_csv("words.csv")
     assert plot.main(["tasks", "words.csv", "--env", "Words-v0", "--parameters", "0", "2", "-o", "words.png"]) == 0
+
+
+class _Drawing(PointEnv):
+    """Draws its own dataclasses, without a space or a list of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        del self.task_space
+
+    def sample_tasks(self, n: int, rng: np.random.Generator) -> list[Place]:
+        return [Place(*rng.uniform(-0.5, 0.5, 2).tolist()) for _ in range(n)]
+
+    def set_task(self, task: Place) -> None:
+        self.goal = np.array([task.x, task.y])
+
+    def get_task(self) -> Place:
+        return Place(*self.goal.tolist())
+
+
+def test_dataclasses_that_an_environment_draws_are_numbers() -> None:
+    env = TaskDistEnv(_Drawing(), horizon=5)
+    np.testing.assert_array_equal(task_parameters(env, PLACES), [[place.x, place.y] for place in PLACES])

@@ -101,6 +101,29 @@ def test_the_checker_names_what_differs(cls, where):
         check_family(arm(cls, factors=factors))
 
 
+class BadReward(Arm):
+    def reward(self, state, controls, tasks):
+        return np.where(state.qpos[:, 0] == 0, super().reward(state, controls, tasks), np.nan)
+
+
+class BadObservation(Arm):
+    def observe(self, state):
+        return np.full_like(super().observe(state), np.inf)
+
+
+@needs_batch
+@pytest.mark.parametrize(
+    ("cls", "words"),
+    [
+        (BadReward, "reward of BadReward must be finite, got nan, column 0, step 1"),
+        (BadObservation, "observation of BadObservation must be finite, got inf, column 0, step 0"),
+    ],
+)
+def test_the_checker_names_what_is_not_finite(cls, words):
+    with pytest.raises(ValueError, match=words):
+        check_family(arm(cls))
+
+
 @needs_batch
 def test_the_checker_names_an_unstable_simulation(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)  # for MUJOCO_LOG.TXT

@@ -1,16 +1,21 @@
 """What goes wrong in workers while a phase is played: what is bad is named, and no worker is harmed."""
 
+import os
+import signal
+from itertools import product
+
 import numpy as np
 import pytest
 from gymnasium.wrappers import TimeLimit
 from sampling_tools import ENTROPY, TASKS, assert_same_phase, collect, functional, sets_of
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import SubprocVecEnv, VecNormalize
-from toys import ACTIONS, HORIZON, PointEnv, point_vec
+from toys import ACTIONS, HORIZON, PointEnv, point, point_vec
 
 from sb3_sgmrl import TaskDistEnv
 from sb3_sgmrl.common.sampling import collect_phase
 from sb3_sgmrl.vec_env.borrowing import tasks_released_afterwards
+from sb3_sgmrl.vec_env.process_vec_env import ProcessVecEnv
 from sb3_sgmrl.vec_env.task_workers import check_tasks
 
 # ----------------------------------------------------------------------------------------------------------- bad values
@@ -161,4 +166,31 @@ def test_an_interrupt_leaves_no_answers_in_the_pipes(worker, call):
         assert not any(np.array_equal(task, TASKS[0]) for task in env.env_method("get_task"))
         assert_same_phase(collect(point_vec(3)), collect(env))
     finally:
+        env.close()
+
+
+@pytest.mark.parametrize(("own", "names"), [(True, ["_send", "_recv"]), (False, ["_recv"])])
+def test_a_signal_interrupts_no_message(own, names, monkeypatch):
+    """When a part of a message is sent or received: its length, or its content, which is counted afterwards."""
+    env = ProcessVecEnv([point] * 3, n_processes=1) if own else point_vec(3, subprocess=True)
+    remote = env._remotes[0] if own else env.remotes[2]
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        expected = collect(env)
+        for name, part in product(names, (1, 2, 7, 8)):
+            calls, original = [], getattr(remote, name)
+
+            def interrupted(*args, part=part, calls=calls, call=original):
+                answer = call(*args)
+                calls.append(args)
+                if len(calls) == part:
+                    os.kill(os.getpid(), signal.SIGINT)
+                return answer
+
+            with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+                patch.setattr(remote, name, interrupted)
+                collect(env)
+            assert_same_phase(expected, collect(env))
+    finally:
+        signal.signal(signal.SIGINT, before)
         env.close()

@@ -17,10 +17,11 @@ from stable_baselines3.common.vec_env import SubprocVecEnv
 from threadpoolctl import threadpool_info
 from toys import HORIZON, PointEnv, assert_same, point, state, tiny
 
-from sb3_sgmrl import MAML, TaskDistEnv
+from sb3_sgmrl import MAML, TaskDistEnv, evaluate_adaptation
 from sb3_sgmrl.util.threads import single_threaded
 from sb3_sgmrl.vec_env.answers import answers_in_time
 from sb3_sgmrl.vec_env.process_vec_env import ProcessVecEnv
+from sb3_sgmrl.vec_env.task_workers import likely_horizon
 
 
 class Faulty(PointEnv):
@@ -75,6 +76,21 @@ def test_a_worker_of_sb3_that_hangs_ends_in_time():
     env.close()
 
 
+class Drawing(PointEnv):
+    def sample_tasks(self, n, rng):
+        time.sleep(1000)
+
+
+@pytest.mark.parametrize("ask", [likely_horizon, lambda env: evaluate_adaptation(tiny(MAML, point()), env, n_tasks=1)])
+def test_questions_to_workers_of_sb3_end_in_time(ask, monkeypatch):
+    """Before a phase begins: to draw tasks, and to look for the end of an episode."""
+    monkeypatch.setattr(answers_in_time.__wrapped__, "__defaults__", (0.5,))
+    env = make_vec_env(lambda: TaskDistEnv(Drawing()), 1, vec_env_cls=SubprocVecEnv, vec_env_kwargs={"start_method": "fork"})
+    with pytest.raises(RuntimeError, match=r"Worker 0 of `env` did not answer within 0.5 seconds"):
+        ask(env)
+    env.close()
+
+
 def test_a_worker_of_sb3_that_dies_is_named():
     env = subproc()
     with pytest.raises(EOFError, match="The process of worker 0 of `env` died"), answers_in_time(env):
@@ -91,7 +107,7 @@ import sys, time
 from functools import partial
 from gymnasium.wrappers import TimeLimit
 from stable_baselines3.common.vec_env import SubprocVecEnv
-from sb3_sgmrl import MAML, TaskDistEnv
+from sb3_sgmrl import MAML, TaskDistEnv, evaluate_adaptation
 from sb3_sgmrl.vec_env.process_vec_env import ProcessVecEnv
 from toys import PointEnv, tiny
 

@@ -25,11 +25,11 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv,
 
 from sb3_sgmrl.algorithms import ALGORITHMS
 from sb3_sgmrl.cli.zoo import checks as zoo_checks
+from sb3_sgmrl.cli.zoo import resume
 from sb3_sgmrl.cli.zoo.interrupt import CtrlC
 from sb3_sgmrl.cli.zoo.options import MetaOptions
 from sb3_sgmrl.cli.zoo.ranks import checkpoint_callbacks, resume_if_restarted
 from sb3_sgmrl.cli.zoo.report import ProgressTable, close_all, next_command, write_report
-from sb3_sgmrl.cli.zoo.resume import bring_evaluations, check_algorithm, check_changes, saved_hyperparameters
 from sb3_sgmrl.common.adaptation import fit_to_model
 from sb3_sgmrl.common.callbacks import MetaEvalCallback, MetaProgressBarCallback
 from sb3_sgmrl.common.evaluation import evaluate_adaptation
@@ -69,7 +69,11 @@ class MetaExperimentManager(ExperimentManager):
         self.meta = meta or MetaOptions()
         self._resumes = resume_if_restarted(self, ALGORITHMS[self.algo].cls) or self.meta.resume
         if self.continue_training:
-            check_algorithm(self.trained_agent, self.algo)
+            resume.check_algorithm(self.trained_agent, self.algo)
+            if self.optimize_hyperparameters:
+                raise ValueError(
+                    f"`-optimize` searches with new models, without `--resume` or `-i`, got -i {self.trained_agent}."
+                )
         elif self._resumes:
             raise ValueError("`--resume` must be used with `-i MODEL`, the model of the run to resume, and there is no `-i`.")
         for option, count in (("--eval-episodes", self.n_eval_episodes), ("--n-eval-envs", self.n_eval_envs)):
@@ -94,13 +98,15 @@ class MetaExperimentManager(ExperimentManager):
         :raises ValueError: When the file is not valid YAML, a name or schedule is unknown, or the number of steps is missing
         """
         if self.continue_training:
-            check_changes(self._changes)
+            resume.check_changes(self._changes)
             self.custom_hyperparams = (
-                saved_hyperparameters(self.trained_agent, ALGORITHMS[self.algo].cls, self.meta.trusted) | self._changes
+                resume.saved_hyperparameters(self.trained_agent, ALGORITHMS[self.algo].cls, self.meta.trusted) | self._changes
             )
         with zoo_checks.reading(self.config):
             hyperparams, saved = super().read_hyperparameters()
         zoo_checks.check_hyperparameters(ALGORITHMS[self.algo].cls, hyperparams)
+        if self.continue_training and "normalize" in hyperparams:
+            resume.check_normalization(hyperparams["normalize"], self.trained_agent, self.meta.trusted)
         if self.n_timesteps <= 0:
             zoo_checks.check_n_timesteps(hyperparams.get("n_timesteps"), self.config)
             if self.optimize_hyperparameters:
@@ -262,7 +268,7 @@ class MetaExperimentManager(ExperimentManager):
         if eval_freq < 0:
             return
         if self.meta.resume:
-            bring_evaluations(self.trained_agent, self.save_path, self.meta.trusted)
+            resume.bring_evaluations(self.trained_agent, self.save_path, self.meta.trusted)
         save_statistics = SaveVecNormalizeCallback(save_freq=1, save_path=self.params_path)
         self.callbacks.append(
             self._meta_eval_callback(

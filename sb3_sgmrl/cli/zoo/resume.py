@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import pathlib
 import shutil
@@ -10,12 +11,14 @@ from typing import Any
 
 import numpy as np
 from stable_baselines3.common.utils import ConstantSchedule
+from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_sgmrl.algorithms import algorithm_of
+from sb3_sgmrl.cli.zoo.checks import evaluated
 from sb3_sgmrl.common.arguments import argument_names
 from sb3_sgmrl.common.files.schedules import LinearToZero
 from sb3_sgmrl.common.meta_algorithm import MetaOnPolicyAlgorithm
-from sb3_sgmrl.common.saving import read_file, saved_algorithm
+from sb3_sgmrl.common.saving import is_legacy_file, read_file, saved_algorithm
 from sb3_sgmrl.util.arrays import read_arrays
 from sb3_sgmrl.util.files import replace_when_complete
 
@@ -67,6 +70,39 @@ def check_changes(given: Mapping[str, Any]) -> None:
     for name in ("policy", "policy_kwargs"):
         if name in given:
             raise ValueError(f"`-params` must not contain {name} with `-i`, got {given[name]!r}: the model keeps its network.")
+
+
+def check_normalization(given: Any, path: str, trusted: bool = False) -> None:
+    """
+    Check that the hyperparameter ``normalize`` does not contradict a model, which keeps its own normalisation.
+
+    ``gamma`` may differ: RL Zoo replaces it by that of the algorithm.
+
+    :param given: The hyperparameter, from the file of hyperparameters or from the command line
+    :param path: The file of the model
+    :param trusted: Whether to also read pickles from before 0.1
+    :raises ValueError: When the model was trained with another normalisation
+    """
+    if is_legacy_file(path):  # its statistics are in a file of their own
+        return
+    value = evaluated(given) if isinstance(given, str) else given
+    normalizes = value is True or isinstance(value, dict)
+    statistics = read_file(path, trusted).statistics
+    if statistics is None:
+        if normalizes:
+            raise ValueError(f"`normalize` must be False with `-i {path}`, a model without VecNormalize, got {given!r}.")
+        return
+    defaults = {name: argument.default for name, argument in inspect.signature(VecNormalize).parameters.items()}
+    wanted = {**defaults, **(value if isinstance(value, dict) else {})}
+    names = ["norm_obs", "norm_reward", "clip_obs", "clip_reward", "epsilon"]
+    names += ["norm_obs_keys"] if wanted["norm_obs_keys"] is not None else []  # None selects all keys
+    saved = {name: statistics["settings"][name] for name in names}
+    if not normalizes or any(wanted[name] != setting for name, setting in saved.items()):
+        own = ", ".join(f"{name}={setting!r}" for name, setting in saved.items() if setting != defaults[name])
+        raise ValueError(
+            f"`normalize` must be {f'dict({own})' if own else 'True'} with `-i {path}`, as the model was trained, "
+            f"got {given!r}."
+        )
 
 
 def bring_evaluations(path: str, folder: str, trusted: bool = False) -> None:

@@ -195,6 +195,7 @@ def test_what_cannot_be_resumed(short_episodes: None, capsys: pytest.CaptureFixt
     (run / "evaluations.npz").write_bytes(b"PK")
     arguments = ["-n", "1", "-i", str(run / "Navigation2D-v0.zip"), "--resume"]
     assert "`--resume` cannot read" in error_of(train, arguments, capsys)
+    assert "`-optimize` searches with new models" in error_of(train, [*arguments, "-optimize"], capsys)
     assert not run.with_name("Navigation2D-v0_2").exists()
 
 

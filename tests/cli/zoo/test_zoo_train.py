@@ -117,12 +117,15 @@ def test_normalized_evaluation_adapts_as_in_training() -> None:
     assert enjoy.main(["--adapt-steps", "1", "--no-render"]) == 0
 
 
-def test_continue_training() -> None:
+def test_continue_training(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_train("--eval-freq", "-1") == 0
     first = Path("logs/sgmrl/Navigation2D-v0_1/Navigation2D-v0.zip")
     assert run_train("--eval-freq", "-1", "-i", str(first)) == 0
     model = SGMRL.load("logs/sgmrl/Navigation2D-v0_2/Navigation2D-v0.zip")
     assert model._n_updates == 2 and model._iteration == 2
+    words = f"`normalize` must be False with `-i {first}`, a model without VecNormalize, got True"
+    assert words in error_of(train, ["-n", "1", "-i", str(first), "-params", "normalize:True"], capsys)
+    assert not Path("logs/sgmrl/Navigation2D-v0_3").exists()
 
 
 def test_continued_model_keeps_its_settings(capsys: pytest.CaptureFixture[str]) -> None:
@@ -157,17 +160,21 @@ def test_continued_model_keeps_its_settings(capsys: pytest.CaptureFixture[str]) 
     assert "`--algo` must be sgmrl for `-i " in error_of(enjoy, looked_at, capsys)
 
 
-def test_continue_from_a_checkpoint_with_normalized_observations() -> None:
-    assert run_train("--save-freq", "100", "--eval-freq", "-1", params=["normalize:dict(norm_reward=False)"]) == 0
+def test_continue_from_a_checkpoint_with_normalized_observations(capsys: pytest.CaptureFixture[str]) -> None:
+    same = "normalize:dict(norm_reward=False)"
+    assert run_train("--save-freq", "100", "--eval-freq", "-1", params=[same]) == 0
     run = Path("logs/sgmrl/Navigation2D-v0_1")
     first, *_ = sorted(run.glob("rl_model_*_steps.zip"))
-    assert run_train("-i", str(first), "--eval-freq", "-1", "-n", "2000", params=["inner_lr:0.3"]) == 0
+    assert run_train("-i", str(first), "--eval-freq", "-1", "-n", "2000", params=["inner_lr:0.3", same]) == 0
     second = Path("logs/sgmrl/Navigation2D-v0_2")
     counts = []
     for folder in (run, second):
         with open(folder / "Navigation2D-v0" / "vecnormalize.pkl", "rb") as file:
             counts.append(pickle.load(file).obs_rms.count)
     assert counts[1] > counts[0] > 100
+    for wrong in ("False", "True", "dict(norm_reward=False,clip_obs=5)"):
+        words = f"`normalize` must be dict(norm_reward=False) with `-i {first}`, as the model was trained, got"
+        assert words in error_of(train, ["-n", "1", "-i", str(first), "-params", f"normalize:{wrong}"], capsys)
     assert SGMRL.load(second / "Navigation2D-v0.zip").inner_lr == 0.3
 
 
