@@ -74,7 +74,7 @@ TESTS: dict[str, list[str]] = {
         "tests/deployment/test_logged_episodes.py",
         "tests/common/test_adapt.py",
     ],
-    "data/buffers.py": ["tests/common/test_sampling.py"],
+    "data/buffers.py": ["tests/data/test_buffers.py", "tests/common/test_sampling.py"],
     "data/episodes.py": ["tests/deployment/test_logged_episodes.py"],
     "data/spaces.py": ["tests/data/test_spaces.py"],
     "data/streams.py": ["tests/data/test_streams.py"],

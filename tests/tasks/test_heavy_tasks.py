@@ -174,7 +174,7 @@ class Signed(PointEnv):
         return super().reset(seed=seed)
 
     def refuse(self, seed):
-        np.int32(0 if seed is None else seed)
+        (seed or 0).to_bytes(4, "little", signed=True)
 
 
 class OwnError(Signed):
