@@ -57,7 +57,7 @@ def by_step_sizes(policy, goal, n_inner_steps, make_score):
 
 @pytest.mark.parametrize("n_inner_steps", [1, 2])
 @pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("baseline", [none, leave_one_out_return], ids=["none", "loo_return"])
+@pytest.mark.parametrize("baseline", [pytest.param(none, marks=pytest.mark.slow), leave_one_out_return])
 @pytest.mark.parametrize("owner", ["tensor", "entry"])
 def test_the_derivative_by_step_sizes_has_no_bias(policy, rule, baseline, n_inner_steps, owner):
     goal = with_step_sizes(policy, rule, owner)

@@ -46,7 +46,7 @@ def faulty():
     return TaskDistEnv(TimeLimit(Faulty(), HORIZON))
 
 
-@pytest.mark.parametrize("where", [0.125, 0.25])
+@pytest.mark.parametrize("where", [0.125, pytest.param(0.25, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("what", "match"), [(0.0, "died with exit code 7"), (0.5, "did not answer within 8 seconds")])
 def test_the_task_that_is_begun_is_named(where, what, match):
     """The one before had ended well."""
@@ -133,9 +133,9 @@ if __name__ == "__main__":
     ("kind", "how", "by"),
     [
         ("own", "c", signal.SIGKILL),
-        ("own", "python", signal.SIGTERM),
+        pytest.param("own", "python", signal.SIGTERM, marks=pytest.mark.slow),
         ("sb3", "c", signal.SIGTERM),
-        ("sb3", "python", signal.SIGKILL),
+        pytest.param("sb3", "python", signal.SIGKILL, marks=pytest.mark.slow),
     ],
 )
 def test_no_process_is_left_while_an_environment_hangs(kind, how, by, tmp_path):

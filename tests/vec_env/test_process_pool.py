@@ -64,6 +64,7 @@ def test_all_jobs_are_done(start):
     assert printed.endswith("all done\n")
 
 
+@pytest.mark.slow
 def test_an_error_is_shown_before_the_jobs_that_have_not_begun(start):
     printed, errors = output(start("0", "1"))
     assert "ValueError: a job that fails" in errors
