@@ -131,7 +131,7 @@ def why_missing(env: str, algo: str, folder: str | pathlib.Path, prefix: str = "
     family = re.sub(r"-v\d+$", "", env)
     of_family = [f"{trained_on} ({name})" for name, trained_on in found if re.sub(r"-v\d+$", "", trained_on) == family]
     if of_family and env == family:
-        return f"`env` {env} must be an id with its version, as the trained agents have it: {', '.join(of_family)}."
+        return f"`{prefix}env` {env} must be an id with its version, as the trained agents have it: {', '.join(of_family)}."
     if of_family:
         return f"`{prefix}env` {env} is another version of its family than the trained agents have: {', '.join(of_family)}."
     known = ", ".join(sorted({trained_on for _, trained_on in found}))
