@@ -133,8 +133,7 @@ def runs_of(folder: Path) -> list[Path]:
 def models_of(run: Path) -> list[Path]:
     """The models of a stopped run that can be resumed: the last one, the best one and the checkpoints."""
     checkpoints = sorted(run.glob("rl_model_*_steps.zip"), key=lambda path: int(path.stem.split("_")[2]))
-    found = [path for path in (run / "Navigation2D-v0.zip", run / "best_model.zip") if path.exists()] + checkpoints[-3:]
-    return [path for path in found if read_file(path).settings["num_timesteps"] > 0]
+    return [path for path in (run / "Navigation2D-v0.zip", run / "best_model.zip") if path.exists()] + checkpoints[-3:]
 
 
 def resumes_exactly(seed: int, folder: Path, run: Run, finished: dict[Any, Any], names: list[str], engines: list[str]) -> str:
