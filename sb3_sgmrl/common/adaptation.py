@@ -15,7 +15,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize, unwrap_vec_no
 
 from sb3_sgmrl.common.arguments import with_arguments
 from sb3_sgmrl.common.base_class import MetaModel
-from sb3_sgmrl.common.files.statistics import check_has_statistics
+from sb3_sgmrl.common.files.statistics import check_same_statistics
 from sb3_sgmrl.common.phases import adapt_tasks, play_and_adapt, task_phases
 from sb3_sgmrl.common.saving import with_saved_statistics
 from sb3_sgmrl.data.batch import PhaseBatch, fit_episodes
@@ -90,9 +90,9 @@ def env_to_adapt_in(model: MetaModel, env: GymEnv | str | None, n_columns: int |
         if (normalizer := unwrap_vec_normalize(vec_env)) is not None:
             normalizer.training = False
     try:
-        if model.env is None:  # a loaded model that has no environment yet
-            check_has_statistics(model.get_vec_normalize_env(), unwrap_vec_normalize(vec_env))
-        yield fit_to_model(model, vec_env)
+        fitting = fit_to_model(model, vec_env)
+        check_same_statistics(model.get_vec_normalize_env(), unwrap_vec_normalize(fitting))
+        yield fitting
     finally:
         close_task_env(vec_env, env)
 

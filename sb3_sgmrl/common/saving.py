@@ -328,17 +328,15 @@ class SafelySaved(BaseAlgorithm):
 
 def with_saved_statistics(model: BaseAlgorithm, env: VecEnv) -> VecEnv:
     """
-    Return workers with the VecNormalize statistics of a loaded model.
+    Return workers with the VecNormalize statistics of a model.
 
-    The workers are wrapped only if the model has statistics and still has no environment.
-
-    :param model: The model, for example one loaded without an environment
+    :param model: The model, with an environment or loaded without one
     :param env: The workers for the model
     :return: The workers, in a VecNormalize with the saved statistics where needed
     :raises ValueError: When the VecNormalize of the workers has other settings or statistics
     """
     normalizer = model.get_vec_normalize_env()
-    if model.env is not None or not isinstance(normalizer, VecNormalize) or unwrap_vec_normalize(env) is normalizer:
+    if not isinstance(normalizer, VecNormalize) or unwrap_vec_normalize(env) is normalizer:
         return env
     return with_statistics(env, statistics_of(normalizer))
 

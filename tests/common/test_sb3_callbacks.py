@@ -186,6 +186,7 @@ def test_workers_in_the_middle_of_a_phase_are_lent_to_nobody(kind):
             model, env = self.model, self.training_env
             if kind == "other wrappers":
                 env = VecNormalize(env.venv)
+                env.obs_rms = model.get_vec_normalize_env().obs_rms
             yield lambda: navigation_trajectories(model, env, [[0.1, 0.2]])
             for given in (env,) if kind == "other wrappers" else (None, env):
                 yield lambda given=given: evaluate_adaptation(model, given, n_tasks=2)
@@ -201,8 +202,10 @@ def test_workers_in_the_middle_of_a_phase_are_lent_to_nobody(kind):
                 for borrow in [*self._all(), lambda: self.model.learn(1)]:
                     with pytest.raises(ValueError, match=r"^`env` is being played by learn\(\): pass another environment\.$"):
                         borrow()
-                # another one
-                evaluate_adaptation(self.model, make(), n_tasks=2)
+                another = make()
+                if isinstance(another, VecNormalize):
+                    another.obs_rms = self.model.get_vec_normalize_env().obs_rms
+                evaluate_adaptation(self.model, another, n_tasks=2)
             return True
 
     model = tiny(SGMRL, make()).learn(1, callback=Borrow())

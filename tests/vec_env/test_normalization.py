@@ -10,7 +10,7 @@ from gymnasium.wrappers import TimeLimit
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.running_mean_std import RunningMeanStd
-from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecNormalize
+from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecNormalize, sync_envs_normalization
 from toys import ALGORITHMS, HORIZON, PointEnv, assert_same, point, point_vec, state, tiny
 
 from sb3_sgmrl import MAML, SGMRL, MetaEvalCallback, TaskDistEnv, evaluate_adaptation
@@ -185,6 +185,7 @@ def test_nothing_is_learnt_on_the_side(name, own, training):
     env.training = training
     env.reset()
     env.step(np.zeros((20, 2), np.float32))
+    sync_envs_normalization(model.env, env)
     before = learnt(env)
     ON_THE_SIDE[name](model, None if own else env)
     assert before == learnt(env)

@@ -132,18 +132,24 @@ def with_statistics(env: VecEnv, statistics: Statistics) -> VecEnv:
     return env
 
 
-def check_has_statistics(training: VecNormalize | None, here: VecNormalize | None) -> None:
+def check_same_statistics(training: VecNormalize | None, here: VecNormalize | None) -> None:
     """
-    Check that a model is not played in a new VecNormalize.
+    Check that observations are normalised as in the training of a model.
 
     :param training: The VecNormalize of training, if any
     :param here: The VecNormalize to play in, if any
-    :raises ValueError: When the VecNormalize to play in has no statistics yet
+    :raises ValueError: When the VecNormalize to play in has other statistics of observations
     """
-    if training is not None and here is not None and training.norm_obs and _is_new(here) and not _is_new(training):
+    if training is None or here is None or training is here or not (training.norm_obs and here.norm_obs):
+        return
+    of_training, of_here = statistics_of(training), statistics_of(here)
+    if any(of_training["settings"][name] != of_here["settings"][name] for name in ("clip_obs", "epsilon")):
+        raise ValueError("`env` must be in a VecNormalize with the clip_obs and epsilon of training.")
+    if _flat(of_training["obs_rms"]) != _flat(of_here["obs_rms"]):
+        found = "has seen nothing yet" if _is_new(here) else "has others"
         raise ValueError(
-            "`env` must be in a VecNormalize with the statistics of training, but its VecNormalize has seen nothing yet: the "
-            "one of `load(path, env=...)` has them."
+            f"`env` must be in a VecNormalize with the statistics of training, but its VecNormalize {found}: pass the "
+            "environment of the model, the one of `load(path, env=...)`, or call SB3's `sync_envs_normalization` before."
         )
 
 

@@ -2,6 +2,8 @@
 
 import json
 import pathlib
+from copy import deepcopy
+from functools import partial
 
 import numpy as np
 import pytest
@@ -266,6 +268,29 @@ def test_a_new_vec_normalize_gets_the_statistics_and_another_is_refused(normalis
     assert (env.obs_rms.mean != before).any()
     with pytest.raises(ValueError, match=r"VecNormalize with clip_obs=3.0, and the model was trained with 10.0"):
         loaded(content, env=VecNormalize(point_vec(2), clip_obs=3.0))
+
+
+@pytest.mark.parametrize("has_env", [True, False])
+def test_no_environment_is_played_with_other_statistics(normalised, has_env):
+    model = loaded(normalised[1], env=VecNormalize(point_vec(2)) if has_env else None)
+    env = VecNormalize(point_vec(2))
+    with pytest.raises(ValueError, match="statistics of training, but its VecNormalize has seen nothing yet"):
+        evaluate_adaptation(model, env, n_tasks=2)
+    env.obs_rms.update(np.ones((5, 3)))
+    for play in (partial(evaluate_adaptation, model, env, n_tasks=2), partial(model.adapt, env)):
+        with pytest.raises(ValueError, match="statistics of training, but its VecNormalize has others"):
+            play()
+    with pytest.raises(ValueError, match="VecNormalize with other statistics"):
+        model.set_env(env)
+    env.obs_rms = deepcopy(model.get_vec_normalize_env().obs_rms)
+    evaluate_adaptation(model, env, n_tasks=2)
+    env.clip_obs = 3.0
+    with pytest.raises(ValueError, match="clip_obs and epsilon of training"):
+        evaluate_adaptation(model, env, n_tasks=2)
+    for given in (point_vec(2), VecNormalize(point_vec(2))):
+        statistics = vars(model.get_vec_normalize_env().obs_rms)
+        model.set_env(given)
+        assert_same(vars(model.env.obs_rms), statistics)
 
 
 @pytest.mark.parametrize(("name", "value"), [("action_noise", {}), ("action_noise", 0.5), ("use_sde", True)])
