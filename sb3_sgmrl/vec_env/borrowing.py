@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
+from weakref import WeakSet
 
 from gymnasium import spaces
 from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv
@@ -16,6 +17,8 @@ from sb3_sgmrl.vec_env.task_workers import ask
 
 # The innermost VecEnvs, which several wrappers may share.
 _being_played: set[VecEnv] = set()
+# SB3's processes whose pipes an interrupt has left with answers
+_with_answers: WeakSet[SubprocVecEnv] = WeakSet()
 
 
 @contextmanager
@@ -42,7 +45,7 @@ def tasks_released_afterwards(env: VecEnv) -> Iterator[None]:
     """
     if env.unwrapped in _being_played:
         raise ValueError("`env` is being played by learn(): pass another environment.")
-    with answers_in_time(env), resting_workers(env):
+    with answers_in_time(env), _without_answers(env.unwrapped), resting_workers(env):
         try:
             yield
         except BaseException:
@@ -68,16 +71,26 @@ def borrowed_workers(env: VecEnv) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def _without_answers(env: VecEnv) -> Iterator[None]:
+    if env in _with_answers:
+        with suppress(Exception):  # of a dead worker, which the next question names
+            _drop_answers(env)
+    yield
+
+
 def _drop_answers(env: VecEnv) -> None:
     """Empty the pipes of SB3's processes, because an interrupt leaves answers there that the next question would read."""
     if not isinstance(env, SubprocVecEnv):
         return
+    _with_answers.add(env)  # until a second interrupt leaves them there
     for remote in env.remotes:
         remote.send(("get_spaces", None))
     for remote in env.remotes:
         while not _are_spaces(remote.recv()):
             pass
     env.waiting = False
+    _with_answers.discard(env)
 
 
 def _are_spaces(answer: Any) -> bool:

@@ -134,7 +134,8 @@ def test_the_news_is_what_happened_in_a_worker_that_died():
 
 @pytest.mark.parametrize("worker", [0, 1, 2])
 @pytest.mark.parametrize("call", [1, 4, 9])
-def test_an_interrupt_leaves_no_answers_in_the_pipes(worker, call):
+@pytest.mark.parametrize("times", [1, 2])
+def test_an_interrupt_leaves_no_answers_in_the_pipes(worker, call, times):
     """When some workers have answered and others have not: to questions, to ``reset`` or to a step."""
 
     class Interrupted:
@@ -148,7 +149,7 @@ def test_an_interrupt_leaves_no_answers_in_the_pipes(worker, call):
 
         def recv(self):
             self.calls += 1
-            if self.calls == call:
+            if call <= self.calls < call + times:
                 raise KeyboardInterrupt
             return self.recv_answer()
 
@@ -159,6 +160,9 @@ def test_an_interrupt_leaves_no_answers_in_the_pipes(worker, call):
         with pytest.raises(KeyboardInterrupt):
             collect(env)
         env.remotes = remotes
+        if times == 2:  # the second one while answers are dropped
+            with tasks_released_afterwards(env):
+                pass
         assert not env.waiting and not any(remote.poll(0.05) for remote in remotes)
         assert env.env_method("get_pinned_task") == [None] * 3
         # tasks are drawn again
