@@ -5,20 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
-from weakref import WeakSet
+from weakref import WeakKeyDictionary
 
 from gymnasium import spaces
 from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv
 
+from sb3_sgmrl.util.interrupts import undisturbed
 from sb3_sgmrl.vec_env.answers import answers_in_time
 from sb3_sgmrl.vec_env.normalization import frozen_statistics
+from sb3_sgmrl.vec_env.process_vec_env import TIMEOUT
 from sb3_sgmrl.vec_env.resting import resting_workers
 from sb3_sgmrl.vec_env.task_workers import ask
 
 # The innermost VecEnvs, which several wrappers may share.
 _being_played: set[VecEnv] = set()
-# SB3's processes whose pipes an interrupt has left with answers
-_with_answers: WeakSet[SubprocVecEnv] = WeakSet()
+# The questions for spaces that each of SB3's processes has still to answer, after an interrupt in _drop_answers.
+_pending: WeakKeyDictionary[VecEnv, list[int]] = WeakKeyDictionary()
 
 
 @contextmanager
@@ -73,7 +75,7 @@ def borrowed_workers(env: VecEnv) -> Iterator[None]:
 
 @contextmanager
 def _without_answers(env: VecEnv) -> Iterator[None]:
-    if env in _with_answers:
+    if env in _pending:
         with suppress(Exception):  # of a dead worker, which the next question names
             _drop_answers(env)
     yield
@@ -83,14 +85,18 @@ def _drop_answers(env: VecEnv) -> None:
     """Empty the pipes of SB3's processes, because an interrupt leaves answers there that the next question would read."""
     if not isinstance(env, SubprocVecEnv):
         return
-    _with_answers.add(env)  # until a second interrupt leaves them there
-    for remote in env.remotes:
-        remote.send(("get_spaces", None))
-    for remote in env.remotes:
-        while not _are_spaces(remote.recv()):
-            pass
+    pending = _pending.setdefault(env, [0] * env.num_envs)
+    for i, remote in enumerate(env.remotes):
+        with undisturbed():
+            remote.send(("get_spaces", None))
+            pending[i] += 1
+    for i, remote in enumerate(env.remotes):
+        while pending[i]:
+            remote.poll(TIMEOUT)  # a second interrupt may end this wait
+            with undisturbed():
+                pending[i] -= _are_spaces(remote.recv())
     env.waiting = False
-    _with_answers.discard(env)
+    del _pending[env]
 
 
 def _are_spaces(answer: Any) -> bool:
