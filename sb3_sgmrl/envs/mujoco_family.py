@@ -107,7 +107,7 @@ class MujocoFamily(TaskFamily):
         self._control_low, self._control_high = control_ranges(self.model)
         self._action_bound = action_bound
         bounds = (self._control_low, self._control_high) if action_bound is None else (-action_bound, action_bound)
-        low, high = (np.broadcast_to(np.float32(side), (self.model.nu,)) for side in bounds)
+        low, high = (np.broadcast_to(np.asarray(side, np.float32), (self.model.nu,)) for side in bounds)
         self.action_space = spaces.Box(low, high, dtype=np.float32)
 
     # -- methods that a family overrides ---------------------------------------------------------------------------

@@ -238,7 +238,7 @@ def read_bounds(where: str, bounds: Any) -> tuple[np.ndarray, np.ndarray]:
     """
     try:
         low, high = (bounds.low, bounds.high) if isinstance(bounds, spaces.Box) else bounds
-        low, high = (np.array(side) for side in np.broadcast_arrays(np.float64(low), np.float64(high)))
+        low, high = (np.array(side) for side in np.broadcast_arrays(np.asarray(low, np.float64), np.asarray(high, np.float64)))
     except (TypeError, ValueError):
         raise ValueError(f"{where} must be a Box or a pair (low, high) of numbers or arrays, got {bounds!r}.") from None
     if not (np.isfinite(low).all() and np.isfinite(high).all() and (low <= high).all()):
