@@ -25,6 +25,7 @@ from toys import (
     point,
     point_vec,
     rollout_of,
+    rotated,
     state,
     tiny,
     vector,
@@ -33,9 +34,7 @@ from toys import (
 from sb3_sgmrl import MAML, SGMRL, TaskDistEnv
 
 
-@pytest.mark.parametrize("algorithm", FAMILY)
-@pytest.mark.parametrize("action", ACTIONS)
-@pytest.mark.parametrize("observation", OBSERVATIONS)
+@pytest.mark.parametrize(("algorithm", "action", "observation"), rotated(FAMILY, ACTIONS, OBSERVATIONS))
 def test_every_kind_of_space(algorithm, observation, action):
     name, kwargs = {
         "image": ("CnnPolicy", {"features_extractor_class": SmallCnn}),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import partial
 from inspect import signature
+from itertools import product
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -214,3 +216,13 @@ def error_of(command: ModuleType, arguments: list[str], captured: pytest.Capture
     error = captured.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1, error
     return error
+
+
+def rotated(first: Iterable[Any], *others: Iterable[Any]) -> list[Any]:
+    """All combinations of cases: those of the others are ordinary tests with one of the first in turn, and slow with the rest."""
+    turns = list(first)
+    return [
+        pytest.param(turn, *combination, marks=() if i % len(turns) == j else pytest.mark.slow)
+        for i, combination in enumerate(product(*others))
+        for j, turn in enumerate(turns)
+    ]

@@ -10,7 +10,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.distributions import SquashedDiagGaussianDistribution
 from torch import nn
-from toys import ALGORITHMS, LinearExtractor, assert_same, differ, point, point_vec, state, tiny
+from toys import ALGORITHMS, LinearExtractor, assert_same, differ, point, point_vec, rotated, state, tiny
 
 from sb3_sgmrl import SGMRL, evaluate_adaptation
 from sb3_sgmrl.common.export import to_sb3
@@ -49,11 +49,10 @@ def freeze(model, which):
     return [name for name, p in model.policy.named_parameters() if any(p is frozen for frozen in parameters)]
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
-@pytest.mark.parametrize("which", FROZEN)
-@pytest.mark.parametrize(
-    "kwargs", [{}, {"baseline": "critic"}, {"inner_lr_learning_rate": 0.1, "n_inner_steps": 2}, {"n_epochs": 3}], ids=str
-)
+FROZEN_WITH = [{}, {"baseline": "critic"}, {"inner_lr_learning_rate": 0.1, "n_inner_steps": 2}, {"n_epochs": 3}]
+
+
+@pytest.mark.parametrize(("algorithm", "which", "kwargs"), rotated(ALGORITHMS, FROZEN, FROZEN_WITH), ids=str)
 def test_frozen_parameters_stay(algorithm, which, kwargs):
     model = model_of(algorithm, **kwargs)
     model.learn(1)  # the optimiser has a momentum for all of them

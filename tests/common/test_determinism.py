@@ -2,7 +2,7 @@
 
 import pytest
 from stable_baselines3.common.env_util import make_vec_env
-from toys import ALGORITHMS, assert_same, differ, point_vec, state, tiny
+from toys import ALGORITHMS, assert_same, differ, point_vec, rotated, state, tiny
 
 from sb3_sgmrl import SGMRL, TaskDistEnv
 
@@ -19,17 +19,10 @@ def after_two_iterations(algorithm, env, **kwargs):
     return state(model)
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {},
-        {"net_arch": [64, 64]},
-        {"n_inner_steps": 2, "n_outer_episodes": 7},
-        {"baseline": "critic"},
-    ],
-    ids=str,
-)
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+SETTINGS = [{}, {"net_arch": [64, 64]}, {"n_inner_steps": 2, "n_outer_episodes": 7}, {"baseline": "critic"}]
+
+
+@pytest.mark.parametrize(("algorithm", "settings"), rotated(ALGORITHMS, SETTINGS), ids=str)
 def test_the_number_of_workers_makes_no_difference(algorithm, settings):
     results = [after_two_iterations(algorithm, point_vec(n, end=0.2), **settings) for n in (1, 3, 7)]
     assert_same(results[0], results[1])

@@ -12,7 +12,7 @@ import torch as th
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecNormalize
-from toys import ALGORITHMS, SAMPLES, LinearExtractor, assert_same, differ, point, point_vec, snapshot, state, tiny
+from toys import ALGORITHMS, SAMPLES, LinearExtractor, assert_same, differ, point, point_vec, rotated, snapshot, state, tiny
 
 from sb3_sgmrl import MAML, SGMRL, register
 from sb3_sgmrl.common.files import model_file
@@ -45,8 +45,7 @@ SETTINGS = {
 }
 
 
-@pytest.mark.parametrize("settings", SETTINGS)
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize(("algorithm", "settings"), rotated(ALGORITHMS, SETTINGS))
 def test_a_loaded_model_goes_on_as_if_it_had_never_stopped(algorithm, settings, tmp_path):
     if settings in ("regression", "scaled") and algorithm is not SGMRL:
         pytest.skip("only SGMRL has control variates")

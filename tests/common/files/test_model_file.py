@@ -15,7 +15,7 @@ from stable_baselines3.common.callbacks import CheckpointCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule, LinearSchedule
 from stable_baselines3.common.vec_env import VecNormalize
-from toys import ACTIONS, ALGORITHMS, OBSERVATIONS, LinearExtractor, SmallCnn, assert_same, point_vec, state, tiny
+from toys import ACTIONS, ALGORITHMS, OBSERVATIONS, LinearExtractor, SmallCnn, assert_same, point_vec, rotated, state, tiny
 
 import sb3_sgmrl
 from sb3_sgmrl import MAML, SGMRL, TaskDistEnv, evaluate_adaptation, register
@@ -42,8 +42,7 @@ def goes_on(model, content, env):
 # --------------------------------------------------------------------------------------------------------- round trips
 
 
-@pytest.mark.parametrize("action", ACTIONS)
-@pytest.mark.parametrize("observation", OBSERVATIONS)
+@pytest.mark.parametrize(("action", "observation"), rotated(ACTIONS, OBSERVATIONS))
 def test_every_space_and_policy(observation, action):
     extractor = {"features_extractor_class": SmallCnn} if observation == "image" else {}
     policy, spaces_ = POLICIES.get(observation, "MlpPolicy"), {"observation": observation, "action": action}
