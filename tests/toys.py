@@ -219,7 +219,7 @@ def error_of(command: ModuleType, arguments: list[str], captured: pytest.Capture
 
 
 def rotated(first: Iterable[Any], *others: Iterable[Any]) -> list[Any]:
-    """All combinations of cases: those of the others are ordinary tests with one of the first in turn, and slow with the rest."""
+    """All combinations: those of the others are ordinary tests with one of the first in turn, and slow with the rest."""
     turns = list(first)
     return [
         pytest.param(turn, *combination, marks=() if i % len(turns) == j else pytest.mark.slow)
