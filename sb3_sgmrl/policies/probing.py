@@ -15,7 +15,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 
 from sb3_sgmrl.data.batch import Observations
 from sb3_sgmrl.policies.actions import draw_noise
-from sb3_sgmrl.policies.calls import PolicyCall, by_key, seeded
+from sb3_sgmrl.policies.calls import PolicyCall, by_key, seeded, unchecked_distributions
 from sb3_sgmrl.policies.copies import detached_copy
 from sb3_sgmrl.policies.distributions import find_kind
 
@@ -190,7 +190,7 @@ class Probe:
         observations = by_key(lambda x: th.stack([x] * _N_SETS), self._observations)
         try:
             # torch warns when it loops over the sets itself, which is slower
-            with th.no_grad(), warnings.catch_warnings():
+            with th.no_grad(), unchecked_distributions(), warnings.catch_warnings():
                 warnings.simplefilter("error")
                 found = arrays(parameters, observations)
         except Exception:  # torch.func raises many kinds of errors, and so do modules that read values
