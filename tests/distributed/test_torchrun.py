@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from kill_run import main
 from paths import ROOT
-from rank_runs import SHORT
+from rank_runs import LONG
 from rank_tools import HERE, free_port
 
 from sb3_sgmrl import SGMRL
@@ -92,7 +92,7 @@ def test_two_hosts_with_networks_of_their_own_equal_one_process():
     ended = subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=600)
     assert ended.returncode == 0, ended.stderr
     found = [json.loads(line) for line in ended.stdout.splitlines() if line.startswith("{")]
-    assert found == 2 * [{name: SHORT[name]() for name in names}]
+    assert found == 2 * [{name: LONG[name]() for name in names}]
 
 
 def test_two_hosts_equal_one_process():
@@ -103,7 +103,7 @@ def test_two_hosts_equal_one_process():
     agents = [torchrun(*rendezvous, str(HERE / "rank_runs.py"), "long", *names) for _ in range(2)]
     ends = [agent.communicate(timeout=600) for agent in agents]
     assert [agent.returncode for agent in agents] == [0, 0], ends
-    expected = {name: SHORT[name]() for name in names}
+    expected = {name: LONG[name]() for name in names}
     for output, _ in ends:
         assert {name: value for name, value in json.loads(output.splitlines()[-1]).items()} == expected
 

@@ -14,7 +14,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 from sb3_sgmrl.common.arguments import argument_names
 from sb3_sgmrl.common.meta_algorithm import MetaOnPolicyAlgorithm
-from sb3_sgmrl.distributed import n_ranks, start
+from sb3_sgmrl.distributed import start
 from sb3_sgmrl.distributed.programs import folder_of_rank
 from sb3_sgmrl.util.files import replace_when_complete
 
@@ -53,11 +53,8 @@ def resume_if_restarted(manager: Any, algorithm: type[MetaOnPolicyAlgorithm]) ->
     :param manager: The manager of RL Zoo, before it has read hyperparameters
     :param algorithm: The algorithm
     :return: Whether the run resumes from a checkpoint
-    :raises ValueError: When several ranks would search hyperparameters
     """
-    if manager.optimize_hyperparameters and n_ranks() > 1:
-        raise ValueError("`-optimize` must run without torchrun: start several searches with the same `--storage` instead.")
-    checkpoint = checkpoint_of_restart(manager.log_folder)
+    checkpoint = "" if manager.optimize_hyperparameters else checkpoint_of_restart(manager.log_folder)
     if checkpoint:  # which holds the settings of the algorithm
         given, of_algorithm = manager.custom_hyperparams or {}, argument_names(algorithm)
         manager.custom_hyperparams = {name: value for name, value in given.items() if name not in of_algorithm}

@@ -333,6 +333,8 @@ class ReportToTrial(BaseCallback):
         self.is_pruned = False
 
     def _on_step(self) -> bool:
+        if self.is_pruned:  # the evaluation at the end of training
+            return False
         assert self.parent.last_report is not None
         self.trial.report(float(self.parent.last_report.mean_returns[-1]), self.n_calls)
         self.is_pruned = self.trial.should_prune()
@@ -350,18 +352,19 @@ class TrialProgress(BaseCallback):
     def __init__(self, bar: tqdm | None, n_timesteps: int) -> None:
         super().__init__()
         self.bar = bar
-        self.left = n_timesteps
+        self.n_timesteps = n_timesteps
+        self.done = 0
 
     def _on_step(self) -> bool:
-        self._advance(self.training_env.num_envs)
+        self._advance(self.num_timesteps)
         return True
 
     def finish(self) -> None:
         """Advance the bar to the end of the trial, which may have ended early."""
-        self._advance(self.left)
+        self._advance(self.n_timesteps)
 
-    def _advance(self, n: int) -> None:
-        n = min(n, self.left)
-        self.left -= n
+    def _advance(self, done: int) -> None:
+        done = min(done, self.n_timesteps)
         if self.bar is not None:
-            self.bar.update(n)
+            self.bar.update(done - self.done)
+        self.done = done
