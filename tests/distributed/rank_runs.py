@@ -95,7 +95,10 @@ SHORT: dict[str, Callable[..., str]] = {
     ),
 }
 
-_CNN: dict[str, Any] = {"policy_kwargs": {"features_extractor_class": SmallCnn, "normalize_images": True}, "policy": "CnnPolicy"}
+_CNN: dict[str, Any] = {
+    "policy_kwargs": {"features_extractor_class": SmallCnn, "normalize_images": True},
+    "policy": "CnnPolicy",
+}
 _OWN_RATES: dict[str, Any] = {"inner_lr_learning_rate": 0.02}
 _CRITIC: dict[str, Any] = {"baseline": "critic", "vf_epochs": 2}
 _SOME_END = partial(point, end=0.2)

@@ -12,15 +12,24 @@ from typing import Any
 import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
 
+from sb3_sgmrl.cli.zoo.options import MetaOptions
 from sb3_sgmrl.common.arguments import argument_names
 from sb3_sgmrl.common.meta_algorithm import MetaOnPolicyAlgorithm
 from sb3_sgmrl.distributed import start
 from sb3_sgmrl.distributed.programs import folder_of_rank
+from sb3_sgmrl.distributed.start_check import check_same
 from sb3_sgmrl.util.files import replace_when_complete
 
 # seconds between two checkpoints of a run that torchrun may restart
 _BETWEEN_CHECKPOINTS = 10.0
 _CHECKPOINT = "last_model.zip"
+# RL Zoo's options that choose what all ranks do, by attribute; other options belong to rank 0, such as files
+_SHARED = {
+    **{"algo": "--algo", "env": "--env", "n_timesteps": "-n", "seed": "--seed", "hyperparams": "-params"},
+    **{"env_kwargs": "--env-kwargs", "eval_env_kwargs": "--eval-env-kwargs", "eval_freq": "--eval-freq"},
+    **{"eval_episodes": "--eval-episodes", "optimize_hyperparameters": "-optimize", "n_evaluations": "--n-evaluations"},
+}
+_SHARED_OF_META = {"n_tasks": "--eval-tasks", "n_steps": "--eval-steps", "resume": "--resume"}
 
 
 @contextmanager
@@ -44,6 +53,19 @@ def arguments_of_rank(arguments: Sequence[str], timeout: float, sum_by_blocks: b
         seed = ranks.of_first(lambda: int(np.random.SeedSequence().generate_state(1)[0]))
         changed = ["--seed", str(seed), *arguments]
         yield changed if ranks.rank == 0 else [*changed, "--log-folder", str(folder)]
+
+
+def check_options(options: Any, meta: MetaOptions) -> None:
+    """
+    Check that the command has the same options on all ranks, as far as all ranks use them.
+
+    :param options: The options of RL Zoo
+    :param meta: The options of this package
+    :raises ValueError: When an option differs
+    """
+    if start().size > 1:
+        pairs = (options, _SHARED), (meta, _SHARED_OF_META)
+        check_same(start(), {f"`{flag}`": getattr(of, name) for of, flags in pairs for name, flag in flags.items()})
 
 
 def resume_if_restarted(manager: Any, algorithm: type[MetaOnPolicyAlgorithm]) -> bool:
