@@ -133,7 +133,7 @@ _LONG: dict[str, Callable[..., str]] = {
     **_each("step sizes", point, n_inner_steps=2, **_OWN_RATES),
     **_each("step sizes of entries", point, inner_lr_per="entry", **_OWN_RATES),
     **_each("restricted adaptation", _SOME_END, adapt_only="action_net*", n_inner_steps=2),
-    **_each("first order", point, first_order=True),
+    "MAML, first order": partial(train, MAML, point, first_order=True),
     "MAML, lvc": partial(train, MAML, point, inner_surrogate="lvc", n_inner_steps=2),
     "MAML, dice": partial(train, MAML, point, inner_surrogate="dice", n_inner_steps=2),
     **_each("whole returns", _SOME_END, outer_advantage={"gae_lambda": 1.0, "normalize": False}),
@@ -152,7 +152,13 @@ _LONG: dict[str, Callable[..., str]] = {
     **_each("cnn", _IMAGES, **_CNN),
     **_each("cnn, two inner steps", _IMAGES, n_inner_steps=2, **_CNN),
     "dict": partial(
-        train, SGMRL, partial(point, observation="dict"), policy="MultiInputPolicy", meta_batch_size=4, baseline="critic"
+        train,
+        SGMRL,
+        partial(point, observation="dict"),
+        policy="MultiInputPolicy",
+        meta_batch_size=4,
+        policy_kwargs={"share_features_extractor": False},
+        **_CRITIC,
     ),
     **{f"action {name}": partial(train, SGMRL, partial(point, action=name)) for name in ACTIONS},
     # engines
