@@ -185,6 +185,15 @@ def n_ranks() -> int:
     return int(os.environ["WORLD_SIZE"]) if under_torchrun() else 1
 
 
+def own_rank() -> int:
+    """
+    Return the number of this process, without connecting it to the others.
+
+    :return: The rank; 0 without torchrun
+    """
+    return int(os.environ["RANK"]) if under_torchrun() else 0
+
+
 def start(timeout: float | None = None, sum_by_blocks: bool | None = None) -> Ranks:
     """
     Connect the processes that torchrun started. ``learn`` calls it; call it before ``learn`` to choose its arguments.

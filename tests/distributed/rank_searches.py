@@ -24,7 +24,7 @@ RANK = int(os.environ.get("RANK", 0))
 SIZES = ["-n", "200", "--eval-tasks", "3", "--n-evaluations", "2", "--n-startup-trials", "1"]
 
 
-def search(*arguments: str, n_trials: int = 4, verbose: int = 1, params: tuple[str, ...] = ()) -> str:
+def search(*arguments: str, n_trials: int = 3, verbose: int = 1, params: tuple[str, ...] = ()) -> str:
     """The exit code of a search, its trials, and the settings that it writes."""
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -48,7 +48,7 @@ def _study(journal: str) -> optuna.Study:
 
 
 def searched() -> str:
-    """A search whose first trial overflows, and of which the pruner stops others."""
+    """A search whose first trial overflows, and of which the pruner stops another."""
     return search(params=("meta_batch_size:3", "inner_lr:1e30", "learning_rate:1e30"))
 
 

@@ -7,8 +7,8 @@ from zoo_tools import zoo_process  # noqa: F401
 def test_a_search_shares_the_tasks_of_each_trial(two_ranks):
     _, ((_, first, _), (_, second, _)), _ = two_ranks
     assert first["search"] == rank_searches.searched()
-    states = [state for state in ("PRUNED", "COMPLETE") for _ in range(first["search"].count(f"'{state}'"))]
-    assert states == ["PRUNED", "PRUNED", "COMPLETE", "COMPLETE"]
+    # an overflow and the pruner
+    assert first["search"].count("'PRUNED'") == 2 and first["search"].count("'COMPLETE'") == 1
     assert second["search"] == "0 [] [] []"  # rank 0 has the study and the files
 
 

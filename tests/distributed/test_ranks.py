@@ -71,7 +71,7 @@ WORDS = {
     "late blocks": "`sum_by_blocks` must be chosen before the ranks connect, which was with False, got True",
     "blocks": "`sum_by_blocks` must be the same on all ranks, but is False on rank 0 and True on rank 1",
     "after a fault": "failed: ValueError: the second",
-    "search, few tasks": "`meta_batch_size` must be at least the number of processes that torchrun started, 2, got 1 in a trial",
+    "search, few tasks": "the number of processes that torchrun started, 2, got 1 in a trial",
     "search, jobs": "`--n-jobs` must be 1 under torchrun, whose processes train each trial together, got 2",
     "search, options": "`--eval-tasks` must be the same on all ranks, but is 2 on rank 0 and 3 on rank 1",
     "search, environment": "failed: ModuleNotFoundError: No module named 'of_the_environment'",

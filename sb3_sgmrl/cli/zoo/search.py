@@ -34,6 +34,7 @@ class SearchManager(MetaExperimentManager):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._bar: tqdm | None = None
+        self._ctrl_c = CtrlC()
 
     def objective(self, trial: optuna.Trial) -> float:
         """
@@ -45,11 +46,15 @@ class SearchManager(MetaExperimentManager):
         """
         sampled = HYPERPARAMS_SAMPLER[self.algo](trial, self.n_actions, self.n_envs, {})
         reporter, progress = tuning.ReportToTrial(trial), tuning.TrialProgress(self._bar, self.n_timesteps)
-        start().of_first(lambda: (trial.number, sampled))
         try:
+            if self._ctrl_c.was_pressed:  # Python drops an interrupt that comes while it collects garbage
+                raise KeyboardInterrupt
+            start().of_first(lambda: (trial.number, sampled))
             value = self._train_trial(trial.number, sampled, reporter, [progress])
-        except KeyboardInterrupt:
-            self.interrupted = True
+        except (KeyboardInterrupt, RankError) as error:  # Ctrl-C may have ended another rank before this one
+            self.interrupted = self._ctrl_c.was_pressed or isinstance(error, KeyboardInterrupt)
+            if self.interrupted:
+                raise KeyboardInterrupt from error
             raise
         finally:
             progress.finish()
@@ -105,7 +110,7 @@ class SearchManager(MetaExperimentManager):
                 f"`--n-jobs` must be 1 under torchrun, whose processes train each trial together, got {self.n_jobs}."
             )
         sizes = getattr(tuning.search_space(self.algo, self.n_actions > 0).get("meta_batch_size"), "choices", ())
-        check_n_tasks(ranks, min(self._settings["meta_batch_size"], *sizes), " in a trial")
+        check_n_tasks(ranks, min([self._settings["meta_batch_size"], *sizes]), " in a trial")
 
     def hyperparameters_optimization(self) -> None:
         """
@@ -135,24 +140,23 @@ class SearchManager(MetaExperimentManager):
         guess = tuning.first_guess(self.algo, settings, self.n_actions > 0)
         searched_with = {"--algo": self.algo, "--env": self.env_name.gym_id, "-n": self.n_timesteps}
         study = tuning.open_study(self.storage, self.study_name, guess, searched_with)
-        ctrl_c = CtrlC()
+        resume = f"to resume this study, repeat the command with --storage {self.storage} --study-name {self.study_name}."
         with (
-            ctrl_c if self.n_jobs == 1 else nullcontext(),  # a second Ctrl-C must end the wait for threads
+            self._ctrl_c if self.n_jobs == 1 else nullcontext(),  # a second Ctrl-C must end the wait for threads
             tuning.trials_bar(self.show_progress, self.n_trials, self.n_timesteps) as self._bar,
         ):
             try:
                 super().hyperparameters_optimization()
             except ValueError as error:
-                self.interrupted = self.interrupted or ctrl_c.was_pressed
+                self.interrupted = self.interrupted or self._ctrl_c.was_pressed
                 if tuning.has_best(study):
                     raise
                 if not self.interrupted:
                     raise ValueError(f"No trial finished: all trials in {self.storage} were pruned or failed.") from error
-        self.interrupted = self.interrupted or ctrl_c.was_pressed
-        resume = f"to resume this study, repeat the command with --storage {self.storage} --study-name {self.study_name}."
-        if tuning.has_best(study):
-            tuning.write_entry(path, self.env_name.gym_id, entry, study.best_trial, self.n_timesteps)
-            print(f"Wrote {path}, for --conf-file; {resume}")
+            self.interrupted = self.interrupted or self._ctrl_c.was_pressed
+            if tuning.has_best(study):
+                tuning.write_entry(path, self.env_name.gym_id, entry, study.best_trial, self.n_timesteps)
+                print(f"Wrote {path}, for --conf-file; {resume}")
         if not self.interrupted:  # Ctrl-C reaches all ranks
             start().of_first(lambda: None)
         else:
