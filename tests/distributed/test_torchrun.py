@@ -125,6 +125,23 @@ def test_the_command_writes_the_files_of_one_process(tmp_path):
     assert (tmp_path / "one" / run / "adaptation.csv").read_text() == (tmp_path / "two" / run / "adaptation.csv").read_text()
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_search_writes_its_best_settings(tmp_path, number):
+    arguments = ["-m", "sb3_sgmrl.tune", "--seed", "0", "-n", "20000", "--eval-tasks", "2", "--n-trials", "100"]
+    arguments += ["--log-folder", str(tmp_path), "-params", "meta_batch_size:3", "n_episodes:2"]
+    agent = torchrun("--nproc-per-node", "2", *arguments)
+    journal = tmp_path / "sgmrl" / "tuned_Navigation2D-v0_1.log"
+    while agent.poll() is None and not (journal.exists() and '"trial_id":1,' in journal.read_text()):
+        time.sleep(0.1)
+    time.sleep(np.random.default_rng(number).uniform(0, 2))
+    agent.send_signal(number)
+    _, errors = agent.communicate(timeout=120)
+    assert errors.count("Interrupted. ") == 1 and "\nerror: " not in errors, errors
+    assert "The best settings so far are in" in errors and journal.with_suffix(".yml").exists()
+    time.sleep(1)
+    assert processes_that_name(str(tmp_path)) == []
+
+
 def test_a_restarted_command_resumes_from_its_last_checkpoint(tmp_path):
     arguments = ["-m", "sb3_sgmrl.train", "--seed", "0", "-n", "90000", "--eval-freq", "-1", "--eval-tasks", "2"]
     arguments += ["--log-folder", "logs", "-params", "meta_batch_size:3", "n_episodes:3"]

@@ -333,11 +333,10 @@ class ReportToTrial(BaseCallback):
         self.is_pruned = False
 
     def _on_step(self) -> bool:
-        if self.is_pruned:  # the evaluation at the end of training
-            return False
         assert self.parent.last_report is not None
         self.trial.report(float(self.parent.last_report.mean_returns[-1]), self.n_calls)
-        self.is_pruned = self.trial.should_prune()
+        # stays pruned at the evaluation that ends training
+        self.is_pruned = self.trial.should_prune() or self.is_pruned
         return not self.is_pruned
 
 
