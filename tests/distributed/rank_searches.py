@@ -81,4 +81,4 @@ def searched_without_an_environment() -> str:
 
 
 def _missing(*_: Any, **__: Any) -> None:
-    raise ModuleNotFoundError("No module named 'of_the_environment'")
+    raise ValueError("no file of the environment")

@@ -74,7 +74,7 @@ WORDS = {
     "search, few tasks": "the number of processes that torchrun started, 2, got 1 in a trial",
     "search, jobs": "`--n-jobs` must be 1 under torchrun, whose processes train each trial together, got 2",
     "search, options": "`--eval-tasks` must be the same on all ranks, but is 2 on rank 0 and 3 on rank 1",
-    "search, environment": "failed: ModuleNotFoundError: No module named 'of_the_environment'",
+    "search, environment": "failed: ValueError: no file of the environment",
     "compare, options": "`eval_tasks` of the protocol must be the same on all ranks, but is 2 on rank 0 and 3 on rank 1",
 }
 

@@ -31,7 +31,10 @@ def check_protocol(protocol: Protocol, options: Mapping[str, Any], ranks: Ranks)
             f"`--method` must be algorithms of this package under torchrun, got the baseline {alone[0].algo!r}: train "
             "baselines by the same command without torchrun."
         )
-    check_same(ranks, {**{f"`{name}` of the protocol": value for name, value in asdict(protocol).items()}, **options})
+    shared = {f"`{name}` of the protocol": value for name, value in asdict(protocol).items() if name != "methods"}
+    methods = {f"The algorithm of {method.name}": method.algo for method in protocol.methods}
+    settings = {f"`{name}` of {method.name}": value for method in protocol.methods for name, value in method.settings.items()}
+    check_same(ranks, {**options, **shared, **methods, **settings})
 
 
 def check_trials(trials: Sequence[Run], ranks: Ranks) -> None:

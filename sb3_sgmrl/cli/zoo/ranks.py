@@ -25,7 +25,7 @@ _BETWEEN_CHECKPOINTS = 10.0
 _CHECKPOINT = "last_model.zip"
 # RL Zoo's options that choose what all ranks do, by attribute; other options belong to rank 0, such as files
 _SHARED = {
-    **{"algo": "--algo", "env": "--env", "n_timesteps": "-n", "seed": "--seed", "hyperparams": "-params"},
+    **{"algo": "--algo", "env": "--env", "n_timesteps": "-n", "seed": "--seed"},
     **{"env_kwargs": "--env-kwargs", "eval_env_kwargs": "--eval-env-kwargs", "eval_freq": "--eval-freq"},
     **{"eval_episodes": "--eval-episodes", "optimize_hyperparameters": "-optimize", "n_evaluations": "--n-evaluations"},
 }
@@ -65,7 +65,9 @@ def check_options(options: Any, meta: MetaOptions) -> None:
     """
     if start().size > 1:
         pairs = (options, _SHARED), (meta, _SHARED_OF_META)
-        check_same(start(), {f"`{flag}`": getattr(of, name) for of, flags in pairs for name, flag in flags.items()})
+        given = {f"`{flag}`": getattr(of, name) for of, flags in pairs for name, flag in flags.items()}
+        params = {f"`-params {name}`": value for name, value in (options.hyperparams or {}).items()}
+        check_same(start(), {**given, **params})
 
 
 def resume_if_restarted(manager: Any, algorithm: type[MetaOnPolicyAlgorithm]) -> bool:
