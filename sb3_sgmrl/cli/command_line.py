@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import gymnasium as gym
 from gymnasium.error import Error as GymnasiumError
 
-from sb3_sgmrl.distributed import RankError, start
+from sb3_sgmrl.distributed import RankError, own_rank, start
 from sb3_sgmrl.util.files import replace_when_complete
 from sb3_sgmrl.util.interrupts import QuickPresses
 
@@ -46,7 +46,8 @@ def run_command(command: Callable[[], None], show_traceback: bool = False) -> in
     try:
         command()
     except KeyboardInterrupt as interrupt:
-        print(f"Interrupted. {interrupt}".rstrip(), file=sys.stderr)
+        if own_rank() == 0:  # Ctrl-C reaches all ranks
+            print(f"Interrupted. {interrupt}".rstrip(), file=sys.stderr)
         return INTERRUPTED
     except RankError as error:
         if show_traceback:

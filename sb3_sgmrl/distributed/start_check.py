@@ -29,10 +29,10 @@ def check_same(ranks: Ranks, facts: Mapping[str, Any]) -> None:
     of_ranks = ranks.exchange((socket.gethostname(), hashes, {name: text[:_LONGEST] for name, text in texts.items()}))
     _, first, shown = of_ranks[0]
     for rank, (host, found, found_shown) in enumerate(of_ranks):
-        for name in first:
-            if found.get(name) != first[name]:
+        for name in {**first, **found}:
+            if found.get(name) != first.get(name):
                 raise ValueError(
-                    f"{name} must be the same on all ranks, but is {shown[name]} on rank 0 and "
+                    f"{name} must be the same on all ranks, but is {shown.get(name, 'missing')} on rank 0 and "
                     f"{found_shown.get(name, 'missing')} on rank {rank} ({host})."
                 )
 

@@ -47,13 +47,11 @@ class TorchRanks(Ranks):
         self._group, self._timeout = group, timeout
         self.rank, self.size = dist.get_rank(group), dist.get_world_size(group)
         self._host = socket.gethostname()
-        self._reported = False
 
     def exchange(self, value: T) -> list[T]:
         parts = self._all(pickle_tensors((None, value)))
         for rank, (failure, _) in enumerate(parts):
             if failure is not None:
-                self._reported = True
                 message, trace, of_values = failure
                 raise RankError(f"Rank {rank} {message}", of_values) from RuntimeError(f"\n{trace}")
         return [own for _, own in parts]
@@ -73,7 +71,6 @@ class TorchRanks(Ranks):
             parts = [th.empty(longest, dtype=th.uint8) for _ in range(self.size)]
             dist.all_gather(parts, th.nn.functional.pad(own, (0, longest - len(own))), group=self._group)
         except RuntimeError as error:
-            self._reported = True
             raise RankError(
                 f"A rank ended, or did not answer within the {self._timeout:g} seconds of `timeout`; torchrun's report names "
                 "the first one that ended."
@@ -82,12 +79,11 @@ class TorchRanks(Ranks):
 
     @contextmanager
     def together(self, n_tasks: int = 0) -> Iterator[None]:
-        self._reported = False
         try:
             yield
             self.exchange(None)  # another rank may have failed after the last exchange
         except Exception as error:
-            if not self._reported:
+            if not _is_known_to_all(error):
                 self._report(error, self.own(n_tasks))
             raise
 
@@ -128,13 +124,19 @@ class TorchRanks(Ranks):
     def _report(self, error: Exception, own: range) -> None:
         tasks = f", which plays the tasks {own.start} to {own.stop - 1}," if own else ""
         message = f"on {self._host}{tasks} failed: {type(error).__name__}: {error}"
-        self._reported = True  # also for an enclosing ``together``
         failure = message, "".join(traceback.format_exception(error)), isinstance(error, ValueError)
         try:
             self._all(pickle_tensors((failure, None)))
         except RankError:  # the others have ended
             return
         raise RankError(f"Rank {self.rank} {message}", isinstance(error, ValueError)) from error
+
+
+def _is_known_to_all(error: BaseException | None) -> bool:
+    """Return whether an error follows from a RankError, which all ranks raise."""
+    while error is not None and not isinstance(error, RankError):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 class _Pickler(pickle.Pickler):
@@ -181,6 +183,15 @@ def n_ranks() -> int:
     :return: The number of ranks; 1 without torchrun
     """
     return int(os.environ["WORLD_SIZE"]) if under_torchrun() else 1
+
+
+def own_rank() -> int:
+    """
+    Return the number of this process, without connecting it to the others.
+
+    :return: The rank; 0 without torchrun
+    """
+    return int(os.environ["RANK"]) if under_torchrun() else 0
 
 
 def start(timeout: float | None = None, sum_by_blocks: bool | None = None) -> Ranks:

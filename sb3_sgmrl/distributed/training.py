@@ -45,12 +45,24 @@ def on_ranks(model: Any, settings: Callable[[], Mapping[str, Any]]) -> Iterator[
         del model.ranks
 
 
-def _check(model: Any, ranks: Ranks, settings: Mapping[str, Any]) -> None:
-    if model.meta_batch_size < ranks.size:
+def check_n_tasks(ranks: Ranks, meta_batch_size: int, where: str = "") -> None:
+    """
+    Check that there is a task for every rank.
+
+    :param ranks: The ranks
+    :param meta_batch_size: The number of tasks
+    :param where: What has this number, for the error
+    :raises ValueError: When there are fewer tasks than ranks
+    """
+    if meta_batch_size < ranks.size:
         raise ValueError(
             f"`meta_batch_size` must be at least the number of processes that torchrun started, {ranks.size}, got "
-            f"{model.meta_batch_size}."
+            f"{meta_batch_size}{where}."
         )
+
+
+def _check(model: Any, ranks: Ranks, settings: Mapping[str, Any]) -> None:
+    check_n_tasks(ranks, model.meta_batch_size)
     normalizer = model.get_vec_normalize_env()
     if normalizer is not None and normalizer.training and model.normalizer_update != "phase":
         raise ValueError(

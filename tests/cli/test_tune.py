@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import types
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -194,6 +196,31 @@ def test_interrupted_search_shows_no_traceback(
     assert run_tune(*bar) == 130
     error = capsys.readouterr().err
     assert "Trial 0 failed" in error and "Traceback" not in error
+
+
+def test_a_search_ends_at_an_interrupt_that_python_drops(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As one that comes while garbage is collected."""
+    train_once, played = SGMRL.train, []
+
+    def press(model: SGMRL, rollout: Any) -> None:
+        played.append(model)
+        with suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        train_once(model, rollout)
+
+    monkeypatch.setattr(SGMRL, "train", press)
+    assert run_tune(n_trials=3) == 130
+    assert len(played) == 1 and f"best settings so far are in {STUDY}.yml" in capsys.readouterr().err
+
+
+def test_a_pruned_trial_stays_pruned() -> None:
+    trial: Any = types.SimpleNamespace(report=lambda *_: None, should_prune=iter([True, False]).__next__)
+    reporter = tuning.ReportToTrial(trial)
+    parent: Any = types.SimpleNamespace(last_report=types.SimpleNamespace(mean_returns=[1.0]))
+    reporter.parent = parent
+    assert not reporter._on_step() and not reporter._on_step() and reporter.is_pruned
 
 
 def test_search_without_a_finished_trial(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

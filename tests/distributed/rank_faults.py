@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import rank_searches
 import torch as th
 from gymnasium.wrappers import TimeLimit
 from stable_baselines3.common.callbacks import BaseCallback
@@ -119,6 +120,20 @@ def compared() -> str:
         return compare(*methods, "--seeds", "0", timesteps=("90", "200"))
 
 
+def _failure_after_a_fault() -> None:
+    """Rank 1 fails while rank 0 waits, after a fault that both have caught."""
+    ranks = start()
+    with ranks.together():
+        try:
+            with ranks.together():
+                raise ValueError("the first")
+        except RuntimeError:
+            pass
+        if RANK == 1:
+            raise ValueError("the second")
+        ranks.exchange(None)
+
+
 def _other_sums() -> None:
     ranks = start()
     ranks.sums_by_blocks = RANK == 1
@@ -165,6 +180,12 @@ FAULTS: dict[str, Callable[[], Any]] = {
     "late timeout": lambda: start(timeout=5),
     "late blocks": lambda: start(sum_by_blocks=True),
     "blocks": _other_sums,
+    "after a fault": _failure_after_a_fault,
+    "search, few tasks": lambda: rank_searches.refused(params=("meta_batch_size:1",)),
+    "search, jobs": lambda: rank_searches.refused("--n-jobs", "2"),
+    "search, options": lambda: rank_searches.refused("--eval-tasks", str(2 + RANK)),
+    "search, environment": rank_searches.searched_without_an_environment,
+    "compare, options": lambda: compare("--method", "maml", "--eval-tasks", str(2 + RANK), verbose="2"),
 }
 OTHERS: dict[str, Callable[[], str]] = {
     "stop": _stopped,
@@ -172,6 +193,8 @@ OTHERS: dict[str, Callable[[], str]] = {
     "no seed": _without_seed,
     "evaluation": evaluated,
     "compare": compared,
+    "search": rank_searches.searched,
+    "search with a fault": rank_searches.searched_with_a_fault,
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,17 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
 import torch as th
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.wrappers import TimeLimit
 from stable_baselines3.common.vec_env import VecNormalize
-from toys import FAMILY, LinearExtractor, SmallCnn, point, point_vec, tiny
+from toys import ACTIONS, FAMILY, HORIZON, LinearExtractor, PointEnv, SmallCnn, point, point_vec, tiny
 
-from sb3_sgmrl import SGMRL, ProMP, TaskDistEnv
+from sb3_sgmrl import MAML, SGMRL, TaskDistEnv, from_vector_env
 from sb3_sgmrl.distributed import start
 from sb3_sgmrl.score_terms.names import SCORE_TERMS
 from sb3_sgmrl.vec_env.engines import as_task_vec_env
+from sb3_sgmrl.vec_env.process_vec_env import ProcessVecEnv
+from sb3_sgmrl.vec_env.task_vec_env import TaskVecEnv
 
 
 def digest(model: Any) -> str:
@@ -39,7 +43,7 @@ def digest(model: Any) -> str:
     return found.hexdigest()[:16]
 
 
-def train(algorithm: type, make_env: Callable[[], Any], n_iterations: int = 2, **settings: Any) -> str:
+def train(algorithm: type, make_env: Callable[[], Any], *, n_iterations: int = 2, **settings: Any) -> str:
     """Train and return the hash."""
     return digest(trained(algorithm, make_env, n_iterations, **settings))
 
@@ -66,10 +70,12 @@ def normalized(n_envs: int, **kwargs: Any) -> VecNormalize:
 
 
 # the smallest selection that reaches every exchange, for the ordinary tests
-SHORT: dict[str, Callable[[], str]] = {
-    **{f"{algorithm.__name__}": partial(train, algorithm, partial(point, end=0.2), 1) for algorithm in FAMILY},
-    "SGMRL, weighted": partial(train, SGMRL, point, 3, meta_batch_size=4),
-    "critic, two inner steps": partial(train, SGMRL, partial(point_vec, 2, end=0.2), 1, baseline="critic", n_inner_steps=2),
+SHORT: dict[str, Callable[..., str]] = {
+    **{f"{algorithm.__name__}": partial(train, algorithm, partial(point, end=0.2), n_iterations=1) for algorithm in FAMILY},
+    "SGMRL, weighted": partial(train, SGMRL, point, n_iterations=3, meta_batch_size=4),
+    "critic, two inner steps": partial(
+        train, SGMRL, partial(point_vec, 2, end=0.2), n_iterations=1, baseline="critic", n_inner_steps=2
+    ),
     "counterfactual": partial(
         train, SGMRL, point, control_variate="counterfactual", score_coef=1, n_epochs=2, meta_batch_size=4
     ),
@@ -79,37 +85,98 @@ SHORT: dict[str, Callable[[], str]] = {
     ),
     "VecNormalize": partial(train, SGMRL, partial(normalized, 2), normalizer_update="phase"),
     "extractor": partial(
-        train, SGMRL, point, 1, meta_batch_size=9, n_episodes=2, policy_kwargs={"features_extractor_class": LinearExtractor}
+        train,
+        SGMRL,
+        point,
+        n_iterations=1,
+        meta_batch_size=9,
+        n_episodes=2,
+        policy_kwargs={"features_extractor_class": LinearExtractor},
     ),
 }
 
-_CNN = {"policy_kwargs": {"features_extractor_class": SmallCnn, "normalize_images": True}, "policy": "CnnPolicy"}
-LONG: dict[str, Callable[[], str]] = {
+_CNN: dict[str, Any] = {
+    "policy_kwargs": {"features_extractor_class": SmallCnn, "normalize_images": True},
+    "policy": "CnnPolicy",
+}
+_OWN_RATES: dict[str, Any] = {"inner_lr_learning_rate": 0.02}
+_CRITIC: dict[str, Any] = {"baseline": "critic", "vf_epochs": 2}
+_SOME_END = partial(point, end=0.2)
+_IMAGES = partial(point, observation="image")
+
+
+def _each(name: str, make_env: Callable[[], Any], **settings: Any) -> dict[str, Callable[[], str]]:
+    """A run of every algorithm that has these settings."""
+    having = [algorithm for algorithm in FAMILY if settings.keys() <= algorithm.arguments.keys()]
+    return {f"{algorithm.__name__}, {name}": partial(train, algorithm, make_env, **settings) for algorithm in having}
+
+
+def _columns_of_others(n_envs: int) -> TaskVecEnv:
+    make = [lambda: TimeLimit(PointEnv(), HORIZON)] * n_envs
+    vector_env = SyncVectorEnv(make, autoreset_mode=AutoresetMode.SAME_STEP)
+    return from_vector_env(
+        vector_env,
+        lambda env, column, task: env.envs[column].unwrapped.set_task(task),
+        task_space=PointEnv().task_space,
+        max_episode_steps=HORIZON,
+    )
+
+
+_LONG: dict[str, Callable[..., str]] = {
     **SHORT,
+    # algorithms
+    **_each("two inner steps", _SOME_END, n_inner_steps=2),
+    **_each("outer episodes", point, n_inner_steps=2, n_outer_episodes=5),
+    **_each("critic", partial(point_vec, 2, end=0.2), n_inner_steps=2, **_CRITIC),
+    **_each("epochs", point, n_epochs=3),
+    **_each("epochs with a limit", _SOME_END, n_epochs=3, target_kl=1e-4, n_inner_steps=2),
+    **_each("step sizes", point, n_inner_steps=2, **_OWN_RATES),
+    **_each("step sizes of entries", point, inner_lr_per="entry", **_OWN_RATES),
+    **_each("restricted adaptation", _SOME_END, adapt_only="action_net*", n_inner_steps=2),
+    "MAML, first order": partial(train, MAML, point, first_order=True),
+    "MAML, lvc": partial(train, MAML, point, inner_surrogate="lvc", n_inner_steps=2),
+    "MAML, dice": partial(train, MAML, point, inner_surrogate="dice", n_inner_steps=2),
+    **_each("whole returns", _SOME_END, outer_advantage={"gae_lambda": 1.0, "normalize": False}),
+    **_each("threads", _SOME_END, n_threads=2),
+    **_each("seven tasks", _SOME_END, meta_batch_size=7),
+    # control variates
     **{
-        f"variate {name}": partial(train, SGMRL, partial(point, end=0.2), control_variate=name, score_coef=1, n_inner_steps=n)
+        run: of
         for name in SCORE_TERMS
         for n in (1, 2)
+        for run, of in _each(f"{name}, {n}", _SOME_END, control_variate=name, score_coef=1, n_inner_steps=n).items()
     },
-    **{
-        f"{algorithm.__name__} {env_id}": partial(train, algorithm, _family(env_id))
-        for algorithm in FAMILY
-        for env_id in ("Navigation2D-v0", "BernoulliBandit-v0", "TabularMDP-v0")
-    },
-    **{f"action {name}": partial(train, SGMRL, partial(point, action=name)) for name in ("discrete", "multi_discrete")},
-    **{
-        f"{algorithm.__name__} cnn": partial(train, algorithm, partial(point, observation="image"), **_CNN)
-        for algorithm in FAMILY
-    },
+    **_each("scaled", point, control_variate="leave_one_out_return", control_variate_scaling=True, score_coef=1),
+    **{f"SGMRL, cnn, {name}": partial(train, SGMRL, _IMAGES, control_variate=name, **_CNN) for name in SCORE_TERMS},
+    # observations and actions
+    **_each("cnn", _IMAGES, **_CNN),
+    **_each("cnn, two inner steps", _IMAGES, n_inner_steps=2, **_CNN),
     "dict": partial(
-        train, SGMRL, partial(point, observation="dict"), policy="MultiInputPolicy", meta_batch_size=4, baseline="critic"
+        train,
+        SGMRL,
+        partial(point, observation="dict"),
+        policy="MultiInputPolicy",
+        meta_batch_size=4,
+        policy_kwargs={"share_features_extractor": False},
+        **_CRITIC,
     ),
-    "scaled": partial(train, SGMRL, point, control_variate="leave_one_out_return", control_variate_scaling=True, score_coef=1),
-    "step size per entry": partial(train, SGMRL, point, inner_lr_learning_rate=0.02, inner_lr_per="entry"),
-    "promp, outer episodes": partial(train, ProMP, point, n_outer_episodes=5, n_inner_steps=2),
+    **{f"action {name}": partial(train, SGMRL, partial(point, action=name)) for name in ACTIONS},
+    # engines
+    **{
+        run: of
+        for env_id in ("Navigation2D-v0", "BernoulliBandit-v0", "TabularMDP-v0")
+        for run, of in _each(env_id, _family(env_id)).items()
+    },
     "in processes": partial(train, SGMRL, point, engine="subprocess", n_envs=4),
     "in one process": partial(train, SGMRL, _family("Navigation2D-v0"), engine="in_process", n_envs=4),
+    "few columns": partial(train, SGMRL, _family("Navigation2D-v0"), engine="batched", n_envs=4),
+    "DummyVecEnv": partial(train, SGMRL, partial(point_vec, 2)),
     "SubprocVecEnv": partial(train, SGMRL, partial(point_vec, 2, subprocess=True)),
+    "ProcessVecEnv": partial(train, SGMRL, lambda: ProcessVecEnv([point] * 3, n_processes=2)),
+    "columns of others": partial(train, SGMRL, partial(_columns_of_others, 4)),
+    "MuJoCo": partial(train, SGMRL, _family("HalfCheetahDir-v0")),
+    # normalisation
+    **_each("VecNormalize", partial(normalized, 2), normalizer_update="phase", n_inner_steps=2),
     "VecNormalize of a Dict": partial(
         train,
         SGMRL,
@@ -120,14 +187,15 @@ LONG: dict[str, Callable[[], str]] = {
     "VecNormalize, batched": partial(
         train, SGMRL, lambda: VecNormalize(as_task_vec_env("Navigation2D-v0", n_envs=4)), normalizer_update="phase"
     ),
-    "MuJoCo": partial(train, SGMRL, _family("HalfCheetahDir-v0")),
 }
+# everything that may depend on the number of ranks, for five iterations
+LONG: dict[str, Callable[[], str]] = {name: partial(run, n_iterations=5) for name, run in _LONG.items()}
 
 
-def results(runs: dict[str, Callable[[], str]], names: Sequence[str] = ()) -> dict[str, str]:
+def results(runs: Mapping[str, Callable[[], str]]) -> dict[str, str]:
     """The hash of each run."""
     th.set_num_threads(1)
-    return {name: run() for name, run in runs.items() if not names or name in names}
+    return {name: run() for name, run in runs.items()}
 
 
 # what is summed over tasks, by every outer step and by the critic; stochastic gradient descent does not amplify rounding
@@ -167,4 +235,9 @@ if __name__ == "__main__":
         print(json.dumps([results(SHORT), rank_faults.found(), in_blocks]), flush=True)
         rank_faults.error_to_be_shown()
     else:
-        print(json.dumps(results(LONG, arguments)), flush=True)
+        th.set_num_threads(1)
+        found = {}
+        for name in arguments or LONG:
+            found[name] = LONG[name]()
+            print(name, file=sys.stderr, flush=True)
+        print(json.dumps(found), flush=True)

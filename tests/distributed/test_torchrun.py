@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from kill_run import main
 from paths import ROOT
-from rank_runs import SHORT
+from rank_runs import LONG
 from rank_tools import HERE, free_port
 
 from sb3_sgmrl import SGMRL
@@ -92,7 +92,7 @@ def test_two_hosts_with_networks_of_their_own_equal_one_process():
     ended = subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=600)
     assert ended.returncode == 0, ended.stderr
     found = [json.loads(line) for line in ended.stdout.splitlines() if line.startswith("{")]
-    assert found == 2 * [{name: SHORT[name]() for name in names}]
+    assert found == 2 * [{name: LONG[name]() for name in names}]
 
 
 def test_two_hosts_equal_one_process():
@@ -103,7 +103,7 @@ def test_two_hosts_equal_one_process():
     agents = [torchrun(*rendezvous, str(HERE / "rank_runs.py"), "long", *names) for _ in range(2)]
     ends = [agent.communicate(timeout=600) for agent in agents]
     assert [agent.returncode for agent in agents] == [0, 0], ends
-    expected = {name: SHORT[name]() for name in names}
+    expected = {name: LONG[name]() for name in names}
     for output, _ in ends:
         assert {name: value for name, value in json.loads(output.splitlines()[-1]).items()} == expected
 
@@ -123,6 +123,23 @@ def test_the_command_writes_the_files_of_one_process(tmp_path):
     models = [SGMRL.load(tmp_path / name / run / "Navigation2D-v0.zip").get_parameters()["policy"] for name in ("one", "two")]
     assert all(bool((models[0][key] == models[1][key]).all()) for key in models[0])
     assert (tmp_path / "one" / run / "adaptation.csv").read_text() == (tmp_path / "two" / run / "adaptation.csv").read_text()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_search_writes_its_best_settings(tmp_path, number):
+    arguments = ["-m", "sb3_sgmrl.tune", "--seed", "0", "-n", "20000", "--eval-tasks", "2", "--n-trials", "100"]
+    arguments += ["--log-folder", str(tmp_path), "-params", "meta_batch_size:3", "n_episodes:2"]
+    agent = torchrun("--nproc-per-node", "2", *arguments)
+    journal = tmp_path / "sgmrl" / "tuned_Navigation2D-v0_1.log"
+    while agent.poll() is None and not (journal.exists() and '"trial_id":1,' in journal.read_text()):
+        time.sleep(0.1)
+    time.sleep(np.random.default_rng(number).uniform(0, 2))
+    agent.send_signal(number)
+    _, errors = agent.communicate(timeout=120)
+    assert errors.count("Interrupted. ") == 1 and "\nerror: " not in errors, errors
+    assert "The best settings so far are in" in errors and journal.with_suffix(".yml").exists()
+    time.sleep(1)
+    assert processes_that_name(str(tmp_path)) == []
 
 
 def test_a_restarted_command_resumes_from_its_last_checkpoint(tmp_path):

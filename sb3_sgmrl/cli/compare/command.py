@@ -14,6 +14,7 @@ from sb3_sgmrl.cli.compare.kinds import KINDS
 from sb3_sgmrl.cli.compare.methods import Method, check_shared, name_and_setting, parse_method, sweep
 from sb3_sgmrl.cli.compare.pictures import draw
 from sb3_sgmrl.cli.compare.protocol import Protocol
+from sb3_sgmrl.cli.compare.ranks import check_protocol, check_trials
 from sb3_sgmrl.cli.compare.results import Results, Terms, read_results, write_results
 from sb3_sgmrl.cli.compare.runs import Run
 from sb3_sgmrl.cli.compare.tables import csv_table, latex_table, text_table
@@ -186,8 +187,7 @@ def _compare(options: argparse.Namespace, folder: pathlib.Path, ranks: Ranks) ->
         raise ValueError(f"`--folder` must be a folder, got the file {folder}.")
     protocol = _protocol(options) if options.protocol is None else _read_protocol(options)
     protocol = protocol.completed()
-    if ranks.size > 1:
-        _check_kinds(protocol)
+    check_protocol(protocol, {"`--tune-trials`": options.tune_trials, "`--report-only`": options.report_only}, ranks)
     if options.tune_trials:
         protocol = _tuned(protocol, options, folder, ranks)
     runs = [
@@ -215,6 +215,7 @@ def _tuned(protocol: Protocol, options: argparse.Namespace, folder: pathlib.Path
     _check_settings(protocol, ranks)
     trials = trials_of(protocol, options.tune_trials, folder)
     runs = [run for of_method in trials.values() for run in of_method]
+    check_trials(runs, ranks)
     for run in runs:
         run.check()
     if not options.report_only:
@@ -289,15 +290,6 @@ def _n_episodes(methods: Sequence[Method]) -> int:
             f"`--n-episodes` must be given for methods that adapt with different numbers of episodes, {counts} in training."
         )
     return counts[0]
-
-
-def _check_kinds(protocol: Protocol) -> None:
-    alone = [method for method in protocol.methods if not KINDS[method.algo].shares_tasks]
-    if alone:
-        raise ValueError(
-            f"`--method` must be algorithms of this package under torchrun, got the baseline {alone[0].algo!r}: train "
-            "baselines by the same command without torchrun."
-        )
 
 
 def _check_settings(protocol: Protocol, ranks: Ranks) -> None:

@@ -28,7 +28,7 @@ from sb3_sgmrl.cli.zoo import checks as zoo_checks
 from sb3_sgmrl.cli.zoo import resume
 from sb3_sgmrl.cli.zoo.interrupt import CtrlC
 from sb3_sgmrl.cli.zoo.options import MetaOptions
-from sb3_sgmrl.cli.zoo.ranks import checkpoint_callbacks, resume_if_restarted
+from sb3_sgmrl.cli.zoo.ranks import check_options, checkpoint_callbacks, resume_if_restarted
 from sb3_sgmrl.cli.zoo.report import ProgressTable, close_all, next_command, write_report
 from sb3_sgmrl.common.adaptation import fit_to_model
 from sb3_sgmrl.common.callbacks import MetaEvalCallback, MetaProgressBarCallback
@@ -67,6 +67,7 @@ class MetaExperimentManager(ExperimentManager):
         super().__init__(*args, **kwargs)
         check_device("--device", self.device)
         self.meta = meta or MetaOptions()
+        check_options(self.args, self.meta)
         self._resumes = resume_if_restarted(self, ALGORITHMS[self.algo].cls) or self.meta.resume
         if self.continue_training:
             resume.check_algorithm(self.trained_agent, self.algo)

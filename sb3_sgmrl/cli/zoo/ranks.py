@@ -12,15 +12,24 @@ from typing import Any
 import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
 
+from sb3_sgmrl.cli.zoo.options import MetaOptions
 from sb3_sgmrl.common.arguments import argument_names
 from sb3_sgmrl.common.meta_algorithm import MetaOnPolicyAlgorithm
-from sb3_sgmrl.distributed import n_ranks, start
+from sb3_sgmrl.distributed import start
 from sb3_sgmrl.distributed.programs import folder_of_rank
+from sb3_sgmrl.distributed.start_check import check_same
 from sb3_sgmrl.util.files import replace_when_complete
 
 # seconds between two checkpoints of a run that torchrun may restart
 _BETWEEN_CHECKPOINTS = 10.0
 _CHECKPOINT = "last_model.zip"
+# RL Zoo's options that choose what all ranks do, by attribute; other options belong to rank 0, such as files
+_SHARED = {
+    **{"algo": "--algo", "env": "--env", "n_timesteps": "-n", "seed": "--seed"},
+    **{"env_kwargs": "--env-kwargs", "eval_env_kwargs": "--eval-env-kwargs", "eval_freq": "--eval-freq"},
+    **{"eval_episodes": "--eval-episodes", "optimize_hyperparameters": "-optimize", "n_evaluations": "--n-evaluations"},
+}
+_SHARED_OF_META = {"n_tasks": "--eval-tasks", "n_steps": "--eval-steps", "resume": "--resume"}
 
 
 @contextmanager
@@ -46,6 +55,21 @@ def arguments_of_rank(arguments: Sequence[str], timeout: float, sum_by_blocks: b
         yield changed if ranks.rank == 0 else [*changed, "--log-folder", str(folder)]
 
 
+def check_options(options: Any, meta: MetaOptions) -> None:
+    """
+    Check that the command has the same options on all ranks, as far as all ranks use them.
+
+    :param options: The options of RL Zoo
+    :param meta: The options of this package
+    :raises ValueError: When an option differs
+    """
+    if start().size > 1:
+        pairs = (options, _SHARED), (meta, _SHARED_OF_META)
+        given = {f"`{flag}`": getattr(of, name) for of, flags in pairs for name, flag in flags.items()}
+        params = {f"`-params {name}`": value for name, value in (options.hyperparams or {}).items()}
+        check_same(start(), {**given, **params})
+
+
 def resume_if_restarted(manager: Any, algorithm: type[MetaOnPolicyAlgorithm]) -> bool:
     """
     Let a manager resume the run that torchrun has restarted.
@@ -53,11 +77,8 @@ def resume_if_restarted(manager: Any, algorithm: type[MetaOnPolicyAlgorithm]) ->
     :param manager: The manager of RL Zoo, before it has read hyperparameters
     :param algorithm: The algorithm
     :return: Whether the run resumes from a checkpoint
-    :raises ValueError: When several ranks would search hyperparameters
     """
-    if manager.optimize_hyperparameters and n_ranks() > 1:
-        raise ValueError("`-optimize` must run without torchrun: start several searches with the same `--storage` instead.")
-    checkpoint = checkpoint_of_restart(manager.log_folder)
+    checkpoint = "" if manager.optimize_hyperparameters else checkpoint_of_restart(manager.log_folder)
     if checkpoint:  # which holds the settings of the algorithm
         given, of_algorithm = manager.custom_hyperparams or {}, argument_names(algorithm)
         manager.custom_hyperparams = {name: value for name, value in given.items() if name not in of_algorithm}

@@ -335,7 +335,8 @@ class ReportToTrial(BaseCallback):
     def _on_step(self) -> bool:
         assert self.parent.last_report is not None
         self.trial.report(float(self.parent.last_report.mean_returns[-1]), self.n_calls)
-        self.is_pruned = self.trial.should_prune()
+        # stays pruned at the evaluation that ends training
+        self.is_pruned = self.trial.should_prune() or self.is_pruned
         return not self.is_pruned
 
 
@@ -350,18 +351,19 @@ class TrialProgress(BaseCallback):
     def __init__(self, bar: tqdm | None, n_timesteps: int) -> None:
         super().__init__()
         self.bar = bar
-        self.left = n_timesteps
+        self.n_timesteps = n_timesteps
+        self.done = 0
 
     def _on_step(self) -> bool:
-        self._advance(self.training_env.num_envs)
+        self._advance(self.num_timesteps)
         return True
 
     def finish(self) -> None:
         """Advance the bar to the end of the trial, which may have ended early."""
-        self._advance(self.left)
+        self._advance(self.n_timesteps)
 
-    def _advance(self, n: int) -> None:
-        n = min(n, self.left)
-        self.left -= n
+    def _advance(self, done: int) -> None:
+        done = min(done, self.n_timesteps)
         if self.bar is not None:
-            self.bar.update(n)
+            self.bar.update(done - self.done)
+        self.done = done
