@@ -219,3 +219,9 @@ def test_ci_runs_the_test_command_of_the_readme():
     script = (ROOT / ".ci" / "run").read_text()
     assert "README.md" in script
     assert "pytest" not in script  # nothing but what the README says
+
+
+def test_algorithm_pages_list_what_users_call():
+    """With the option for inherited members, Sphinx ignores the list of members and shows all methods."""
+    for page in (ROOT / "docs" / "modules").glob("*.md"):
+        assert ":inherited-members:" not in page.read_text(encoding="utf-8"), name(page)
