@@ -48,7 +48,7 @@ class MujocoFamily(TaskFamily):
     :param values: The model fields to set to numbers of the task, with their bounds
     :param default_task: The task of a fresh environment; the default has factors of 1, the model's own values and the middle
         of ``task_space``
-    :param sensors: The names of the sensors that ``observe`` appends
+    :param sensors: The name or names of the sensors that ``observe`` appends
     :param reset_noise: The greatest distance of initial positions and velocities from the model's; they are drawn uniformly
     :param keyframe: The name of the model's keyframe in which episodes begin; the default is ``qpos0`` at rest
     :param action_bound: The bound of the action space [-action_bound, action_bound], which is mapped linearly onto the
