@@ -90,10 +90,8 @@ def test_the_guard_takes_no_bad_step_and_its_interval_covers(n):
             worse += gain < 0
             wrongly += found.accepted and gain < 0
     for is_reliable, values in covered.items():  # the table in the docs
-        overrated = f"{sum(above[is_reliable])} of {len(values)}"
-        print(
-            f"{n} episodes, is_reliable {is_reliable}: {np.mean(values):.2f} covered, {overrated} above; {worse} bad, {wrongly} taken"
-        )
+        overrated = f"{sum(above[is_reliable])} of {len(values)} above; {worse} bad, {wrongly} taken"
+        print(f"{n} episodes, is_reliable {is_reliable}: {np.mean(values):.2f} covered, {overrated}")
     assert len(covered[True]) > 40
     assert np.mean(covered[True]) > 0.8
     assert sum(above[True] + above[False]) <= 30 and wrongly <= 3  # of 300: a gain is seldom overrated
