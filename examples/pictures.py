@@ -44,6 +44,7 @@ def train(folder, algorithm, seed, arguments):
         return
     size = arguments.batch_size
     settings = {"meta_batch_size": size, "n_episodes": size, "learning_rate": 3e-3, "max_grad_norm": None}
+    settings |= {"n_epochs": 5, "clip_range": 0.3}  # SGMRL's defaults, for both
     model = algorithm("MlpPolicy", FAMILY, seed=seed, **settings)
     model.set_logger(configure(str(folder), ["csv"]))
     (folder / SETTINGS).write_text(json.dumps(own))

@@ -7,7 +7,8 @@ import os
 import pathlib
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import textwrap
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -102,14 +103,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--reference", metavar="NAME", help="improvement: compare the others with this algorithm only")
     parser.add_argument("--smooth", type=int, default=1, metavar="N", help="curves, gradient: average over N points (1)")
-    parser.add_argument(
-        "--parameters",
-        type=int,
-        nargs="+",
-        metavar="INDEX",
-        help="tasks: indices, from 0, of one or two numbers of a task; required if tasks have more than two numbers",
-    )
-    parser.add_argument("--names", nargs="+", metavar="NAME", help="tasks: names of these numbers")
+    numbers = "tasks: one or two numbers of a task, by name or by index from 0; required if tasks have more than two numbers"
+    parser.add_argument("--parameters", nargs="+", metavar="NAME", help=numbers)
+    parser.add_argument("--names", nargs="+", metavar="NAME", help="tasks: labels of these numbers")
     parser.add_argument("--n-steps", type=int, help="number of inner steps: of a model (3), or of a report (the largest)")
     parser.add_argument(
         "--env",
@@ -149,10 +145,11 @@ def _check_options(options: argparse.Namespace) -> None:
     if not 1 <= options.dpi <= _MOST_DPI:
         raise ValueError(f"`--dpi` must lie between 1 and {_MOST_DPI}, got {options.dpi}.")
     chosen = options.parameters
-    if chosen is not None and (len(chosen) > 2 or min(chosen) < 0):
-        raise ValueError(f"`--parameters` must be one or two non-negative integers, got {' '.join(map(str, chosen))}.")
-    if options.names is not None and len(options.names) not in ((1, 2) if chosen is None else (len(chosen),)):
-        wanted = "one or two names" if chosen is None else f"a name for each of {len(chosen)} `--parameters`"
+    if chosen is not None and (len(chosen) > 2 or any(re.fullmatch(r"-\d+", text) for text in chosen)):
+        raise ValueError(f"`--parameters` must be one or two names or non-negative indices, got {' '.join(chosen)}.")
+    indices = chosen is not None and all(text.isdecimal() for text in chosen)  # a name may select two numbers
+    if options.names is not None and len(options.names) not in ((len(chosen),) if indices else (1, 2)):
+        wanted = f"a name for each of {len(chosen)} `--parameters`" if indices else "one or two names"
         raise ValueError(f"`--names` must be {wanted}, got {' '.join(map(repr, options.names))}.")
 
 
@@ -324,42 +321,42 @@ def _plot_improvement(sources: Sequence[Source], options: argparse.Namespace) ->
 
 
 def _plot_tasks(sources: Sequence[Source], options: argparse.Namespace) -> Figure:
-    from sb3_sgmrl.plots import plot_task_returns
-
-    labels = _labels(sources)
-    reports = dict(zip(labels, _reports(sources, options), strict=True))
-    numbers = {label: _numbers_of_tasks(label, report.tasks, options.env) for label, report in reports.items()}
-    counts = sorted({of_tasks.shape[1] for of_tasks in numbers.values()})
-    if options.parameters is not None:
-        if any(not 0 <= index < counts[0] for index in options.parameters):
-            given = " ".join(map(str, options.parameters))
-            raise ValueError(f"`--parameters` must lie between 0 and {counts[0] - 1}, got {given}.")
-        numbers = {label: of_tasks[:, options.parameters] for label, of_tasks in numbers.items()}
-    elif counts not in ([1], [2]):
-        there_are = " and ".join(map(str, counts))
-        raise ValueError(f"`--parameters` must select one or two of the numbers of a task, got none of {there_are}.")
-    return plot_task_returns(reports, numbers, options.names, options.n_steps)
-
-
-def _numbers_of_tasks(label: str, tasks: Sequence[Any], env: str | None) -> np.ndarray:
-    """Describe tasks by numbers, shape (n_tasks, n_numbers)."""
     import numpy as np
 
-    from sb3_sgmrl.plots import task_parameters
-    from sb3_sgmrl.tasks.columns import is_record, numbers_of_record
+    from sb3_sgmrl.plots import plot_task_returns
 
-    if env is not None:
-        return task_parameters(env, tasks)
+    reports = dict(zip(_labels(sources), _reports(sources, options), strict=True))
+    numbers = {label: _numbers_of_tasks(label, report.tasks, options.env) for label, report in reports.items()}
+    chosen = [_chosen(label, of_report, options.parameters) for label, of_report in numbers.items()]
+    if different := [names for names in chosen if names != chosen[0]]:
+        raise ValueError(f"`--parameters` must select the same of every source, got {chosen[0]} and {different[0]}.")
+    places = {label: np.stack([of_report[name] for name in chosen[0]], axis=1) for label, of_report in numbers.items()}
+    return plot_task_returns(reports, places, options.names or chosen[0], options.n_steps)
+
+
+def _numbers_of_tasks(label: str, tasks: Sequence[Any], env: str | None) -> dict[str, np.ndarray]:
+    """Describe tasks by numbers with names."""
+    from sb3_sgmrl.plots import named_parameters
+
     try:
-        numbers = [np.ravel(np.asarray(numbers_of_record(task) if is_record(task) else task, dtype=float)) for task in tasks]
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"`--env` is missing: the tasks of {label!r} are not numbers, so pass the task family, which describes them."
-        ) from error
-    counts = sorted(set(map(len, numbers)))
-    if len(counts) > 1:
-        raise ValueError(f"The tasks of {label!r} must have equally many numbers each, got {counts[0]} to {counts[-1]}.")
-    return np.stack(numbers)
+        return named_parameters(tasks, env)
+    except TypeError as error:
+        raise ValueError(f"`--env` is missing: the tasks of {label!r} are not numbers, so pass their family.") from error
+
+
+def _chosen(label: str, numbers: Mapping[str, np.ndarray], given: Sequence[str] | None) -> list[str]:
+    """Return the names of one or two numbers; ``goal`` selects both of ``goal.0`` and ``goal.1``."""
+    names, chosen = list(numbers), []
+    for text in names if given is None else given:
+        of_part = [name for name in names if name == text or name.startswith((f"{text}.", f"{text}:", f"{text}["))]
+        chosen += names[int(text) :][:1] or [text] if text.isdecimal() else of_part or [text]
+    got = "none" if given is None else " ".join(given)
+    if not 1 <= len(chosen) <= 2 or not set(chosen) <= set(names):
+        shown = textwrap.shorten(", ".join(names), 300, placeholder=" …")
+        raise ValueError(f"`--parameters` must select one or two numbers of a task of {label!r} from {shown}, got {got}.")
+    if any((numbers[name] != numbers[name]).any() for name in chosen):
+        raise ValueError(f"`--parameters` must select numbers that every task of {label!r} has, got {got}.")
+    return chosen
 
 
 def _plot_gradient(sources: Sequence[Source], options: argparse.Namespace) -> Figure:

@@ -18,10 +18,11 @@ from sb3_sgmrl.envs.mujoco_model import (
     compile_model,
     control_ranges,
     find_keyframe,
+    names_of,
     read_bounds,
     set_model_field,
 )
-from sb3_sgmrl.envs.mujoco_state import MujocoState, check_field, find_place, frozen, is_computed
+from sb3_sgmrl.envs.mujoco_state import MujocoState, check_field, frozen, is_computed
 from sb3_sgmrl.tasks.family import TaskFamily
 
 _FLOAT, _BOOL = np.dtype(np.float64), np.dtype(bool)
@@ -47,7 +48,7 @@ class MujocoFamily(TaskFamily):
     :param values: The model fields to set to numbers of the task, with their bounds
     :param default_task: The task of a fresh environment; the default has factors of 1, the model's own values and the middle
         of ``task_space``
-    :param sensors: The names of the sensors that ``observe`` appends
+    :param sensors: The name or names of the sensors that ``observe`` appends
     :param reset_noise: The greatest distance of initial positions and velocities from the model's; they are drawn uniformly
     :param keyframe: The name of the model's keyframe in which episodes begin; the default is ``qpos0`` at rest
     :param action_bound: The bound of the action space [-action_bound, action_bound], which is mapped linearly onto the
@@ -85,10 +86,11 @@ class MujocoFamily(TaskFamily):
         self.frame_skip = int(frame_skip)
         self.reset_noise = reset_noise
         self.keyframe = -1 if keyframe is None else find_keyframe(self.model, keyframe)
-        self.sensors = tuple(sensors)
+        self.sensors = (sensors,) if isinstance(sensors, str) else tuple(sensors)
         self._ids: dict[Any, Any] = {}
-        for name in self.sensors:
-            find_place(self.model, mujoco.mjtObj.mjOBJ_SENSOR, "sensor", name)
+        known = names_of(self.model, mujoco.mjtObj.mjOBJ_SENSOR)
+        if not set(self.sensors) <= set(known):
+            raise ValueError(f"`sensors` must name sensors of the model, which has {known}, got {list(self.sensors)}.")
         self._fields = ModelFields(self.model, factors, values)
         low, high = (np.empty(0), np.empty(0)) if task_space is None else _task_bounds(task_space)
         self._n_own = len(low)

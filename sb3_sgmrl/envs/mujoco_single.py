@@ -71,6 +71,11 @@ class MujocoTaskEnv(TaskMixin, gym.Env):
         """The number of simulator steps per step."""
         return self.family.frame_skip
 
+    @property
+    def task_labels(self) -> list[str]:
+        """The label of each number of a task."""
+        return self.family.task_labels
+
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
         """
         Begin an episode of the current task.

@@ -15,7 +15,7 @@ from sb3_sgmrl.plots.scores import (
     plot_performance_profiles,
     plot_probability_of_improvement,
 )
-from sb3_sgmrl.plots.tasks import plot_task_returns, task_parameters
+from sb3_sgmrl.plots.tasks import named_parameters, plot_task_returns, task_parameters
 from sb3_sgmrl.plots.trajectories import Trajectories, is_navigation, navigation_trajectories, plot_trajectories
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "aggregate_scores",
     "improvement_probabilities",
     "is_navigation",
+    "named_parameters",
     "navigation_trajectories",
     "plot_adaptation",
     "plot_gradient_quality",

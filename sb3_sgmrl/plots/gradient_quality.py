@@ -53,7 +53,13 @@ def plot_gradient_quality(
 def _scale_biases(axis: Axes) -> None:
     """Use a logarithmic scale that includes zero, because a bias may be zero and its interval long."""
     axis.set_yscale("symlog", linthresh=0.1, linscale=0.3)
-    axis.set_ylim(0, 1.5 * axis.get_ylim()[1])
+    high = 1.5 * axis.get_ylim()[1]
+    axis.set_ylim(0, high)
+    ticks = [0, *(10.0**k for k in range(-1, max(0, int(np.log10(high))) + 1))]
+    if high < 10:  # powers of ten alone would often be a single tick
+        ticks = list(np.linspace(0, 0.1, 3)) if high < 0.2 else [0, 0.1, 0.2, 0.5, 1, 2, 5]
+    axis.set_yticks([tick for tick in ticks if tick <= high])
+    axis.yaxis.set_major_formatter("{x:g}")
 
 
 def _reach(value: float, interval: tuple[float, float]) -> np.ndarray:

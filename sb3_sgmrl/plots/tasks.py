@@ -10,7 +10,7 @@ from stable_baselines3.common.type_aliases import GymEnv
 
 from sb3_sgmrl.common.evaluation import AdaptationReport, inner_steps
 from sb3_sgmrl.plots.style import Figure, legend_below, spread_panels
-from sb3_sgmrl.tasks.columns import is_record, task_like
+from sb3_sgmrl.tasks.columns import is_record, labelled_numbers, task_like
 from sb3_sgmrl.vec_env.engines import close_task_env, make_task_env
 from sb3_sgmrl.vec_env.task_workers import ask
 
@@ -24,13 +24,55 @@ def task_parameters(env: GymEnv | str, tasks: Sequence[Any]) -> np.ndarray:
     :return: The parameters, shape (n_tasks, n_parameters)
     :raises ValueError: When the environment has no tasks, or a task is not of the family or has no numeric description
     """
+    return _described(env, tasks)[0]
+
+
+def _described(env: GymEnv | str, tasks: Sequence[Any]) -> tuple[np.ndarray, list[str] | None]:
+    """Return the numbers of tasks and their labels, if the family knows them."""
     vec_env = make_task_env(env, n_columns=1)
     try:
         example = ask(vec_env, "sample_tasks", 1, 0, indices=0)[0][0]
         tasks = [task_like(task, example) if is_record(task) else task for task in tasks]  # dictionaries of a CSV
-        return np.stack([ask(vec_env, "task_features", task, indices=0)[0] for task in tasks])
+        numbers = np.stack([ask(vec_env, "task_features", task, indices=0)[0] for task in tasks])
+        return numbers, ask(vec_env, "task_labels", indices=0)[0]
     finally:
         close_task_env(vec_env, env)
+
+
+def named_parameters(tasks: Sequence[Any], env: GymEnv | str | None = None) -> dict[str, np.ndarray]:
+    """
+    Return the numbers of tasks by name, for the axes of :func:`plot_task_returns`.
+
+    The numbers of a dictionary or a dataclass have the names of its parts, such as ``goal.0``. Other numbers have the
+    ``task_labels`` of the family, such as ``body_mass:payload``, or else the names ``task[0]``, ``task[1]``, …
+
+    :param tasks: The tasks of a report
+    :param env: The task family, as for :func:`~sb3_sgmrl.evaluate_adaptation`; needed for names of the family and for
+        tasks that are not numbers
+    :return: The numbers by name, each of shape (n_tasks,); NaN for tasks without this part
+    :raises TypeError: When tasks are not numbers, and ``env`` is missing
+    :raises ValueError: When the family cannot describe the tasks
+    """
+    if env is None or all(map(is_record, tasks)):
+        try:
+            rows = [labelled_numbers(task) if is_record(task) else _by_index("task", task) for task in tasks]
+        except (TypeError, ValueError) as error:
+            if env is None:
+                raise TypeError("`env` is missing: pass the family of tasks that are not numbers.") from error
+        else:
+            names = dict.fromkeys(name for row in rows for name in row)
+            return {name: np.array([row.get(name, np.nan) for row in rows]) for name in names}
+    assert env is not None
+    numbers, labels = _described(env, tasks)
+    if labels is not None and len(labels) == 1 < numbers.shape[1]:  # one attribute holds all numbers
+        labels = list(_by_index(labels[0], numbers[0]))
+    if labels is None or len(set(labels)) != numbers.shape[1]:
+        labels = list(_by_index("task", numbers[0]))
+    return dict(zip(labels, numbers.T, strict=True))
+
+
+def _by_index(name: str, numbers: Any) -> dict[str, float]:
+    return {f"{name}[{i}]": number for i, number in enumerate(np.ravel(np.asarray(numbers, dtype=float)).tolist())}
 
 
 def plot_task_returns(

@@ -121,8 +121,21 @@ def numbers_of_record(task: Any) -> list[float]:
     :return: The numbers, in the order of their columns
     :raises ValueError: When there is none
     """
-    values = [read_cell(cell) for cell in (to_columns(task) or {}).values()]
-    numbers = [float(value) for value in values if isinstance(value, (int, float))]
+    return list(labelled_numbers(task).values())
+
+
+def labelled_numbers(task: Any) -> dict[str, float]:
+    """
+    Label the numbers of a dictionary or a dataclass by their columns without ``task.``; its text is left out.
+
+    :param task: The task
+    :return: The numbers by label, such as ``goal.0``
+    :raises ValueError: When there is none
+    """
+    values = {name: read_cell(cell) for name, cell in (to_columns(task) or {}).items()}
+    numbers = {
+        name.removeprefix(f"{TASK}."): float(value) for name, value in values.items() if isinstance(value, (int, float))
+    }
     if not numbers:
         raise ValueError(f"Task {task} has no numbers.")
     return numbers

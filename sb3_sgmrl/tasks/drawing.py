@@ -3,23 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
 from sb3_sgmrl.tasks.distribution import Split, Task, TaskDistribution
+from sb3_sgmrl.tasks.sources import labels_of
 
 
 class DrawsTasks(gym.Wrapper):
     """A wrapper that has a distribution of tasks."""
 
     _distribution: TaskDistribution
+    _set_task: Any  # the callable that sets a task, or None for the environment's own
 
     @property
     def task_space(self) -> spaces.Space | None:
         """The space in which training tasks lie, if known."""
         return self._distribution.space
+
+    @property
+    def task_labels(self) -> list[str] | None:
+        """
+        The label of each number of a task, if known: the environment's own ``task_labels``, or the attributes that
+        ``set_task`` names.
+        """
+        return labels_of(self.env, self._set_task) if isinstance(self.task_space, (spaces.Box, type(None))) else None
 
     @property
     def has_free_numbers(self) -> bool:

@@ -84,6 +84,24 @@ class Attributes:
         return array.reshape(shape) if isinstance(current, np.ndarray) else array.item()
 
 
+def labels_of(env: gym.Env, setter: Callable[[Any, Task], Any] | None) -> list[str] | None:
+    """
+    Find the labels of the numbers of a task.
+
+    :param env: The environment, wrapped or not
+    :param setter: The result of :func:`make_setter`
+    :return: The names of the attributes, or the environment's own ``task_labels`` where it sets its own task; None if unknown
+    """
+    if isinstance(setter, Attributes):
+        return list(setter.names)
+    if setter is not None:
+        return None
+    # a wrapper with tasks of its own hides the labels of the environment's tasks
+    owner = next((layer for layer in layers(env) if hasattr(layer, "set_task")), env.unwrapped)
+    labels = getattr(owner, "task_labels", None)
+    return None if labels is None else [str(label) for label in labels]
+
+
 def find_tasks(
     env: gym.Env, task_space: Any, tasks: list[Task] | None, set_task: SetTask | None
 ) -> tuple[Sampler | None, spaces.Space | None]:

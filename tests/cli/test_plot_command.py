@@ -58,6 +58,7 @@ def test_every_report_is_drawn_at_its_own_tasks(options: list[str], drawn: dict[
 
 TEXTS = ["left", "right"]
 LENGTHS = [[0.5, 1.0], [2.0]]
+PARTS = [{"goal": [0.5, 1.0], "wind": 3.0}, {"goal": [0.0, 1.0]}]
 THREE = [[0.5, 1.0, 2.0], [0.0, 1.0, 3.0]]
 
 
@@ -66,11 +67,30 @@ THREE = [[0.5, 1.0, 2.0], [0.0, 1.0, 3.0]]
     [
         ([TEXTS], ["--parameters", "0"], "`--env` is missing: the tasks of 'report' are not numbers"),
         ([TEXTS], [], "`--env` is missing: the tasks of 'report' are not numbers"),
-        ([LENGTHS], ["--parameters", "0"], "The tasks of 'report' must have equally many numbers each, got 1 to 2"),
-        ([LENGTHS], [], "The tasks of 'report' must have equally many numbers each, got 1 to 2"),
-        ([THREE], [], "`--parameters` must select one or two of the numbers of a task, got none of 3."),
-        ([GOALS, [1, 2]], [], "`--parameters` must select one or two of the numbers of a task, got none of 1 and 2."),
-        ([GOALS, [1, 2]], ["--parameters", "1"], "`--parameters` must lie between 0 and 0, got 1."),
+        ([LENGTHS], ["--parameters", "1"], "`--parameters` must select numbers that every task of 'report' has, got 1."),
+        ([LENGTHS], [], "`--parameters` must select numbers that every task of 'report' has, got none."),
+        ([PARTS], ["--parameters", "gaol"], "select one or two numbers of a task of 'report' from goal.0, goal.1, wind, got"),
+        ([PARTS], ["--parameters", "wind"], "`--parameters` must select numbers that every task of 'report' has, got wind."),
+        (
+            [THREE],
+            ["--parameters", "x", "y", "z"],
+            "`--parameters` must be one or two names or non-negative indices, got x y z.",
+        ),
+        (
+            [THREE],
+            [],
+            "`--parameters` must select one or two numbers of a task of 'report' from task[0], task[1], task[2], got none.",
+        ),
+        (
+            [GOALS, [1, 2]],
+            [],
+            "`--parameters` must select the same of every source, got ['task[0]', 'task[1]'] and ['task[0]'].",
+        ),
+        (
+            [GOALS, [1, 2]],
+            ["--parameters", "1"],
+            "`--parameters` must select one or two numbers of a task of 'other' from task[0], got 1.",
+        ),
     ],
 )
 def test_tasks_that_cannot_be_drawn(
@@ -80,6 +100,30 @@ def test_tasks_that_cannot_be_drawn(
         write_report(f"{name}.csv", tasks)
     sources = ["report.csv", "other.csv"][: len(of_reports)]
     assert words in error_of(plot, ["tasks", *sources, *options], capsys)
+
+
+NAMED = [{"goal": [i / 2, i / 4], "name": "far", "wind": i} for i in range(3)]
+
+
+@pytest.mark.parametrize(
+    "options, labels, columns",
+    [
+        (["wind"], ["wind"], [[0, 1, 2]]),
+        (["wind", "goal.0"], ["wind", "goal.0"], [[0, 1, 2], [0, 0.5, 1]]),
+        (["goal"], ["goal.0", "goal.1"], [[0, 0.5, 1], [0, 0.25, 0.5]]),
+        (["1"], ["goal.1"], [[0, 0.25, 0.5]]),
+        (["goal", "--names", "x", "y"], ["x", "y"], [[0, 0.5, 1], [0, 0.25, 0.5]]),
+    ],
+)
+def test_parameters_are_selected_by_name(
+    options: list[str], labels: list[str], columns: list[list[float]], drawn: dict[str, Figure]
+) -> None:
+    write_report("report.csv", NAMED)
+    assert plot.main(["tasks", "report.csv", "--parameters", *options]) == 0
+    axis = drawn["tasks.png"].axes[0]
+    assert [axis.get_xlabel(), axis.get_ylabel().removeprefix("report\n")][: len(labels)] == labels
+    shown = axis.collections[0].get_offsets().T if len(labels) == 2 else [axis.lines[0].get_xdata()]
+    np.testing.assert_array_equal(shown, columns)
 
 
 # ---------------------------------------------------------------- names
@@ -225,7 +269,7 @@ def test_files_of_another_kind_are_named(kind: str, name: str, words: str, capsy
         (["improvement", "A=model.zip", "A=report.csv"], "`improvement` needs at least two algorithms, got 'A'"),
         (
             ["tasks", "model.zip", "--parameters", "-1"],
-            "`--parameters` must be one or two non-negative integers, got -1.",
+            "`--parameters` must be one or two names or non-negative indices, got -1.",
         ),
         (["tasks", "model.zip", "--names", "x", "y", "z"], "`--names` must be one or two names, got 'x' 'y' 'z'."),
         (

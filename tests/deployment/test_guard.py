@@ -222,6 +222,7 @@ def test_the_interval_covers_the_true_gain_and_bad_steps_are_seldom_taken(n, is_
         reliable += found.estimate.is_reliable
         worse += gain < 0
         wrongly += gain < 0 and found.accepted
+    print(n, is_held_out, reliable, covered / n_runs, worse, wrongly)
     assert reliable > 0.9 * n_runs
     assert covered / n_runs > 0.88  # the docs say: a little less than 0.95
     assert worse > 20

@@ -63,6 +63,22 @@ def run_rules(page):
     return [(rule, code) for rule, code in rules if rule and rule["when"]]
 
 
+# ---------------------------------------------------------------- width
+
+
+@pytest.mark.parametrize("page", pages())
+def test_code_is_wrapped(page):
+    code = [block for language in ("python", "bash") for tag, block in blocks(page, language) if not is_one_line(tag)]
+    # a value that no shell or Python can break may be longer
+    long = [line for block in code for line in block.splitlines() if len(line) > 88 and max(map(len, line.split())) < 70]
+    assert not long, f"{name(page)} has lines of more than 88 characters: {long}"
+
+
+def is_one_line(tag):
+    """Installations are one line to copy."""
+    return tag in (TEST_COMMAND, "tests: not run, it installs")
+
+
 # ---------------------------------------------------------------- Python
 
 
@@ -203,3 +219,9 @@ def test_ci_runs_the_test_command_of_the_readme():
     script = (ROOT / ".ci" / "run").read_text()
     assert "README.md" in script
     assert "pytest" not in script  # nothing but what the README says
+
+
+def test_algorithm_pages_list_what_users_call():
+    """With the option for inherited members, Sphinx ignores the list of members and shows all methods."""
+    for page in (ROOT / "docs" / "modules").glob("*.md"):
+        assert ":inherited-members:" not in page.read_text(encoding="utf-8"), name(page)

@@ -32,7 +32,14 @@ from sb3_sgmrl.envs.mujoco_single import MujocoTaskEnv
         ({"task_space": spaces.Discrete(3)}, r"`task_space` must be a Box of shape \(k,\), got Discrete\(3\)"),
         ({"task_space": spaces.Box(-1.0, np.inf, (2,))}, r"`task_space` must have finite bounds .* \[inf, inf\]"),
         ({"default_task": [1.0, 0.0]}, "`task` must lie in Box"),
-        ({"sensors": ["tipp"]}, r"`name` of a sensor must be one of \['tip', 'imu', 'drift'\], got 'tipp'"),
+        (
+            {"sensors": ["tipp"]},
+            r"`sensors` must name sensors of the model, which has \['tip', 'imu', 'drift'\], got \['tipp'\]",
+        ),
+        (
+            {"sensors": "tipp"},
+            r"`sensors` must name sensors of the model, which has \['tip', 'imu', 'drift'\], got \['tipp'\]",
+        ),
         ({"keyframe": "home"}, r"`keyframe` must be one of \['bent'\], got 'home'"),
         ({"factors": ["body_mass"]}, "`factors` must be a dictionary"),
         ({"factors": {"body_mas": (1, 2)}}, "`factors` must name fields of the model among .*body_mass.*, got 'body_mas'"),

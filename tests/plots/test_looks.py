@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from sb3_sgmrl.plots import (
     Trajectories,
     bootstrap,
     plot_adaptation,
+    plot_gradient_quality,
     plot_gradient_terms,
     plot_learning_curves,
     plot_performance_profiles,
@@ -25,6 +27,7 @@ from sb3_sgmrl.plots import (
     plot_trajectories,
     scores,
 )
+from sb3_sgmrl.theory import DirectionalChange, Estimate, GradientQuality
 
 pytest.importorskip("rliable")
 
@@ -91,6 +94,8 @@ def path_of(n_steps: int) -> Trajectories:
         lambda: plot_gradient_terms({"SG-MRL": log_of(40, True), "MAML": log_of(25, False)}),
         lambda: plot_trajectories([path_of(3)]),
         lambda: plot_trajectories({"A": [path_of(2)] * 3}),
+        lambda: plot_gradient_quality(*quality_of(0.25)),
+        lambda: plot_gradient_quality(*quality_of(25.0)),
     ],
 )
 def test_texts_stay_inside_and_apart(draw: Callable[[], Figure]) -> None:
@@ -108,6 +113,20 @@ def test_texts_stay_inside_and_apart(draw: Callable[[], Figure]) -> None:
 def curve_of(n_points: int) -> LearningCurve:
     returns = np.random.default_rng(0).normal(size=(4, n_points))
     return LearningCurve(1000.0 * np.arange(1, n_points + 1), returns - 1, returns)
+
+
+def quality_of(squared_bias: float) -> tuple[dict[str, GradientQuality], DirectionalChange]:
+    bias = Estimate(squared_bias, squared_bias / 9)
+    row = GradientQuality(9, Estimate(1.0, 0.1), Estimate(0.011, 0.001), Estimate(0.1, 0.02), bias, bias, 0.1, 1.0, 1.0)
+    reference = replace(row, squared_bias=None, cosine=None)
+    returns = {name: np.linspace(-0.16, i / 9, 8).reshape(2, 4) for i, name in enumerate(("maml", "fo-maml", "sgmrl"))}
+    return {"maml": row, "fo-maml": row, "sgmrl": reference}, DirectionalChange((0.02, 0.05), np.zeros(4), returns)
+
+
+@pytest.mark.parametrize("squared_bias", [0.0025, 0.25, 25.0, 2500.0])
+def test_biases_have_several_ticks(squared_bias: float) -> None:
+    axis = plot_gradient_quality(quality_of(squared_bias)[0]).axes[0]
+    assert sum(0 < tick < axis.get_ylim()[1] for tick in axis.get_yticks()) >= 1 + (squared_bias > 0.01)
 
 
 def test_a_curve_of_one_point_shows() -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import gymnasium as gym
 import numpy as np
 import pytest
+from gymnasium import spaces
 from report_tools import reports_of, saved
-from toys import point
+from toys import PointEnv, point
 
-from sb3_sgmrl import AdaptationReport
-from sb3_sgmrl.plots import plot_task_returns, task_parameters
+from sb3_sgmrl import AdaptationReport, TaskDistEnv
+from sb3_sgmrl.plots import named_parameters, plot_task_returns, task_parameters
 
 
 def test_returns_of_tasks(tmp_path: Path) -> None:
@@ -54,3 +56,48 @@ def test_parameters_of_tasks() -> None:
     np.testing.assert_array_equal(task_parameters(point(), tasks), tasks)
     with pytest.raises(ValueError, match="has no tasks"):
         task_parameters("CartPole-v1", tasks)
+
+
+class Labelled(PointEnv):
+    task_labels = ("x", "y")
+
+
+class Turned(gym.Wrapper):
+    """Has tasks of its own."""
+
+    def set_task(self, task: np.ndarray) -> None:
+        self.unwrapped.set_task(task[::-1])  # type: ignore[attr-defined]
+
+
+def _goal(env: PointEnv, task: np.ndarray) -> None:
+    env.set_task(task)
+
+
+BOX = spaces.Box(-1, 1, (2,))
+
+
+@pytest.mark.parametrize(
+    "env, names",
+    [
+        (None, ["task[0]", "task[1]"]),
+        (TaskDistEnv(PointEnv(), horizon=5), ["task[0]", "task[1]"]),
+        (TaskDistEnv(Labelled(), horizon=5), ["x", "y"]),
+        (TaskDistEnv(Turned(Labelled()), horizon=5), ["task[0]", "task[1]"]),
+        (TaskDistEnv(Labelled(), task_space=BOX, set_task=_goal, horizon=5), ["task[0]", "task[1]"]),
+        (TaskDistEnv(PointEnv(), task_space=BOX, set_task="goal", horizon=5), ["goal[0]", "goal[1]"]),
+        (TaskDistEnv("Pendulum-v1", task_space=BOX, set_task=["m", "l"]), ["m", "l"]),
+    ],
+)
+def test_parameters_have_the_names_of_the_family(env: TaskDistEnv | None, names: list[str]) -> None:
+    tasks = [np.array([0.5, -0.5]), np.array([0.0, 1.0])]
+    named = named_parameters(tasks, env)
+    assert list(named) == names
+    np.testing.assert_array_equal(list(named.values()), [[0.5, 0.0], [-0.5, 1.0]])
+
+
+def test_parameters_of_records_have_the_names_of_their_parts() -> None:
+    named = named_parameters([{"goal": (1, 2), "kind": "far"}, {"wind": 3, "goal": (4, 5)}])
+    assert list(named) == ["goal.0", "goal.1", "wind"]
+    np.testing.assert_array_equal(list(named.values()), [[1, 4], [2, 5], [np.nan, 3]])
+    with pytest.raises(TypeError, match="`env` is missing"):
+        named_parameters([{"kind": "far"}, {"kind": "near"}])

@@ -53,7 +53,7 @@ def draw(protocol: Protocol, runs: Sequence[Run], results: Results, folder: path
     if swept := _swept(results, k):
         figures["sweep.png"] = _plot_sweep(swept, k)
     if len(reports) > 1:
-        figures["improvement.png"] = plots.plot_probability_of_improvement(reports, k)
+        figures["improvement.png"] = plots.plot_probability_of_improvement(reports, k, reference=reference_of(list(reports)))
         _write_table(
             folder / "improvement.csv",
             ["method", "other", "probability", "low", "high"],
@@ -70,6 +70,16 @@ def draw(protocol: Protocol, runs: Sequence[Run], results: Results, folder: path
     )
     for name, figure in figures.items():
         write_figure(figure, folder / name)
+
+
+def reference_of(methods: Sequence[str]) -> str | None:
+    """
+    Choose what the picture of improvement compares, so that it stays readable.
+
+    :param methods: The names of the methods
+    :return: The first method where there are more than three; None for all pairs
+    """
+    return methods[0] if len(methods) > 3 else None
 
 
 def _write_table(path: pathlib.Path, header: list[str], rows: Sequence[Sequence[object]]) -> None:

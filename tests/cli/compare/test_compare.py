@@ -16,6 +16,7 @@ from toys import error_of, snapshot
 from sb3_sgmrl import MAML
 from sb3_sgmrl.cli.compare import command, progress, runs
 from sb3_sgmrl.cli.compare.kinds import KINDS
+from sb3_sgmrl.cli.compare.pictures import reference_of
 from sb3_sgmrl.common.evaluation import AdaptationReport
 from sb3_sgmrl.plots import LearningCurve
 
@@ -242,6 +243,11 @@ def test_pictures(tmp_path: Path) -> None:
     table = {row["method"]: float(row["mean_after_1"]) for row in rows(tmp_path / "table_1.csv")}
     assert aggregates["standing", "mean"] == pytest.approx(table["standing"])
     assert len(rows(tmp_path / "improvement.csv")) == 3
+
+
+def test_many_methods_are_compared_with_the_first() -> None:
+    assert reference_of(["a", "b", "c"]) is None
+    assert reference_of(["d", "a", "b", "c"]) == "d"
 
 
 def test_every_setting_of_a_baseline_is_an_argument() -> None:
