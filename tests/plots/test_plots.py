@@ -344,7 +344,7 @@ def test_command_names_runs_as_rl_zoo_does(tmp_path: Path) -> None:
         (["adaptation", "RUN/model.zip"], "`--env` is missing"),
         (["adaptation", "RUN", "--level", "95"], "`level` must lie between 0 and 1"),
         (["improvement", "RUN"], "at least two algorithms"),
-        (["tasks", "RUN", "--parameters", "2"], "`--parameters` must lie between 0 and 1"),
+        (["tasks", "RUN", "--parameters", "2"], "`--parameters` must select one or two numbers of a task of"),
         (["trajectories", "RUN", "--n-tasks", "0"], "`--n-tasks` must be a positive integer"),
     ],
 )
