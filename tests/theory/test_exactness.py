@@ -8,7 +8,7 @@ import pytest
 import torch as th
 from exact_tools import GAMMA, MDP, PAPER, RULES, SPACE, counterfactuals, objective, subtracting
 from gymnasium.wrappers import TimeLimit
-from toys import tiny
+from toys import rotated, tiny
 
 from sb3_sgmrl import SGMRL, TaskDistEnv
 from sb3_sgmrl.gradient.objective import InnerStep, MetaObjective, MetaRollout
@@ -72,9 +72,9 @@ def test_exact_forms_have_no_bias(policy, rule, baseline, n_inner_steps):
     assert relative_error(estimate, exact) < 1e-10
 
 
-@pytest.mark.parametrize("n_inner_steps", [1, 2])
-@pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("baseline", [leave_one_task_out, leave_one_out_return])
+@pytest.mark.parametrize(
+    ("rule", "baseline", "n_inner_steps"), rotated(RULES, [leave_one_task_out, leave_one_out_return], [1, 2])
+)
 def test_forms_that_use_other_tasks_have_no_bias(policy, baseline, rule, n_inner_steps):
     horizon = 2 if n_inner_steps == 1 else 1
     mdps = [TabularMDP.random(2, 2, horizon, np.random.default_rng(seed), deterministic=True) for seed in (1, 2)]
