@@ -58,7 +58,7 @@ class ScoreOptions:
 
     gae_lambda: float
     memory: ScoreMemory
-    scaled: bool = False
+    scaled: bool
 
     @property
     def scaling(self) -> VariateScaling | None:

@@ -25,6 +25,14 @@ def policy_with(bias, action):
     return policy, parameters
 
 
+def test_deviation_of_a_single_action(monkeypatch):
+    """The mean of log π lies one standard deviation below its greatest value, in two dimensions."""
+    monkeypatch.setattr(on_policy, "_N_DRAWS", 20_000)
+    policy, parameters = policy_with([0.3, -0.2], "box")
+    found = likelihood_deviation(policy, parameters, batch_of(np.float32([[0.3, -0.2]])))
+    assert found == pytest.approx(1, abs=0.05)
+
+
 @pytest.mark.parametrize("z", [0.0, 2.0, -2.0])
 def test_deviation_of_actions_that_are_no_draws(z, monkeypatch):
     """

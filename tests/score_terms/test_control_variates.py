@@ -69,6 +69,14 @@ def test_task_regression_learns_what_tasks_are_worth():
     assert len(regression._targets) == len(regression._features) == 60
 
 
+def test_task_regression_shrinks_towards_the_mean():
+    """The ridge keeps predictions of exact targets between them and their mean."""
+    regression, features = TaskRegression(), np.repeat([[-1.0], [1.0]], 10, axis=0)
+    regression.observe(features, 5 + features[:, 0])
+    low, high = regression.predict(np.array([[-1.0], [1.0]]))
+    assert 4 < low < 4.1 and 5.9 < high < 6
+
+
 def test_none_is_zero_for_every_episode():
     found = none(np.arange(3.0), np.ones((3, 4)))
     np.testing.assert_array_equal(found, np.zeros((3, 4)))
