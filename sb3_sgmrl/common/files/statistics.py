@@ -143,12 +143,13 @@ def check_same_statistics(training: VecNormalize | None, here: VecNormalize | No
     if training is None or here is None or training is here or not (training.norm_obs and here.norm_obs):
         return
     of_training, of_here = statistics_of(training), statistics_of(here)
-    if any(of_training["settings"][name] != of_here["settings"][name] for name in ("clip_obs", "epsilon")):
-        raise ValueError("`env` must be in a VecNormalize with the clip_obs and epsilon of training.")
+    wanted, found = ((of["settings"]["clip_obs"], of["settings"]["epsilon"]) for of in (of_training, of_here))
+    if wanted != found:
+        raise ValueError(f"`env` must be in a VecNormalize with the clip_obs and epsilon of training, {wanted}, got {found}.")
     if _flat(of_training["obs_rms"]) != _flat(of_here["obs_rms"]):
-        found = "has seen nothing yet" if _is_new(here) else "has others"
+        state = "has seen nothing yet" if _is_new(here) else "has others"
         raise ValueError(
-            f"`env` must be in a VecNormalize with the statistics of training, but its VecNormalize {found}: pass the "
+            f"`env` must be in a VecNormalize with the statistics of training, but its VecNormalize {state}: pass the "
             "environment of the model, the one of `load(path, env=...)`, or call SB3's `sync_envs_normalization` before."
         )
 
