@@ -364,6 +364,8 @@ def check_change(arguments: Mapping[str, Argument], name: str, value: Any, is_ne
     argument = arguments.get(name)
     if is_new and argument is None and (close := difflib.get_close_matches(name, arguments, n=1, cutoff=0.85)):
         raise ValueError(f"`{name}` is no attribute of a model: did you mean `{close[0]}`?")
-    if argument is not None and argument.instead is not None:
+    if argument is None:
+        return
+    if argument.instead is not None:
         raise ValueError(f"`{name}` cannot be changed after construction, got {shown(value)}: {argument.instead} instead.")
-    check_arguments(arguments, {name: value})
+    check_arguments({name: argument}, {name: value})

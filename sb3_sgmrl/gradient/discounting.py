@@ -13,11 +13,14 @@ def accumulated(x: np.ndarray, factor: float) -> np.ndarray:
     :param factor: The factor per step
     :return: The sums, shape (..., n_steps)
     """
-    # A loop over the steps of all episodes at once is as fast as scipy's filter, which takes longer to import than SB3.
-    sums = np.array(np.moveaxis(x, -1, 0), dtype=np.float64, order="C")
-    for t in range(1, len(sums)):
-        sums[t] += factor * sums[t - 1]
-    return np.ascontiguousarray(np.moveaxis(sums, 0, -1))
+    # Each pass doubles the number of steps in a sum. A loop over the steps takes four times as long at 100 steps, and the
+    # filter of scipy takes longer to import than SB3.
+    sums = np.array(x, dtype=np.float64, order="C")
+    width = 1
+    while width < sums.shape[-1]:
+        sums[..., width:] += factor**width * sums[..., :-width]
+        width *= 2
+    return sums
 
 
 def discounted_sum(x: np.ndarray, discount: float) -> np.ndarray:

@@ -13,7 +13,7 @@ from sb3_sgmrl.data.batch import PhaseBatch
 from sb3_sgmrl.gradient import advantages, baselines
 from sb3_sgmrl.gradient.advantages import AdvantageSettings, centred, episode_weights, gae
 from sb3_sgmrl.gradient.baselines import RIDGE, baseline_features, flatten_observations
-from sb3_sgmrl.gradient.discounting import discounted_sum
+from sb3_sgmrl.gradient.discounting import accumulated, discounted_sum
 from sb3_sgmrl.score_terms.leave_one_out import leave_one_out
 
 SPACE = spaces.Box(-5.0, 5.0, (3,), np.float32)
@@ -132,6 +132,23 @@ def test_gae_is_that_of_sb3():
     buffer.compute_returns_and_advantage(th.zeros(1), np.array([True]))
     ours = gae(batch.rewards, values, settings)[batch.mask]
     np.testing.assert_allclose(ours, buffer.advantages.ravel(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("n_steps", [1, 2, 3, 7, 8, 100])
+@pytest.mark.parametrize("factor", [0.0, 0.7, 1.0])
+def test_accumulated_is_the_recursion(n_steps, factor):
+    x = np.random.default_rng(n_steps).normal(size=(3, n_steps))
+    expected = x.copy()
+    for t in range(1, n_steps):
+        expected[:, t] += factor * expected[:, t - 1]
+    np.testing.assert_allclose(accumulated(x, factor), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_sums_do_not_depend_on_padding():
+    x = np.random.default_rng(0).normal(size=(3, 37))
+    padded = np.pad(x, [(0, 0), (0, 20)])
+    np.testing.assert_array_equal(discounted_sum(padded, 0.9)[:, :37], discounted_sum(x, 0.9))
+    np.testing.assert_array_equal(accumulated(padded, 0.9)[:, :37], accumulated(x, 0.9))
 
 
 def test_discounted_sum():
