@@ -190,20 +190,26 @@ class Report:
         """Draw the stacked seconds of all parts beside the pure physics."""
         import matplotlib.pyplot as plt
 
-        figure, axes = plt.subplots(1, len(self.parts), figsize=(3.2 * len(self.parts) + 2, 4), squeeze=False)
-        for axis, (family, settings) in zip(axes[0], self.parts.items(), strict=True):
+        n_columns = min(3, len(self.parts))
+        n_rows = -(-len(self.parts) // n_columns)
+        figure, axes = plt.subplots(n_rows, n_columns, figsize=(3 * n_columns, 3.4 * n_rows + 0.6), squeeze=False)
+        for axis in axes.flat[len(self.parts) :]:
+            axis.remove()
+        for axis, (family, settings) in zip(axes.flat, self.parts.items(), strict=False):
             bottom = np.zeros(len(settings))
             for part in PARTS:
                 height = np.array([median[part] for median in settings.values()])
                 axis.bar(range(len(settings)), height, bottom=bottom, label=part)
                 bottom += height
             axis.plot(
-                range(len(settings)), [m["pure physics"] for m in settings.values()], "k_", markersize=40, label="pure physics"
+                range(len(settings)), [m["pure physics"] for m in settings.values()], "k_", markersize=20, label="pure physics"
             )
             axis.set_xticks(range(len(settings)), settings, rotation=60, ha="right")
             axis.set_title(family)
-        axes[0][0].set_ylabel("seconds per meta-iteration")
-        axes[0][-1].legend(bbox_to_anchor=(1, 1), loc="upper left", frameon=False)
+        figure.supylabel("seconds per meta-iteration")
+        handles, labels = axes[0][0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=4, frameon=False)
+        figure.tight_layout()
         figure.savefig(self.folder / "speed.png", bbox_inches="tight", dpi=120)
         print(f"Written to {self.folder}: speed.md, speed.png")
 
