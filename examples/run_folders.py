@@ -8,6 +8,7 @@ import yaml
 
 from sb3_sgmrl import TaskDistEnv
 from sb3_sgmrl.algorithms import ALGORITHMS
+from sb3_sgmrl.cli.compare.kinds import family_arguments
 from sb3_sgmrl.cli.zoo.run_folder import parse_expression
 from sb3_sgmrl.common.arguments import argument_names
 from sb3_sgmrl.util.validation import check_names
@@ -19,7 +20,8 @@ def settings_of(algorithm, env_id):
     """Read the arguments of the algorithm from the hyperparameter file of the package."""
     families = yaml.safe_load(ALGORITHMS[algorithm].hyperparameters.read_text())
     check_names([env_id], families, f"is not a family in {ALGORITHMS[algorithm].hyperparameters}")
-    settings = {name: value for name, value in families[env_id].items() if name not in ("n_timesteps", "policy")}
+    others = ("n_timesteps", "policy", "env_kwargs")
+    settings = {name: value for name, value in families[env_id].items() if name not in others}
     if isinstance(settings.get("policy_kwargs"), str):
         settings["policy_kwargs"] = parse_expression(settings["policy_kwargs"])
     return settings
@@ -35,7 +37,8 @@ def setting(text):
 
 
 def family(arguments):
-    return TaskDistEnv(gym.make(f"sb3_sgmrl:{arguments.env}", max_episode_steps=arguments.horizon))
+    own = family_arguments(arguments.env)
+    return TaskDistEnv(gym.make(f"sb3_sgmrl:{arguments.env}", max_episode_steps=arguments.horizon, **own))
 
 
 def check_set(arguments, algorithm):

@@ -41,7 +41,6 @@ python -m sb3_sgmrl.enjoy --algo {algo} --env {env} -f trained_agents
 from sb3_sgmrl import evaluate_adaptation, load_trained
 
 model = load_trained("{env}", "{algo}")
-model.set_env("{env}")
 print(evaluate_adaptation(model, n_tasks=10, n_steps=1))
 policy = model.adapt(n_steps=1)  # to a random task; pass task=... for another
 ```

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import pathlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
+import gymnasium as gym
 import torch as th
 
 from sb3_sgmrl.common.meta_algorithm import MetaOnPolicyAlgorithm
@@ -15,8 +18,9 @@ from sb3_sgmrl.maml import MAML
 from sb3_sgmrl.promp import ProMP
 from sb3_sgmrl.reptile import Reptile
 from sb3_sgmrl.sgmrl import SGMRL
+from sb3_sgmrl.tasks.task_dist_env import TaskDistEnv
 from sb3_sgmrl.trpomaml import TRPOMAML
-from sb3_sgmrl.util.validation import check_path
+from sb3_sgmrl.util.validation import check_path, shown
 
 _HYPERPARAMETERS = pathlib.Path(__file__).parent / "hyperparams"
 #: RL Zoo's layout: ALGO/ENV_1/ENV.zip. Source distributions have the folder, wheels do not
@@ -83,8 +87,9 @@ def load_trained(
     :param algo: The name of the algorithm, as in the commands
     :param folder: The folder of trained agents
     :param device: The PyTorch device
-    :return: The model, without an environment; :meth:`~sb3_sgmrl.common.base_class.MetaModel.set_env` gives it one
-    :raises ValueError: When the folder has no agent of this family and algorithm
+    :return: The model, with the environment that its card measured it in. A run folder without a card has none:
+        :meth:`~sb3_sgmrl.common.base_class.MetaModel.set_env` gives one
+    :raises ValueError: When the folder has no agent of this family and algorithm, or its card is damaged
     """
     if not isinstance(env, str):
         raise ValueError(f"`env` must be the id of a task family, such as 'HalfCheetahDir-v0', got {env!r}.")
@@ -94,7 +99,24 @@ def load_trained(
     file = pathlib.Path(folder) / algo / f"{env}_1" / f"{env}.zip"
     if not file.is_file():
         raise ValueError(why_missing(env, algo, folder))
-    return ALGORITHMS[algo].cls.load(file, device=device)
+    arguments = _measured_with(file.parent / "results.json")
+    made = None if arguments is None else TaskDistEnv(gym.make(env, **arguments))
+    return ALGORITHMS[algo].cls.load(file, env=made, device=device)
+
+
+def _measured_with(results: pathlib.Path) -> dict[str, Any] | None:
+    """Read the arguments of the environment that a card measured an agent in; None without a card."""
+    if not results.exists():
+        return None
+    try:
+        found = json.loads(results.read_text(encoding="utf-8"))
+        arguments = found.get("env_kwargs")
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"{results} must be written by python -m sb3_sgmrl.card, but cannot be read ({error}).") from error
+    # text could name a module, which Gymnasium would import
+    if arguments is not None and (not isinstance(arguments, dict) or '"' in json.dumps(list(arguments.values()))):
+        raise ValueError(f"`env_kwargs` in {results} must be a dictionary of numbers, got {shown(arguments)}.")
+    return arguments
 
 
 def trained_agents(folder: str | pathlib.Path = TRAINED_AGENTS) -> list[tuple[str, str]]:

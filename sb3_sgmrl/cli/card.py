@@ -139,6 +139,7 @@ def write_repository(folder: Path, trained: TrainedModel, measured: Measurement,
         "n_eval_episodes": measured.n_episodes,
         "seed": measured.seed,
         "is_deterministic": False,
+        "env_kwargs": dict(trained.manager.env_kwargs),
         "mean_returns": measured.report.mean_returns.tolist(),
     }
     (folder / "results.json").write_text(json.dumps(results, indent=1), encoding="utf-8")

@@ -28,7 +28,7 @@ def check_measured(algo, env, n_tasks):
     """The return after adaptation to other tasks is that of the card."""
     results = json.loads((TRAINED_AGENTS / algo / f"{env}_1" / "results.json").read_text())
     model, k = load_trained(env, algo), results["n_inner_steps"]
-    report = evaluate_adaptation(model, env, n_tasks, k, n_episodes=results["n_eval_episodes"], seed=3)
+    report = evaluate_adaptation(model, None, n_tasks, k, n_episodes=results["n_eval_episodes"], seed=3)
     # three standard deviations of the difference between two means over tasks
     tolerance = 3 * results["std_reward"] * math.sqrt(1 / n_tasks + 1 / results["n_tasks"])
     assert abs(report.mean_returns[k] - results["mean_reward"]) < tolerance
@@ -74,6 +74,23 @@ def test_what_has_no_agent_is_named(folder):
     refuses("has no trained agents: train one .* because the wheel does not have it", "Navigation2D-v0")
     with pytest.raises(ValueError, match="no trained agents"):
         load_trained("Navigation2D-v0", folder=folder / "missing")
+
+
+def test_an_agent_has_the_environment_of_its_card(folder):
+    home = folder / "sgmrl" / "Navigation2D-v0_1"
+    results = json.loads((home / "results.json").read_text())
+    (home / "results.json").write_text(json.dumps(results | {"env_kwargs": {"squared": True}}))
+    assert load_trained("Navigation2D-v0", folder=folder).get_env().get_attr("spec")[0].kwargs["squared"]
+    for wrong in ({"squared": "module:Class-v0"}, {"squared": {"a": ["b"]}}, [1]):
+        (home / "results.json").write_text(json.dumps(results | {"env_kwargs": wrong}))
+        with pytest.raises(ValueError, match=r"`env_kwargs` in .*results.json must be a dictionary of numbers, got"):
+            load_trained("Navigation2D-v0", folder=folder)
+    for damaged in ("", "[]", "{"):
+        (home / "results.json").write_text(damaged)
+        with pytest.raises(ValueError, match=r"results.json must be written by python -m sb3_sgmrl.card, but"):
+            load_trained("Navigation2D-v0", folder=folder)
+    (home / "results.json").unlink()
+    assert load_trained("Navigation2D-v0", folder=folder).get_env() is None
 
 
 def test_an_agent_of_another_algorithm_is_refused(folder):

@@ -73,7 +73,7 @@ def test_exact_forms_have_no_bias(policy, rule, baseline, n_inner_steps):
 
 
 @pytest.mark.parametrize(
-    ("rule", "baseline", "n_inner_steps"), rotated(RULES, [leave_one_task_out, leave_one_out_return], [1, 2])
+    ("baseline", "rule", "n_inner_steps"), rotated([leave_one_task_out, leave_one_out_return], RULES, [1, 2])
 )
 def test_forms_that_use_other_tasks_have_no_bias(policy, baseline, rule, n_inner_steps):
     horizon = 2 if n_inner_steps == 1 else 1

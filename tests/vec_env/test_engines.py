@@ -76,7 +76,10 @@ def test_results_are_the_same_through_every_engine():
         assert_same(after_two_iterations(own), after_two_iterations(foreign(n_columns, end=0.2)))
 
 
-@pytest.mark.parametrize("env_id", ["Navigation2D-v0", "BernoulliBandit-v0", "HopperVel-v0"])
+@pytest.mark.parametrize(
+    "env_id",
+    ["HopperVel-v0", *(pytest.param(name, marks=pytest.mark.slow) for name in ("Navigation2D-v0", "BernoulliBandit-v0"))],
+)
 def test_registered_families_through_every_engine(env_id):
     def make():
         return TaskDistEnv(env_id, max_episode_steps=6)

@@ -10,7 +10,7 @@ from concurrent.futures import as_completed
 from dataclasses import replace
 
 from sb3_sgmrl.cli.command_line import import_env, name_and_value, run_command
-from sb3_sgmrl.cli.compare.kinds import KINDS
+from sb3_sgmrl.cli.compare.kinds import KINDS, family_arguments
 from sb3_sgmrl.cli.compare.methods import Method, check_shared, name_and_setting, parse_method, sweep
 from sb3_sgmrl.cli.compare.pictures import draw
 from sb3_sgmrl.cli.compare.protocol import Protocol
@@ -241,7 +241,7 @@ def _protocol(options: argparse.Namespace) -> Protocol:
         seeds=tuple(options.seeds),
         timesteps=timesteps,
         packages=(*options.gym_packages, *options.env.split(":")[:-1]),
-        env_kwargs=dict(options.env_kwargs),
+        env_kwargs=family_arguments(env_id) | dict(options.env_kwargs),
         horizon=options.horizon,
         n_tasks=options.n_tasks,
         n_steps=options.n_steps,

@@ -192,9 +192,23 @@ def _defaults_of(cls: type[Any]) -> dict[str, Any]:
     return {name: parameter.default for name, parameter in signature.items() if name not in _OF_A_RUN}
 
 
+def family_arguments(env_id: str) -> dict[str, Any]:
+    """
+    Read the arguments of a family from the hyperparameters of the package, which are the same for all algorithms.
+
+    :param env_id: The id of the family
+    :return: The arguments; empty for a family without any
+    """
+    return dict(_entry(_SHARED_FILE, env_id).get("env_kwargs", {}))
+
+
 def _hyperparameters(algo: str, env_id: str) -> dict[str, Any]:
+    return {name: value for name, value in _entry(algo, env_id).items() if name not in ("n_timesteps", "env_kwargs")}
+
+
+def _entry(algo: str, env_id: str) -> dict[str, Any]:
     entries = yaml.safe_load(ALGORITHMS[algo].hyperparameters.read_text(encoding="utf-8"))
-    return {name: value for name, value in entries.get(env_id, entries["default"]).items() if name != "n_timesteps"}
+    return entries.get(env_id, entries["default"])
 
 
 _OF_CRITICS = {"learning_rate": (1e-4, 1e-2), "one_minus_gamma": (1e-3, 0.1), "one_minus_gae_lambda": (1e-3, 0.2)}

@@ -103,9 +103,16 @@ class MetaExperimentManager(ExperimentManager):
             self.custom_hyperparams = (
                 resume.saved_hyperparameters(self.trained_agent, ALGORITHMS[self.algo].cls, self.meta.trusted) | self._changes
             )
+        given, self.env_kwargs = self.env_kwargs, {}
         with zoo_checks.reading(self.config):
             hyperparams, saved = super().read_hyperparameters()
         zoo_checks.check_hyperparameters(ALGORITHMS[self.algo].cls, hyperparams)
+        # RL Zoo would forget the file's arguments for evaluation, and with any on the command line altogether
+        of_file = hyperparams.get("env_kwargs") or {}
+        self.env_kwargs = of_file | given
+        self.eval_env_kwargs = of_file | (self._eval_env_kwargs_args or given)
+        if self.env_kwargs:
+            hyperparams["env_kwargs"] = saved["env_kwargs"] = self.env_kwargs
         if self.continue_training and "normalize" in hyperparams:
             resume.check_normalization(hyperparams["normalize"], self.trained_agent, self.meta.trusted)
         if self.n_timesteps <= 0:

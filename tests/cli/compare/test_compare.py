@@ -245,6 +245,14 @@ def test_pictures(tmp_path: Path) -> None:
     assert len(rows(tmp_path / "improvement.csv")) == 3
 
 
+def test_the_family_has_the_arguments_of_the_hyperparameter_files(tmp_path: Path) -> None:
+    family = ["--env", "HalfCheetahVel-v0", "--horizon", "3", "--n-tasks", "2", "--n-steps", "1", "--no-plots"]
+    method = ["--method", "standing", "--timesteps", "1", "--seeds", "0", "--env-kwargs", "task_range:(1.0, 2.0)"]
+    assert command.main([*family, *method, "--folder", str(tmp_path)]) == 0
+    written = yaml.safe_load((tmp_path / "protocol.yml").read_text())["env_kwargs"]
+    assert written == {"action_bound": 10.0, "task_range": [1.0, 2.0]}
+
+
 def test_many_methods_are_compared_with_the_first() -> None:
     assert reference_of(["a", "b", "c"]) is None
     assert reference_of(["d", "a", "b", "c"]) == "d"

@@ -23,6 +23,7 @@ from zoo_tools import FOLDER, make_manager, run_train, zoo_process  # noqa: F401
 from sb3_sgmrl import MAML, SGMRL, TaskDistEnv, evaluate_adaptation
 from sb3_sgmrl.algorithms import ALGORITHMS
 from sb3_sgmrl.cli import enjoy, plot, train
+from sb3_sgmrl.cli.compare.kinds import family_arguments
 from sb3_sgmrl.cli.zoo.checks import check_hyperparameters
 from sb3_sgmrl.cli.zoo.options import MetaOptions
 from sb3_sgmrl.plots.runs import logged, read_progress
@@ -39,9 +40,14 @@ def test_hyperparameters_for_every_family(algo: str) -> None:
     algorithm = ALGORITHMS[algo].cls
     for params in entries.values():
         check_hyperparameters(algorithm, params)
-        arguments = {name: value for name, value in params.items() if name not in ("n_timesteps", "policy", "policy_kwargs")}
+        others = ("n_timesteps", "policy", "policy_kwargs", "env_kwargs")
+        arguments = {name: value for name, value in params.items() if name not in others}
         algorithm("MlpPolicy", None, _init_setup_model=False, **arguments)
         assert params["n_timesteps"] >= 1_000_000
+    # a comparison has one environment for all
+    assert {name: params.get("env_kwargs", {}) for name, params in entries.items() if name != "default"} == {
+        family: family_arguments(family) for family in OWN_FAMILIES
+    }
 
 
 def test_import_of_the_package_leaves_rl_zoo_out() -> None:
