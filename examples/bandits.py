@@ -1,27 +1,58 @@
 """
-Compare RL² with Thompson sampling on Bernoulli bandits by regret.
+Compare RL², SG-MRL and MAML with Thompson sampling on Bernoulli bandits by regret.
 
-    python examples/bandits.py
-    python examples/bandits.py --timesteps 20e6 --pulls 100
+    nice python examples/bandits.py --parallel 2
+    python examples/bandits.py --print
 
-A trial has ``--pulls`` pulls on one bandit. The regret of a trial is the expected reward of always pulling the best arm, minus
-the reward. Thompson sampling starts from uniform priors, which is the distribution of the tasks. SG-MRL adapts after every
-twenty pulls.
+A trial has ``--pulls`` pulls on one bandit of five arms. The regret of a trial is the expected reward of always pulling the
+best arm, minus the reward. Thompson sampling starts from uniform priors, which is the distribution of the tasks. RL² remembers
+every pull; SG-MRL and MAML adapt after every twenty.
+
+The folder is one of the command ``sb3_sgmrl.compare``. Repeat this command to resume after an interruption. ``--print`` only
+shows the tables of finished runs.
 """
 
 import argparse
+import pathlib
 import sys
 
 import numpy as np
 
-from sb3_sgmrl import SGMRL, evaluate_adaptation
+from sb3_sgmrl import MAML, SGMRL, evaluate_adaptation
 from sb3_sgmrl.baselines import RL2
 from sb3_sgmrl.cli.command_line import run_command
+from sb3_sgmrl.cli.compare import command as compare
 from sb3_sgmrl.cli.compare.results import half_width
 from sb3_sgmrl.util.validation import check_positive
 
 FAMILY, HORIZON = "BernoulliBandit-v0", 10  # pulls of an episode
 PER_STEP = 2  # episodes of an inner step
+LEARNERS = {"SG-MRL": ("sgmrl", SGMRL), "MAML": ("maml", MAML)}
+
+
+def rl2_settings(arguments):
+    # many workers and large mini-batches: SB3's recurrent policies take one step of all sequences at a time
+    return {
+        "n_episodes": PER_STEP,
+        "n_trial_episodes": arguments.pulls // HORIZON,
+        "n_trials": 1,
+        "n_envs": 1000,
+        "n_epochs": 5,
+        "batch_size": 250 * arguments.pulls,
+        "learning_rate": 1e-3,
+        "policy_kwargs": {"lstm_hidden_size": 64, "net_arch": [64]},
+    }
+
+
+def command(arguments):
+    """Return the arguments of ``sb3_sgmrl.compare``."""
+    rl2 = ",".join(f"{name}={value!r}" for name, value in rl2_settings(arguments).items())
+    methods = [f"rl2=rl2:{rl2}", *(f"{name}={name}:n_episodes={PER_STEP}" for name, _ in LEARNERS.values())]
+    n_steps = arguments.pulls // HORIZON // PER_STEP - 1
+    numbers = {"timesteps": arguments.timesteps, "n-steps": n_steps, "eval-every": 0, "parallel": arguments.parallel}
+    options = [word for name, value in numbers.items() for word in (f"--{name}", str(value))]
+    seeds = ["--seeds", *map(str, arguments.seeds)]
+    return ["--env", FAMILY, "--method", *methods, *options, *seeds, "--no-plots", "--folder", str(arguments.folder)]
 
 
 def thompson_rewards(tasks, n_pulls, seed):
@@ -40,56 +71,74 @@ def thompson_rewards(tasks, n_pulls, seed):
     return total
 
 
-def rl2_rewards(arguments, tasks, n_episodes):
-    model = RL2(
-        *("MlpLstmPolicy", FAMILY),
-        n_trial_episodes=n_episodes,
-        n_trials=1,
-        n_envs=100,
-        learning_rate=1e-3,
-        policy_kwargs={"lstm_hidden_size": 64, "net_arch": [64]},
-        seed=arguments.seed,
-    )
-    model.learn(int(arguments.timesteps))
+def rl2_rewards(arguments, file, tasks, seed):
+    model = RL2("MlpLstmPolicy", FAMILY, seed=seed, **rl2_settings(arguments))
+    model.restore(file)
     with model.workers(None, len(tasks), 1) as env:
-        return model.trial_returns(env, tasks, n_episodes, [arguments.seed], lambda _: None).sum((1, 2))
+        return model.trial_returns(env, tasks, arguments.pulls // HORIZON, [seed], lambda _: None).sum((1, 2))
 
 
-def sgmrl_rewards(arguments, tasks, n_episodes):
-    model = SGMRL("MlpPolicy", FAMILY, meta_batch_size=40, n_episodes=PER_STEP, inner_lr=1.0, seed=arguments.seed)
-    model.learn(int(arguments.timesteps))
-    report = evaluate_adaptation(model, tasks=tasks, n_steps=n_episodes // PER_STEP - 1)
-    return report.returns.mean(1) * n_episodes
+def learner_rewards(arguments, file, tasks, cls):
+    model = cls.load(file, env=FAMILY)
+    n_phases = arguments.pulls // HORIZON // PER_STEP
+    report = evaluate_adaptation(model, tasks=tasks, n_steps=n_phases - 1)
+    return report.returns.mean(1) * n_phases * PER_STEP
+
+
+def checkpoints(arguments, name):
+    """Find the finished runs of a method, as pairs of a seed and a file."""
+    folders = {seed: pathlib.Path(arguments.folder) / f"{name}-{seed}" for seed in arguments.seeds}
+    steps = arguments.timesteps
+    return [
+        (seed, folder / "checkpoint.zip") for seed, folder in folders.items() if (folder / f"adaptation_{steps}.csv").exists()
+    ]
 
 
 def measure(arguments):
-    check_positive(**{"--n-tasks": arguments.n_tasks})
+    """Print the regret of each method on the same bandits."""
+    tasks = list(np.random.default_rng(7).uniform(size=(arguments.n_tasks, 5)))
+    best = arguments.pulls * np.max(tasks, axis=1)
+    thompson = best - thompson_rewards(tasks, arguments.pulls, 0)
+    rewards = {"RL²": [rl2_rewards(arguments, file, tasks, seed) for seed, file in checkpoints(arguments, "rl2")]}
+    for label, (name, cls) in LEARNERS.items():
+        rewards[label] = [learner_rewards(arguments, file, tasks, cls) for _, file in checkpoints(arguments, name)]
+    print(f"Mean regret of {arguments.pulls} pulls on {len(tasks)} bandits; ±: 95 % interval over bandits for Thompson")
+    print("sampling, over seeds for the methods that learn")
+    print(f"{'Thompson sampling':18}{thompson.mean():8.2f} ± {half_width(thompson):.2f}")
+    print(f"{'random':18}{(best - arguments.pulls * np.mean(tasks, axis=1)).mean():8.2f}")
+    for label, of_seeds in rewards.items():
+        if of_seeds:
+            regrets = np.array([(best - reward).mean() for reward in of_seeds])
+            ratio = regrets.mean() / thompson.mean()
+            interval = f" ± {half_width(regrets):.2f}" if len(regrets) > 1 else ""
+            print(f"{label:18}{regrets.mean():8.2f}{interval}, {ratio:.2f} of Thompson sampling's, {len(regrets)} runs")
+
+
+def check(arguments):
+    check_positive(**{"--n-tasks": arguments.n_tasks, "--timesteps": arguments.timesteps, "--parallel": arguments.parallel})
     if arguments.pulls < 2 * PER_STEP * HORIZON or arguments.pulls % (PER_STEP * HORIZON):
         raise ValueError(f"`--pulls` must be a multiple of 20 of at least 40, got {arguments.pulls}.")
-    tasks = list(np.random.default_rng([arguments.seed, 7]).uniform(size=(arguments.n_tasks, 5)))
-    n_episodes = arguments.pulls // HORIZON
-    best = n_episodes * HORIZON * np.max(tasks, axis=1)
-    rewards = {
-        "Thompson sampling": thompson_rewards(tasks, n_episodes * HORIZON, arguments.seed),
-        "random": best * 0 + n_episodes * HORIZON * np.mean(tasks, axis=1),
-        "RL²": rl2_rewards(arguments, tasks, n_episodes),
-        "SG-MRL": sgmrl_rewards(arguments, tasks, n_episodes),
-    }
-    print(f"Mean regret of {n_episodes * HORIZON} pulls on {arguments.n_tasks} bandits; ±: 95 % interval over bandits")
-    for name, reward in rewards.items():
-        regret = best - reward
-        ratio = regret.mean() / (best - rewards["Thompson sampling"]).mean()
-        print(f"{name:18}{regret.mean():8.2f} ± {half_width(regret):.2f}{ratio:8.2f} of Thompson sampling's")
+
+
+def run_all(arguments):
+    """Train all methods and print the tables; exit with the code of a comparison that ends early."""
+    if code := compare.main([*command(arguments), *(["--report-only"] if arguments.print else [])]):
+        sys.exit(code)
+    print()
+    measure(arguments)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--timesteps", type=float, default=5e6, help="pulls of training (5e6)")
+    parser.add_argument("--timesteps", type=lambda text: int(float(text)), default=10_000_000, help="pulls of training (1e7)")
     parser.add_argument("--pulls", type=int, default=100, help="pulls of a trial, a multiple of 20 (100)")
     parser.add_argument("--n-tasks", type=int, default=1000, help="number of bandits (1000)")
-    parser.add_argument("--seed", type=int, default=0, help="seed (0)")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="seeds, the same for all methods (0 1 2)")
+    parser.add_argument("--parallel", type=int, default=1, help="number of parallel runs (1)")
+    parser.add_argument("--folder", default="logs/bandits", help="folder of the comparison (logs/bandits)")
+    parser.add_argument("--print", action="store_true", help="only print the tables of the finished runs")
     arguments = parser.parse_args()
-    sys.exit(run_command(lambda: measure(arguments)))
+    sys.exit(run_command(lambda: check(arguments)) or run_command(lambda: run_all(arguments)))
 
 
 if __name__ == "__main__":

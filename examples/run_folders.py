@@ -4,11 +4,10 @@ import ast
 import json
 
 import gymnasium as gym
-import yaml
 
 from sb3_sgmrl import TaskDistEnv
-from sb3_sgmrl.algorithms import ALGORITHMS
-from sb3_sgmrl.cli.compare.kinds import family_arguments
+from sb3_sgmrl.cli.command_line import import_env
+from sb3_sgmrl.cli.compare.kinds import family_arguments, hyperparameters
 from sb3_sgmrl.cli.zoo.run_folder import parse_expression
 from sb3_sgmrl.common.arguments import argument_names
 from sb3_sgmrl.util.validation import check_names
@@ -17,11 +16,9 @@ SETTINGS = "settings.json"
 
 
 def settings_of(algorithm, env_id):
-    """Read the arguments of the algorithm from the hyperparameter file of the package."""
-    families = yaml.safe_load(ALGORITHMS[algorithm].hyperparameters.read_text())
-    check_names([env_id], families, f"is not a family in {ALGORITHMS[algorithm].hyperparameters}")
-    others = ("n_timesteps", "policy", "env_kwargs")
-    settings = {name: value for name, value in families[env_id].items() if name not in others}
+    """Read the arguments of the algorithm from the hyperparameters of the package."""
+    settings = hyperparameters(algorithm, env_id)
+    del settings["policy"]
     if isinstance(settings.get("policy_kwargs"), str):
         settings["policy_kwargs"] = parse_expression(settings["policy_kwargs"])
     return settings
@@ -38,7 +35,8 @@ def setting(text):
 
 def family(arguments):
     own = family_arguments(arguments.env)
-    return TaskDistEnv(gym.make(f"sb3_sgmrl:{arguments.env}", max_episode_steps=arguments.horizon, **own))
+    env_id = import_env(arguments.env, ["sb3_sgmrl"])
+    return TaskDistEnv(gym.make(env_id, max_episode_steps=arguments.horizon, **own))
 
 
 def check_set(arguments, algorithm):

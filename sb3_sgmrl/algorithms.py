@@ -99,9 +99,18 @@ def load_trained(
     file = pathlib.Path(folder) / algo / f"{env}_1" / f"{env}.zip"
     if not file.is_file():
         raise ValueError(why_missing(env, algo, folder))
-    arguments = _measured_with(file.parent / "results.json")
-    made = None if arguments is None else TaskDistEnv(gym.make(env, **arguments))
-    return ALGORITHMS[algo].cls.load(file, env=made, device=device)
+    return ALGORITHMS[algo].cls.load(file, env=_measured_env(env, file.parent / "results.json"), device=device)
+
+
+def _measured_env(env: str, results: pathlib.Path) -> TaskDistEnv | None:
+    """Make the environment that a card measured an agent in; None without a card."""
+    arguments = _measured_with(results)
+    if arguments is None:
+        return None
+    try:
+        return TaskDistEnv(gym.make(env, **arguments))
+    except TypeError as error:  # Gymnasium's, for a name that the family does not know
+        raise ValueError(f"`env_kwargs` in {results} must be arguments of {env}, got {shown(arguments)} ({error}).") from error
 
 
 def _measured_with(results: pathlib.Path) -> dict[str, Any] | None:

@@ -85,6 +85,9 @@ def test_an_agent_has_the_environment_of_its_card(folder):
         (home / "results.json").write_text(json.dumps(results | {"env_kwargs": wrong}))
         with pytest.raises(ValueError, match=r"`env_kwargs` in .*results.json must be a dictionary of numbers, got"):
             load_trained("Navigation2D-v0", folder=folder)
+    (home / "results.json").write_text(json.dumps(results | {"env_kwargs": {"colour": 1}}))
+    with pytest.raises(ValueError, match=r"`env_kwargs` in .*results.json must be arguments of Navigation2D-v0, got .*colour"):
+        load_trained("Navigation2D-v0", folder=folder)
     for damaged in ("", "[]", "{"):
         (home / "results.json").write_text(damaged)
         with pytest.raises(ValueError, match=r"results.json must be written by python -m sb3_sgmrl.card, but"):

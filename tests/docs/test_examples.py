@@ -80,12 +80,14 @@ def test_exact_gradient(tmp_path):
 
 @pytest.mark.slow
 def test_bandits(tmp_path):
-    output = run_example(tmp_path, "bandits.py", "--timesteps", "1", "--n-tasks", "50", "--pulls", "40")
-    regrets = {row[:18].strip(): float(row[18:].split()[0]) for row in output.splitlines()[1:]}
-    assert list(regrets) == ["Thompson sampling", "random", "RL²", "SG-MRL"]
+    options = ["--timesteps", "1", "--seeds", "0", "--n-tasks", "50", "--pulls", "40"]
+    output = run_example(tmp_path, "bandits.py", *options)
+    regrets = {row[:18].strip(): float(row[18:].split()[0].strip(",")) for row in output.splitlines()[-5:]}
+    assert list(regrets) == ["Thompson sampling", "random", "RL²", "SG-MRL", "MAML"]
     # the regret of a random pull is 1/3
     assert 0 < regrets["Thompson sampling"] < 0.8 * regrets["random"]
     assert regrets["random"] == pytest.approx(40 / 3, rel=0.2)
+    assert run_example(tmp_path, "bandits.py", *options, "--print").splitlines()[-5:] == output.splitlines()[-5:]
 
 
 @pytest.mark.slow

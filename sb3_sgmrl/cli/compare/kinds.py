@@ -116,7 +116,7 @@ class AlgorithmKind(Kind):
         signature = inspect.signature(cls).parameters
         known = [name for name in signature if name in argument_names(cls, "learning")]
         of_class = {name: signature[name].default for name in known}
-        return {**of_class, **_hyperparameters(self.name, env_id), **self.own}
+        return {**of_class, **hyperparameters(self.name, env_id), **self.own}
 
     def search_space(self) -> dict[str, Distribution]:
         """See :class:`Kind`. The space is that of the command ``tune``, without the network."""
@@ -159,7 +159,7 @@ class BaselineKind(Kind):
     def defaults(self, env_id: str) -> dict[str, Any]:
         """See :class:`Kind`."""
         settings = _defaults_of(self.cls)
-        shared = _hyperparameters(_SHARED_FILE, env_id)
+        shared = hyperparameters(_SHARED_FILE, env_id)
         if self.algorithm is not None:
             # None: as the baseline chooses by the horizon
             settings = {"policy": self.policy, **_defaults_of(self.algorithm), "n_steps": None, "batch_size": None, **settings}
@@ -202,7 +202,14 @@ def family_arguments(env_id: str) -> dict[str, Any]:
     return dict(_entry(_SHARED_FILE, env_id).get("env_kwargs", {}))
 
 
-def _hyperparameters(algo: str, env_id: str) -> dict[str, Any]:
+def hyperparameters(algo: str, env_id: str) -> dict[str, Any]:
+    """
+    Read the arguments of an algorithm from the hyperparameters of the package.
+
+    :param algo: The name of the algorithm
+    :param env_id: The id of the family; one without an entry of its own has the default ones
+    :return: The arguments, with the policy, without the steps and the arguments of the family
+    """
     return {name: value for name, value in _entry(algo, env_id).items() if name not in ("n_timesteps", "env_kwargs")}
 
 
