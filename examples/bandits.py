@@ -111,7 +111,7 @@ def measure(arguments):
             regrets = np.array([(best - reward).mean() for reward in of_seeds])
             ratio = regrets.mean() / thompson.mean()
             interval = f" ± {half_width(regrets):.2f}" if len(regrets) > 1 else ""
-            print(f"{label:18}{regrets.mean():8.2f}{interval}, {ratio:.2f} of Thompson sampling's, {len(regrets)} runs")
+            print(f"{label:18}{regrets.mean():8.2f}{interval}, {ratio:.2f} of Thompson sampling's, runs: {len(regrets)}")
 
 
 def check(arguments):

@@ -77,6 +77,8 @@ def target_lines(runs: Sequence[Run], target: float) -> Iterator[str]:
             found = counts[_ITERATIONS - 1 + reached[0]] / 1e6 if len(reached) else math.inf
             steps.setdefault(run.method.name, {})[run.seed] = found
             trained.setdefault(run.method.name, {})[run.seed] = counts[-1] / 1e6
+    if not steps:
+        yield f"No run has {_ITERATIONS} meta-iterations yet."
     medians = {name: statistics.median_high(of_name.values()) for name, of_name in steps.items()}
     first = next(iter(medians), "")
     for name, median in medians.items():

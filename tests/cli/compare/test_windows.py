@@ -47,6 +47,7 @@ def test_steps_until_a_return_count_from_ten_iterations_together(tmp_path: Path)
     ]
     # of two runs, the one that takes longer counts
     assert list(target_lines([rises, lucky], -15.0))[1:] == ["rises: 18.00 >20.00; not reached by half of the runs"]
+    assert list(target_lines([short], -15.0))[1:] == ["No run has 10 meta-iterations yet."]
 
 
 @pytest.mark.parametrize("text", ["high", "nan"])
