@@ -71,15 +71,18 @@ def thompson_rewards(tasks, n_pulls, seed):
     return total
 
 
-def rl2_rewards(arguments, file, tasks, seed):
+def load_rl2(arguments, file, seed):
     model = RL2("MlpLstmPolicy", FAMILY, seed=seed, **rl2_settings(arguments))
     model.restore(file)
+    return model
+
+
+def rl2_rewards(arguments, model, tasks):
     with model.workers(None, len(tasks), 1) as env:
-        return model.trial_returns(env, tasks, arguments.pulls // HORIZON, [seed], lambda _: None).sum((1, 2))
+        return model.trial_returns(env, tasks, arguments.pulls // HORIZON, [model.seed], lambda _: None).sum((1, 2))
 
 
-def learner_rewards(arguments, file, tasks, cls):
-    model = cls.load(file, env=FAMILY)
+def learner_rewards(arguments, model, tasks):
     n_phases = arguments.pulls // HORIZON // PER_STEP
     report = evaluate_adaptation(model, tasks=tasks, n_steps=n_phases - 1)
     return report.returns.mean(1) * n_phases * PER_STEP
@@ -88,10 +91,8 @@ def learner_rewards(arguments, file, tasks, cls):
 def checkpoints(arguments, name):
     """Find the finished runs of a method, as pairs of a seed and a file."""
     folders = {seed: pathlib.Path(arguments.folder) / f"{name}-{seed}" for seed in arguments.seeds}
-    steps = arguments.timesteps
-    return [
-        (seed, folder / "checkpoint.zip") for seed, folder in folders.items() if (folder / f"adaptation_{steps}.csv").exists()
-    ]
+    report = f"adaptation_{arguments.timesteps}.csv"
+    return [(seed, folder / "checkpoint.zip") for seed, folder in folders.items() if (folder / report).exists()]
 
 
 def measure(arguments):
@@ -99,19 +100,24 @@ def measure(arguments):
     tasks = list(np.random.default_rng(7).uniform(size=(arguments.n_tasks, 5)))
     best = arguments.pulls * np.max(tasks, axis=1)
     thompson = best - thompson_rewards(tasks, arguments.pulls, 0)
-    rewards = {"RL²": [rl2_rewards(arguments, file, tasks, seed) for seed, file in checkpoints(arguments, "rl2")]}
+    models = {"RL²": [load_rl2(arguments, file, seed) for seed, file in checkpoints(arguments, "rl2")]}
     for label, (name, cls) in LEARNERS.items():
-        rewards[label] = [learner_rewards(arguments, file, tasks, cls) for _, file in checkpoints(arguments, name)]
+        models[label] = [cls.load(file, env=FAMILY) for _, file in checkpoints(arguments, name)]
     print(f"Mean regret of {arguments.pulls} pulls on {len(tasks)} bandits; ±: 95 % interval over bandits for Thompson")
     print("sampling, over seeds for the methods that learn")
     print(f"{'Thompson sampling':18}{thompson.mean():8.2f} ± {half_width(thompson):.2f}")
     print(f"{'random':18}{(best - arguments.pulls * np.mean(tasks, axis=1)).mean():8.2f}")
-    for label, of_seeds in rewards.items():
+    for label, of_seeds in models.items():
         if of_seeds:
-            regrets = np.array([(best - reward).mean() for reward in of_seeds])
-            ratio = regrets.mean() / thompson.mean()
+            rewards = rl2_rewards if label == "RL²" else learner_rewards
+            regrets = np.array([(best - rewards(arguments, model, tasks)).mean() for model in of_seeds])
             interval = f" ± {half_width(regrets):.2f}" if len(regrets) > 1 else ""
-            print(f"{label:18}{regrets.mean():8.2f}{interval}, {ratio:.2f} of Thompson sampling's, runs: {len(regrets)}")
+            # a folder may hold longer runs than asked for
+            trained = max(model.num_timesteps for model in of_seeds)
+            print(
+                f"{label:18}{regrets.mean():8.2f}{interval}, {regrets.mean() / thompson.mean():.2f} of Thompson sampling's, "
+                f"runs: {len(regrets)}, pulls of training: {trained:,}"
+            )
 
 
 def check(arguments):
