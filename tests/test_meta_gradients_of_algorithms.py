@@ -111,6 +111,21 @@ def test_score_terms_are_weighted_by_their_past(n_inner_steps):
         th.testing.assert_close(value, weights[0][name] * estimate.unweighted[0][name])
 
 
+def test_score_terms_start_with_a_weight_of_one_half():
+    model, without = (tiny(SGMRL, point_vec(3, end=0.2), score_coef_prior=prior) for prior in (50, 0))
+    assert tiny(SGMRL, point_vec(3)).score_coef_prior == 50
+    for algorithm in (model, without):
+        algorithm.train(rollout_of(algorithm))
+    assert set(model.objective.score_coef[0].values()) == {25 / 51}
+    assert set(without.objective.score_coef[0].values()) == {0.0}
+    for _ in range(3):
+        model.train(rollout_of(model))
+    chosen = model.objective.score_coef[0]
+    model.score_coef_prior = 0
+    expected = {name: pytest.approx((25 + 4 * weight) / 54) for name, weight in model.objective.score_coef[0].items()}
+    assert chosen == expected
+
+
 @pytest.mark.parametrize("n_epochs", [1, 2])
 @pytest.mark.parametrize("n_inner_steps", [1, 2])
 def test_score_terms_much_larger_than_their_past_are_cut_off_before_they_are_weighed(n_inner_steps, n_epochs):

@@ -56,12 +56,14 @@ class Argument:
     :param check: The check, which raises a ValueError for a value outside the range; None accepts every value
     :param kind: The kind, see ``Kind``
     :param instead: What to do instead of setting the attribute of a finished model; None when setting it has an effect
+    :param earlier: The value in files of versions without the argument; None for the default
     """
 
     doc: str
     check: Check | None = None
     kind: Kind = "learning"
     instead: str | None = None
+    earlier: Any = None
 
 
 def positive(name: str, value: Any) -> None:
@@ -244,6 +246,7 @@ ARGUMENTS: dict[str, Argument] = {
         "The number of outer steps on the episodes of a meta-iteration; later steps follow a clipped local "
         "surrogate, see :class:`~sb3_sgmrl.outer_steps.clipped_epochs.ClippedEpochs`",
         positive,
+        earlier=1,
     ),
     "clip_range": Argument(
         "The clip range ε of likelihood ratios, with ``n_epochs`` above 1: a number or a function of the remaining progress",

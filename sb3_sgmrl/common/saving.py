@@ -254,7 +254,9 @@ class SafelySaved(BaseAlgorithm):
         custom_objects: Mapping[str, Any],
         changes: Mapping[str, Any],
     ) -> SelfSafelySaved:
-        settings = dict(file.settings)
+        added = {name: argument for name, argument in cls.arguments.items() if argument.earlier is not None}
+        earlier = {name: argument.earlier for name, argument in added.items() if name not in file.left_out}
+        settings = {**earlier, **file.settings}
         network = settings.pop("network", None)
         make: Any = cls
         model = make(policy=settings.get("policy_class", "MlpPolicy"), env=None, device=device, _init_setup_model=False)

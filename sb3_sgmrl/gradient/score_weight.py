@@ -52,13 +52,18 @@ class SignalWeight:
     _nonzero_square: float = 0.0
     _nonzero: float = 0.0
 
-    def weights(self) -> dict[str, float]:
+    def weights(self, prior: float = 0.0) -> dict[str, float]:
         """
         Compute the weight of every observed parameter.
 
-        :return: The weight λ, the same for every parameter that was observed; zero before the second observation
+        :param prior: The number κ of iterations that a weight of one half counts, beside the n observed ones
+        :return: The weight (κ / 2 + n λ) / (κ + n), the same for every parameter that was observed; λ is zero before the second
+            observation
         """
-        return dict.fromkeys(self._mean, self._weight())
+        weight = self._weight()
+        if prior > 0:
+            weight = (prior * 0.5 + self._n * weight) / (prior + self._n)
+        return dict.fromkeys(self._mean, weight)
 
     def _weight(self) -> float:
         if self._product <= 0:
@@ -160,17 +165,18 @@ class SignalWeights:
 
     _weights: dict[tuple[int, bool], SignalWeight] = field(default_factory=dict)
 
-    def weights(self, n_inner_steps: int) -> ScoreWeights:
+    def weights(self, n_inner_steps: int, prior: float = 0.0) -> ScoreWeights:
         """
         Compute the weights of each inner step.
 
         :param n_inner_steps: The number ζ of inner steps
-        :return: The weight λ of each parameter that was observed
+        :param prior: The number of iterations that a weight of one half counts, see :meth:`SignalWeight.weights`
+        :return: The weight of each parameter that was observed
         """
         found: list[dict[str, float]] = [{} for _ in range(n_inner_steps)]
         for (stage, _), of_group in self._weights.items():
             if stage < n_inner_steps:
-                found[stage].update(of_group.weights())
+                found[stage].update(of_group.weights(prior))
         return found
 
     def limits(self, n_inner_steps: int) -> ScoreLimits:

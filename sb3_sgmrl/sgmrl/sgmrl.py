@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
@@ -29,6 +30,11 @@ def _score_coef(name: str, value: Any) -> None:
         raise ValueError(f"`{name}` must lie in [0, 1] or be 'auto', got {shown(value)}.")
 
 
+def _prior(name: str, value: Any) -> None:
+    if not (is_number(value) and 0 <= value < math.inf):
+        raise ValueError(f"`{name}` must be a finite number of at least 0, got {shown(value)}.")
+
+
 def _control_variate(name: str, value: Any) -> None:
     if not isinstance(value, ScoreTerm):
         check_choice(name, value, tuple(SCORE_TERMS))
@@ -39,6 +45,12 @@ SCORE_ARGUMENTS: dict[str, Argument] = {
         "The weight λ of the score term: 1 is SG-MRL, 0 is MAML; ``auto`` weighs the term by how much it stood out from its "
         "noise in earlier iterations, see :class:`~sb3_sgmrl.gradient.score_weight.SignalWeight`",
         _score_coef,
+    ),
+    "score_coef_prior": Argument(
+        "The number of iterations that a weight of one half counts in ``score_coef='auto'``, beside those observed; 0 trusts the "
+        "first estimates alone",
+        _prior,
+        earlier=0,
     ),
     "control_variate": Argument(
         "The form of the score term: ``refitted_causal`` (formula C, the scores of steps weighted by what follows them), "
@@ -100,6 +112,7 @@ class SGMRL(MetaOnPolicyAlgorithm):
         inner_surrogate: InnerSurrogateName = "pathwise",
         first_order: bool = False,
         score_coef: float | Literal["auto"] = "auto",
+        score_coef_prior: float = 50,
         control_variate: ControlVariateName | ScoreTerm = "refitted_causal",
         score_gae_lambda: float = 0.95,
         control_variate_scaling: bool = False,
@@ -121,6 +134,7 @@ class SGMRL(MetaOnPolicyAlgorithm):
         _init_setup_model: bool = True,
     ) -> None:
         self.score_coef = score_coef
+        self.score_coef_prior = score_coef_prior
         self.control_variate = control_variate
         self.score_gae_lambda = score_gae_lambda
         self.control_variate_scaling = control_variate_scaling
@@ -184,7 +198,7 @@ class SGMRL(MetaOnPolicyAlgorithm):
 
     def score_weights(self) -> float | ScoreWeights:
         if self.score_coef == "auto":
-            return self._signal_weights.weights(self.n_inner_steps)
+            return self._signal_weights.weights(self.n_inner_steps, self.score_coef_prior)
         return self.score_coef
 
     def score_limits(self) -> ScoreLimits:

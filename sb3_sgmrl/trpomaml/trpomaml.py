@@ -38,7 +38,7 @@ def _shrinking(name: str, value: Any) -> None:
 
 
 # what a trust region has no use for
-_NOT_HERE = ("n_epochs", "clip_range", "max_grad_norm")
+_NOT_HERE = ("n_epochs", "clip_range", "max_grad_norm", "score_coef_prior")
 TRUST_REGION_ARGUMENTS: dict[str, Argument] = {
     "learning_rate": Argument(
         'The step size of the critic\'s optimiser, with ``baseline="critic"``; ``target_kl`` bounds how far the policy moves',

@@ -13,7 +13,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.dqn.policies import DQNPolicy
 from toys import ALGORITHMS, HORIZON, PointEnv, assert_same, point, point_vec, state, tiny
 
-from sb3_sgmrl import EMAML, MAML, SGMRL, TaskDistEnv, evaluate_adaptation
+from sb3_sgmrl import EMAML, MAML, SGMRL, TRPOMAML, TaskDistEnv, evaluate_adaptation
 from sb3_sgmrl.data.batch import PhaseBatch
 from sb3_sgmrl.outer_steps.base import OuterProblem
 
@@ -76,11 +76,15 @@ def test_the_score_term():
     refuses(f"`control_variate` must be one of {choices}", tiny, SGMRL, witness(), control_variate="loo")
     with pytest.raises(TypeError, match=r"^'score_coef' is not an argument of MAML"):
         tiny(MAML, witness(), score_coef=1.0)
+    with pytest.raises(TypeError, match=r"^'score_coef_prior' is not an argument of TRPOMAML"):
+        tiny(TRPOMAML, witness(), score_coef_prior=50)
     with pytest.raises(TypeError, match=r"^'inner_lrr' is not an argument of SGMRL: did you mean 'inner_lr'"):
         tiny(SGMRL, witness(), inner_lrr=1)
     for value in (-0.1, 1.1, float("nan"), "1", None):
         refuses("`score_coef` must lie in .* or be 'auto'", tiny, SGMRL, witness(), score_coef=value)
         refuses("`score_gae_lambda` must lie in", tiny, SGMRL, witness(), score_gae_lambda=value)
+    for value in (-0.1, float("inf"), float("nan"), "1", None):
+        refuses("`score_coef_prior` must be a finite number of", tiny, SGMRL, witness(), score_coef_prior=value)
 
 
 def test_settings_of_the_outer_surrogate():

@@ -39,6 +39,25 @@ def test_signal_weight_has_no_opinion_at_first():
     assert weight.weights() == {"a": pytest.approx(1.0)}
 
 
+def test_a_weight_of_one_half_counts_as_iterations_of_the_past():
+    weight = SignalWeight()
+    assert weight.weights(4) == {}
+    weight.observe({"a": th.ones(3)})
+    assert weight.weights(4) == {"a": pytest.approx((4 * 0.5 + 0) / 5)}
+    for _ in range(7):
+        weight.observe({"a": th.ones(3)})
+    assert weight.weights(4) == {"a": pytest.approx((4 * 0.5 + 8) / 12)}
+    weights = SignalWeights({(0, False): weight, (1, True): SignalWeight()})
+    assert weights.weights(2, 4) == [weight.weights(4), {}]
+    for value in (-1.0, 1.0, -1.0):
+        weight.observe({"a": th.full((3,), value)})
+    own = weight.weights()["a"]
+    assert weight.weights(1e9) == {"a": pytest.approx(0.5)} and weight.weights(0) == {"a": own}
+    assert 0.5 < weight.weights(4)["a"] < own
+    weight.observe({"a": th.ones(5)})  # a parameter has changed, so the past says nothing
+    assert weight.weights(4) == {"a": pytest.approx(2 / 5)}
+
+
 def test_signal_weight_is_that_of_its_formula():
     """β = 1/2: the sums can be written down."""
     weight = SignalWeight(0.5)

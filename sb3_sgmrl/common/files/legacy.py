@@ -103,7 +103,6 @@ def read_legacy(file: IO[bytes], custom_objects: Mapping[str, Any] | None = None
         raise BadFileError(f"is damaged: {_one_line(error)}") from error
     for name in ("lr_schedule", "algorithm_name"):
         settings.pop(name, None)
-    settings.setdefault("n_epochs", 1)  # what older versions did, which had no such argument
     if "_task_regression" in settings:
         settings["_score_memory"] = ScoreMemory(settings.pop("_task_regression"), settings.pop("_variate_scaling"))
     elif "_score_memory" in settings:  # fields that the file lacks have their defaults

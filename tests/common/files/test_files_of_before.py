@@ -75,6 +75,8 @@ def test_files_of_every_format_version_are_read(path):
     model = SGMRL.load(path, env="Navigation2D-v0")
     assert model.get_vec_normalize_env() is not None and model.inner_lr_by_parameter()
     assert read_file(path).versions["sb3_sgmrl"] and model._signal_weights._weights
+    # without the argument, versions had no prior
+    assert "score_coef_prior" in read_file(path).settings or model.score_coef_prior == 0
     model.learn(1, reset_num_timesteps=False)
 
 
