@@ -57,8 +57,7 @@ class SignalWeight:
         Compute the weight of every observed parameter.
 
         :param prior: The number κ of iterations that a weight of one half counts, beside the n observed ones
-        :return: The weight (κ / 2 + n λ) / (κ + n), the same for every parameter that was observed; λ is zero before the second
-            observation
+        :return: The weight (κ / 2 + n λ) / (κ + n), the same for every observed parameter; λ is zero before the second of them
         """
         weight = self._weight()
         if prior > 0:

@@ -47,8 +47,8 @@ SCORE_ARGUMENTS: dict[str, Argument] = {
         _score_coef,
     ),
     "score_coef_prior": Argument(
-        "The number of iterations that a weight of one half counts in ``score_coef='auto'``, beside those observed; 0 trusts the "
-        "first estimates alone",
+        "The number of iterations that a weight of one half counts in ``score_coef='auto'``, beside those observed; 0 trusts "
+        "the first estimates alone",
         _prior,
         earlier=0,
     ),
