@@ -70,6 +70,15 @@ def test_a_file_of_before_goes_on_when_it_is_trusted():
     np.testing.assert_allclose(model.policy.action_net.weight.detach().numpy(), expected, rtol=1e-4)
 
 
+def test_an_argument_that_was_left_out_has_its_default_and_not_that_of_older_versions(tmp_path):
+    model = tiny(SGMRL, point_vec(2), score_coef_prior=7)
+    model.save(tmp_path / "all")
+    assert SGMRL.load(tmp_path / "all").score_coef_prior == 7
+    model.save(tmp_path / "less", exclude=["score_coef_prior", "n_epochs"])
+    loaded = SGMRL.load(tmp_path / "less")
+    assert (loaded.score_coef_prior, loaded.n_epochs) == (50, 5)
+
+
 @pytest.mark.parametrize("path", FORMATS, ids=lambda path: path.stem)
 def test_files_of_every_format_version_are_read(path):
     model = SGMRL.load(path, env="Navigation2D-v0")
