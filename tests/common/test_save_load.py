@@ -15,6 +15,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 from toys import ALGORITHMS, SAMPLES, LinearExtractor, assert_same, differ, point, point_vec, rotated, snapshot, state, tiny
 
 from sb3_sgmrl import MAML, SGMRL, register
+from sb3_sgmrl.gradient.score_weight import SignalWeights
 from sb3_sgmrl.common.files import model_file
 
 
@@ -334,6 +335,7 @@ def test_a_seed_begins_new_streams(tmp_path):
     model.set_parameters({"policy": {name: th.as_tensor(value) for name, value in start.items()}}, exact_match=False)
     model.set_random_seed(9)
     model.policy.optimizer.state.clear()
+    model._signal_weights = SignalWeights()
     assert_same(learned(seed=9), state(model.learn(1)))
 
 

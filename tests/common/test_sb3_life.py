@@ -142,6 +142,8 @@ def test_get_and_set_parameters(algorithm):
     assert_same(state(model), state(other))
     # sampling and training go on from them
     other._entropy, other._iteration = model._entropy, model._iteration
+    if algorithm is SGMRL:
+        other._signal_weights = deepcopy(model._signal_weights)
     assert_same(state(model.learn(1)), state(other.learn(1)))
     with pytest.raises(ValueError, match="parameters"):
         other.set_parameters({"policy": parameters["policy"]})

@@ -193,6 +193,7 @@ def test_what_is_loaded_later_counts():
     other.set_parameters(copy.deepcopy(model.get_parameters()))
     assert_same(state(model), state(other))
     other._entropy, other._iteration = model._entropy, model._iteration
+    other._signal_weights = copy.deepcopy(model._signal_weights)
     assert_same(state(model.learn(1)), state(other.learn(1)))
 
 
