@@ -145,7 +145,9 @@ def _compare(run: Run, policy: ActorCriticPolicy, normalizer: VecNormalize | Non
         inputs = random_inputs(policy, normalizer, n, seed=n)
         wanted, found = predicted(policy, normalizer, inputs), run(inputs)
         if found.shape != wanted.shape:
-            raise _Disagreement(f"The exported `policy` has actions of shape {found.shape}, but predict {wanted.shape}.")
+            raise _Disagreement(
+                f"The exported `policy` disagrees with predict on the actions' shape: {found.shape}, not {wanted.shape}."
+            )
         if isinstance(space, spaces.Box):
             wrong = np.abs(found - wanted) / (space.high - space.low)
             differ = ~(wrong <= _TOLERANCE).reshape(n, -1).all(1)

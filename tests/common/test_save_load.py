@@ -15,8 +15,8 @@ from stable_baselines3.common.vec_env import VecNormalize
 from toys import ALGORITHMS, SAMPLES, LinearExtractor, assert_same, differ, point, point_vec, rotated, snapshot, state, tiny
 
 from sb3_sgmrl import MAML, SGMRL, register
-from sb3_sgmrl.gradient.score_weight import SignalWeights
 from sb3_sgmrl.common.files import model_file
+from sb3_sgmrl.gradient.score_weight import SignalWeights
 
 
 def optimizer_state(model):

@@ -162,9 +162,7 @@ def test_policies_that_cannot_be_traced_are_refused(extractor, suffix, tmp_path)
         policy_kwargs={"features_extractor_class": extractor, "net_arch": [4]},
     )
     far(model.policy)
-    # constants of a batch of two are found by their values, or by their number
-    refusals = r"`policy` (cannot be traced for an export|disagrees with predict on|has actions of shape)"
-    with pytest.raises(ValueError, match=refusals) as error:
+    with pytest.raises(ValueError, match=r"`policy` (cannot be traced for an export|disagrees with predict on)") as error:
         EXPORTS[suffix][0](model, tmp_path / f"policy{suffix}")
     assert "\n" not in str(error.value) and "exception set" not in str(error.value)
     assert not list(tmp_path.iterdir())
