@@ -126,9 +126,9 @@ class MultiTaskPPO(SB3Baseline):
             values, log_prob, _ = policy.evaluate_actions(tensors, played)
         if isinstance(observations, dict):
             for key, array in observations.items():
-                buffer.observations[key][:, 0] = array
+                buffer.observations[key][:, 0] = array.reshape(n, *buffer.obs_shape[key])
         else:
-            buffer.observations[:, 0] = observations
+            buffer.observations[:, 0] = observations.reshape(n, *buffer.obs_shape)
         buffer.actions[:, 0] = actions.reshape(n, -1)
         buffer.values[:, 0], buffer.log_probs[:, 0] = values.flatten().cpu().numpy(), log_prob.cpu().numpy()
         step = np.nonzero(batch.mask)[1]

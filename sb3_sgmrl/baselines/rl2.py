@@ -30,7 +30,7 @@ class RL2(SB3Baseline):
     episode that follows ``k * n_episodes`` others, so the policy has seen as many episodes as a meta-learner.
 
     :param policy: The policy, a recurrent one such as ``MlpLstmPolicy``
-    :param env: The task family, as for the algorithms; its observations must be vectors
+    :param env: The task family, as for the algorithms; its observations must be vectors or categories
     :param n_episodes: The number of episodes per task in each step of adaptation
     :param n_trial_episodes: The number of episodes of a trial in training; ``n_episodes + 1``, the episodes of one step and
         the one after it, when None

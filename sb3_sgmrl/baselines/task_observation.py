@@ -11,23 +11,23 @@ from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 
 from sb3_sgmrl.vec_env.task_workers import ask
 
+_CATEGORIES = (spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
+
 
 class TaskInObservation(VecEnvWrapper):
     """
     Append the task of each worker to its observations.
 
-    Tasks must be numbers or arrays of numbers of one shape, and observations must be vectors.
+    Tasks must be numbers or arrays of numbers of one shape, and observations vectors or categories, which become one-hot.
 
     :param venv: The workers, which take tasks
-    :raises ValueError: When tasks are no numbers, or observations are no vectors
+    :raises ValueError: When tasks are no numbers, or observations are neither vectors nor categories
     """
 
     def __init__(self, venv: VecEnv) -> None:
         size = len(task_numbers(ask(venv, "sample_tasks", 1, 0, indices=0)[0][0]))
-        space = vector_space(venv.observation_space)
-        unbounded = np.full(size, np.inf)
-        low, high = np.concatenate([space.low.ravel(), -unbounded]), np.concatenate([space.high.ravel(), unbounded])
-        super().__init__(venv, spaces.Box(low.astype(np.float32), high.astype(np.float32)))
+        self._longer = LongerObservations(venv.observation_space, size)
+        super().__init__(venv, self._longer.space)
         self._tasks = np.zeros((venv.num_envs, size), np.float32)
 
     def reset(self) -> np.ndarray:  # type: ignore[override]
@@ -38,7 +38,7 @@ class TaskInObservation(VecEnvWrapper):
         """
         observations = self.venv.reset()
         self._note_tasks(range(self.num_envs))
-        return self._with_tasks(observations)
+        return self._longer.batch(observations, self._tasks)
 
     def step_wait(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]:  # type: ignore[override]
         """
@@ -49,19 +49,16 @@ class TaskInObservation(VecEnvWrapper):
         observations, rewards, dones, infos = self.venv.step_wait()
         ended = np.flatnonzero(dones)
         for worker in ended:
-            last = np.ravel(infos[worker]["terminal_observation"])
-            infos[worker] = {**infos[worker], "terminal_observation": np.concatenate([last, self._tasks[worker]])}
+            last = self._longer.one(infos[worker]["terminal_observation"], self._tasks[worker])
+            infos[worker] = {**infos[worker], "terminal_observation": last}
         self._note_tasks(ended.tolist())
-        return self._with_tasks(observations), rewards, dones, infos
+        return self._longer.batch(observations, self._tasks), rewards, dones, infos
 
     def _note_tasks(self, workers: Sequence[int]) -> None:
         for worker in workers:
             task = self.venv.reset_infos[worker].get("task")
             if task is not None:  # an idle worker keeps its task
                 self._tasks[worker] = task_numbers(task)
-
-    def _with_tasks(self, observations: Any) -> np.ndarray:
-        return np.concatenate([observations.reshape(self.num_envs, -1), self._tasks], axis=1, dtype=np.float32)
 
 
 def task_numbers(task: Any) -> np.ndarray:
@@ -81,14 +78,45 @@ def task_numbers(task: Any) -> np.ndarray:
     return numbers.astype(np.float32).ravel()
 
 
-def vector_space(space: spaces.Space) -> spaces.Box:
+class LongerObservations:
     """
-    Check that observations are vectors, to which a baseline appends numbers.
+    Append numbers to observations.
 
-    :param space: The observation space
-    :return: The same space
-    :raises ValueError: When it is not a Box of at most one axis
+    :param space: The space of the observations: vectors, or categories, which become one-hot
+    :param size: The number of appended numbers
+    :ivar space: The space of the longer observations
+    :raises ValueError: When observations are neither vectors nor categories
     """
-    if not isinstance(space, spaces.Box) or len(space.shape) > 1:
-        raise ValueError(f"`env` must have vectors as observations for this baseline, which appends numbers, got {space}.")
-    return space
+
+    def __init__(self, space: spaces.Space, size: int) -> None:
+        if not isinstance(space, _CATEGORIES) and not (isinstance(space, spaces.Box) and len(space.shape) <= 1):
+            raise ValueError(
+                f"`env` must have vectors or categories as observations for this baseline, which appends numbers, got {space}."
+            )
+        flat, more = spaces.flatten_space(space), np.full(size, np.inf)
+        assert isinstance(flat, spaces.Box)
+        low, high = np.concatenate([flat.low, -more]), np.concatenate([flat.high, more])
+        self.space = spaces.Box(low.astype(np.float32), high.astype(np.float32))
+        self._short = space
+
+    def batch(self, observations: Any, numbers: np.ndarray) -> np.ndarray:
+        """
+        Append to the observations of all workers.
+
+        :param observations: The observations, shape (n, \\*obs_shape)
+        :param numbers: The numbers, shape (n, size)
+        :return: The longer observations, shape (n, obs_size + size)
+        """
+        if isinstance(self._short, _CATEGORIES):
+            observations = np.stack([np.asarray(spaces.flatten(self._short, observation)) for observation in observations])
+        return np.concatenate([observations.reshape(len(numbers), -1), numbers], axis=1, dtype=np.float32)
+
+    def one(self, observation: Any, numbers: np.ndarray) -> np.ndarray:
+        """
+        Append to one observation.
+
+        :param observation: The observation, shape obs_shape
+        :param numbers: The numbers, shape (size,)
+        :return: The longer observation, shape (obs_size + size,)
+        """
+        return self.batch(np.asarray(observation)[None], numbers[None])[0]

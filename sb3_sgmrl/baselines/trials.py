@@ -9,7 +9,7 @@ import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 
-from sb3_sgmrl.baselines.task_observation import vector_space
+from sb3_sgmrl.baselines.task_observation import LongerObservations
 from sb3_sgmrl.util.validation import check_positive
 from sb3_sgmrl.vec_env.task_workers import ask
 
@@ -24,24 +24,22 @@ class TrialVecEnv(VecEnvWrapper):
     """
     Play trials of ``n_episodes`` episodes on one task, as RL² needs them (Duan et al. 2016).
 
-    An observation is followed by the previous action (one-hot where it is discrete), the previous reward and whether the
-    previous step ended an episode. These numbers are zero at the start of a trial. ``done`` marks the end of a trial alone,
-    where a policy with a memory resets it. ``info["episode"]`` holds the return of each episode.
+    An observation is followed by the previous action, the previous reward and whether the previous step ended an episode.
+    At the start of a trial these numbers are zero. Discrete observations and actions are one-hot. ``done`` marks the end of a
+    trial alone, where a policy with a memory resets it. ``info["episode"]`` holds the return of each episode.
 
     :param venv: The workers, which take tasks
     :param n_episodes: The number of episodes of a trial
     :param seed: The seed of tasks and episodes
-    :raises ValueError: When ``n_episodes`` is not positive, or observations are no vectors
+    :raises ValueError: When ``n_episodes`` is not positive, or observations are neither vectors nor categories
     """
 
     def __init__(self, venv: VecEnv, n_episodes: int, seed: int = 0) -> None:
         check_positive(n_episodes=n_episodes)
-        space = vector_space(venv.observation_space)
         self.n_episodes = n_episodes
-        self._action_size = spaces.flatdim(venv.action_space)
-        more = np.full(self._action_size + 2, np.inf)
-        low, high = np.concatenate([space.low.ravel(), -more]), np.concatenate([space.high.ravel(), more])
-        super().__init__(venv, spaces.Box(low.astype(np.float32), high.astype(np.float32)))
+        self._memory_size = spaces.flatdim(venv.action_space) + 2
+        self._longer = LongerObservations(venv.observation_space, self._memory_size)
+        super().__init__(venv, self._longer.space)
         self._rng = np.random.default_rng(seed)
         self._given: list[list[Trial]] | None = None
         self._current: list[Trial | None] = [None] * venv.num_envs
@@ -91,7 +89,7 @@ class TrialVecEnv(VecEnvWrapper):
         for worker in range(self.num_envs):
             self._current[worker], self._next[worker] = self._draw(worker), self._draw(worker)
             self._schedule(worker, 0)
-        return self._joined(self.venv.reset(), np.zeros((self.num_envs, self._action_size + 2)))
+        return self._longer.batch(self.venv.reset(), np.zeros((self.num_envs, self._memory_size)))
 
     def step_async(self, actions: np.ndarray) -> None:
         """
@@ -115,8 +113,7 @@ class TrialVecEnv(VecEnvWrapper):
         for worker in np.flatnonzero(ends).tolist():
             info = {key: value for key, value in infos[worker].items() if key not in _OF_AN_END} | {ENDED: True}
             if dones[worker]:
-                last = np.ravel(infos[worker]["terminal_observation"])
-                info |= {"terminal_observation": np.concatenate([last, memory[worker]], dtype=np.float32)}
+                info |= {"terminal_observation": self._longer.one(infos[worker]["terminal_observation"], memory[worker])}
             infos[worker] = info
         self._episode[ends] += 1
         memory[dones] = 0.0
@@ -124,7 +121,4 @@ class TrialVecEnv(VecEnvWrapper):
             self._episode[worker] = 0
             self._current[worker], self._next[worker] = self._next[worker], self._draw(worker)
             self._schedule(worker, 1)
-        return self._joined(observations, memory), rewards, dones, infos
-
-    def _joined(self, observations: Any, memory: np.ndarray) -> np.ndarray:
-        return np.concatenate([observations.reshape(self.num_envs, -1), memory], axis=1, dtype=np.float32)
+        return self._longer.batch(observations, memory), rewards, dones, infos

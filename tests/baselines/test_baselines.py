@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import VecNormalize
-from toys import HORIZON, assert_same, point, point_vec, state
+from toys import ACTIONS, HORIZON, assert_same, point, point_vec, state
 
 from sb3_sgmrl import evaluate_adaptation
 from sb3_sgmrl.baselines import (
@@ -46,6 +46,21 @@ def make(cls: type, env: Any = None, **kwargs: Any) -> Any:
 
 def evaluate(baseline: Baseline, **kwargs: Any) -> AdaptationReport:
     return evaluate_adaptation(baseline, **{"n_tasks": 3, "n_steps": 2, **kwargs})
+
+
+@pytest.mark.parametrize("cls", [*LEARNERS, RandomActions])
+@pytest.mark.parametrize("env_id", ["Navigation2D-v0", "BernoulliBandit-v0", "TabularMDP-v0"])
+def test_it_takes_the_families_of_the_package(cls: type, env_id: str) -> None:
+    baseline = make(cls, env_id).learn(1)
+    assert np.isfinite(evaluate(baseline, n_steps=1).returns).all()
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+@pytest.mark.parametrize("observation", ["discrete", "dict", "image"])
+def test_fine_tuning_takes_every_space(observation: str, action: str) -> None:
+    policy = {"discrete": "MlpPolicy", "dict": "MultiInputPolicy", "image": "CnnPolicy"}[observation]
+    baseline = MultiTaskPPO(policy, point(observation=observation, action=action), n_episodes=1, n_envs=1, seed=0)
+    assert np.isfinite(evaluate(baseline, n_steps=1, n_tasks=1).returns).all()
 
 
 @pytest.mark.parametrize("cls", [*LEARNERS, RandomActions, StandingStill])

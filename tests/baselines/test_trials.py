@@ -10,6 +10,7 @@ from toys import HORIZON, point, point_vec
 
 from sb3_sgmrl import TaskDistEnv
 from sb3_sgmrl.baselines import TaskInObservation, TrialVecEnv
+from sb3_sgmrl.baselines.task_observation import LongerObservations
 from sb3_sgmrl.vec_env.engines import as_task_vec_env
 from sb3_sgmrl.vec_env.task_workers import ask
 
@@ -76,6 +77,41 @@ def test_discrete_actions_are_one_hot() -> None:
     np.testing.assert_array_equal(observations[:, 3:7], [[0, 0, 0, 1], [0, 1, 0, 0]])
 
 
+# a space, observations of two workers, and their vectors
+VECTORS = [
+    (spaces.Discrete(3), [2, 0], [[0, 0, 1], [1, 0, 0]]),
+    (spaces.Discrete(3, start=-1), [-1, 1], [[1, 0, 0], [0, 0, 1]]),
+    (spaces.MultiDiscrete([2, 3]), [[1, 0], [0, 2]], [[0, 1, 1, 0, 0], [1, 0, 0, 0, 1]]),
+    (spaces.MultiBinary(2), [[1, 0], [0, 1]], [[1, 0], [0, 1]]),
+    (spaces.MultiBinary([1, 2]), [[[1, 0]], [[0, 1]]], [[1, 0], [0, 1]]),
+    (spaces.Box(-9.0, 9.0, (), np.float32), [0.5, 2.0], [[0.5], [2.0]]),
+    (spaces.Box(0, 9, (2,), np.uint8), [[1, 2], [3, 4]], [[1, 2], [3, 4]]),
+]
+
+
+@pytest.mark.parametrize("space, observations, vectors", VECTORS, ids=[str(case[0]) for case in VECTORS])
+def test_categories_are_one_hot(space: spaces.Space, observations: list, vectors: list) -> None:
+    longer = LongerObservations(space, 2)
+    numbers = np.array([[7.0, -1.5], [0.0, 1e6]])
+    joined = longer.batch(np.array(observations, space.dtype), numbers)
+    np.testing.assert_array_equal(joined, np.concatenate([vectors, numbers], axis=1).astype(np.float32))
+    for observation, more, row in zip(observations, numbers, joined, strict=True):
+        np.testing.assert_array_equal(longer.one(observation, more), row)
+        assert longer.space.contains(row)
+
+
+@pytest.mark.parametrize("wrapper", [TaskInObservation, lambda env: TrialVecEnv(env, 1)])
+def test_the_last_observation_is_as_long_as_the_others(wrapper) -> None:
+    env = wrapper(point_vec(2, observation="discrete"))
+    env.reset()
+    for _ in range(HORIZON):
+        _, _, dones, infos = env.step(random_actions(env))
+    assert dones.all()
+    for info in infos:
+        last = info["terminal_observation"]
+        assert env.observation_space.contains(last) and last[:5].sum() == last[:5].max() == 1
+
+
 def test_trials_follow_from_their_seed() -> None:
     def play(seed: int) -> np.ndarray:
         env = TrialVecEnv(point_vec(2), 2)
@@ -103,7 +139,7 @@ def test_the_task_is_in_the_observation(workers: VecEnv) -> None:
 @pytest.mark.parametrize("wrapper", [TaskInObservation, lambda env: TrialVecEnv(env, 2)])
 def test_observations_that_are_no_vectors_are_refused(wrapper) -> None:
     with pytest.raises(
-        ValueError, match="must have vectors as observations for this baseline, which appends numbers, got Box"
+        ValueError, match="must have vectors or categories as observations for this baseline, which appends numbers, got Box"
     ):
         wrapper(point_vec(1, observation="image"))
 
