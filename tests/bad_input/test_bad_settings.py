@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import replace
+from inspect import signature
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from gymnasium.wrappers import TimeLimit
 from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.dqn.policies import DQNPolicy
-from toys import ALGORITHMS, HORIZON, PointEnv, assert_same, point, point_vec, state, tiny
+from toys import ALGORITHMS, FAMILY, HORIZON, PointEnv, assert_same, point, point_vec, state, tiny
 
 from sb3_sgmrl import EMAML, MAML, SGMRL, TRPOMAML, TaskDistEnv, evaluate_adaptation
 from sb3_sgmrl.data.batch import PhaseBatch
@@ -69,6 +70,11 @@ def test_numpy_integers_are_integers(algorithm, kind):
 def test_numbers_and_choices(algorithm, name, values, match):
     for value in values:
         refuses(f"`{name}` must.* {match}", tiny, algorithm, witness(), **{name: value})
+
+
+@pytest.mark.parametrize("algorithm", FAMILY)
+def test_every_argument_is_one_of_the_constructor(algorithm):
+    assert set(algorithm.arguments) == set(signature(algorithm).parameters)
 
 
 def test_the_score_term():
