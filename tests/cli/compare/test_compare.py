@@ -45,7 +45,7 @@ def test_methods_of_one_algorithm_with_several_settings(tmp_path: Path, capsys: 
     compare(tmp_path, *methods, "--eval-every", "40", "--in-training", "1-2")
     printed = capsys.readouterr().out
     protocol = yaml.safe_load((tmp_path / "protocol.yml").read_text())
-    assert {name: of["inner_lr"] for name, of in protocol["methods"].items()} == {"maml": 0.1, "big": 0.5}
+    assert {name: of["inner_lr"] for name, of in protocol["methods"].items()} == {"maml": 0.2, "big": 0.5}
     assert protocol["methods"]["big"]["inner_surrogate"] == "dice"
     assert protocol["tasks_sha256"] in printed
     reports = [AdaptationReport.from_csv(tmp_path / f"big-{seed}" / "adaptation.csv") for seed in (0, 1)]
