@@ -281,7 +281,8 @@ class SB3Baseline(Baseline):
 
 def _batch_size(n_samples: int) -> int:
     """Return an eighth of the samples, or the next larger part of two or more without a rest."""
-    return n_samples // next((parts for parts in range(8, 1, -1) if n_samples % parts == 0 and n_samples > parts), 1)
+    parts = next((parts for parts in range(8, 1, -1) if n_samples % parts == 0 and n_samples > parts), 1)
+    return max(2, n_samples // parts)
 
 
 def play_scheduled(env: VecEnv, schedules: Sequence[Sequence[tuple[Any, int]]], act: Act, count: Count) -> list[list[float]]:

@@ -78,6 +78,19 @@ def task_numbers(task: Any) -> np.ndarray:
     return numbers.astype(np.float32).ravel()
 
 
+def as_vectors(space: spaces.Space, batch: Any) -> np.ndarray:
+    """
+    Flatten each observation or action of a batch, categories to one-hot.
+
+    :param space: The space of one of them: a Box or categories
+    :param batch: The observations or actions, shape (n, \\*shape)
+    :return: The vectors, shape (n, size)
+    """
+    if isinstance(space, spaces.Box):
+        return batch.reshape(len(batch), -1)
+    return np.stack([np.asarray(spaces.flatten(space, one)) for one in batch])
+
+
 class LongerObservations:
     """
     Append numbers to observations.
@@ -107,9 +120,7 @@ class LongerObservations:
         :param numbers: The numbers, shape (n, size)
         :return: The longer observations, shape (n, obs_size + size)
         """
-        if isinstance(self._short, _CATEGORIES):
-            observations = np.stack([np.asarray(spaces.flatten(self._short, observation)) for observation in observations])
-        return np.concatenate([observations.reshape(len(numbers), -1), numbers], axis=1, dtype=np.float32)
+        return np.concatenate([as_vectors(self._short, observations), numbers], axis=1, dtype=np.float32)
 
     def one(self, observation: Any, numbers: np.ndarray) -> np.ndarray:
         """

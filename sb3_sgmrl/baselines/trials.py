@@ -9,7 +9,7 @@ import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 
-from sb3_sgmrl.baselines.task_observation import LongerObservations
+from sb3_sgmrl.baselines.task_observation import LongerObservations, as_vectors
 from sb3_sgmrl.util.validation import check_positive
 from sb3_sgmrl.vec_env.task_workers import ask
 
@@ -107,8 +107,8 @@ class TrialVecEnv(VecEnvWrapper):
         :return: The observations, rewards, whether a trial ended, and infos
         """
         observations, rewards, ends, infos = self.venv.step_wait()
-        flat = np.stack([np.asarray(spaces.flatten(self.action_space, action)) for action in self._actions])
-        memory = np.concatenate([flat, np.asarray(rewards)[:, None], ends[:, None]], axis=1)
+        actions = as_vectors(self.action_space, self._actions)
+        memory = np.concatenate([actions, np.asarray(rewards)[:, None], ends[:, None]], axis=1)
         dones = ends & (self._episode == self.n_episodes - 1)
         for worker in np.flatnonzero(ends).tolist():
             info = {key: value for key, value in infos[worker].items() if key not in _OF_AN_END} | {ENDED: True}
